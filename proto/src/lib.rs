@@ -1,0 +1,1 @@
+//! The WhatsApp protobuf schema as prost types.

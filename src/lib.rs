@@ -1,0 +1,1 @@
+//! WhatsApp multi-device protocol engine.
