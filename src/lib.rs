@@ -1,1 +1,8 @@
 //! WhatsApp multi-device protocol engine.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
+
+pub mod crypto;
+
+pub use wamd_proto as proto;

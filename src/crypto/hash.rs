@@ -1,0 +1,77 @@
+//! Hashes and what is built on them.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// SHA-256 over the concatenation of `parts`.
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+/// SHA-1 over the concatenation of `parts` (prekey digest only, spec 03 §1.5).
+pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    let mut hash = sha1::Sha1::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+/// MD5 (build hash of the registration payload only, spec 01 §3.3).
+pub fn md5(data: &[u8]) -> [u8; 16] {
+    md5::Md5::digest(data).into()
+}
+
+/// HMAC-SHA-256 over the concatenation of `parts`.
+pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+/// HKDF-SHA-256 (RFC 5869): `N` bytes from `ikm`. An absent salt is 32 zero bytes. `N` is at most 8,160.
+pub fn hkdf_sha256<const N: usize>(salt: Option<&[u8]>, ikm: &[u8], info: &[u8]) -> [u8; N] {
+    const { assert!(N <= 255 * 32, "HKDF gives at most 255 blocks") };
+    let mut okm = [0; N];
+    #[expect(clippy::expect_used, reason = "the only failure is a length above 8,160, refused at compile time")]
+    hkdf::Hkdf::<Sha256>::new(salt, ikm).expand(info, &mut okm).expect("length checked at compile time");
+    okm
+}
+
+/// Compares two byte strings without telling where they differ. Strings of different lengths are unequal.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc5869_case_1() {
+        let okm: [u8; 42] = hkdf_sha256(
+            Some(&hex::decode("000102030405060708090a0b0c").unwrap()),
+            &[0x0b; 22],
+            &hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap(),
+        );
+        assert_eq!(
+            hex::encode(okm),
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+        );
+    }
+
+    #[test]
+    fn rfc4231_case_2() {
+        assert_eq!(
+            hex::encode(hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"])),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn build_hash_of_a_version() {
+        assert_eq!(hex::encode(md5(b"2.3000.1045649367")), "9fa53af9421567b114e33c9bb1ef7db2");
+    }
+}
