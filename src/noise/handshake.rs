@@ -285,7 +285,7 @@ impl Local {
     ) -> Result<Finished, HandshakeFault> {
         symmetric.mix_hash(hello.ephemeral.as_bytes());
         mix_dh(&mut symmetric, &self.ephemeral, &hello.ephemeral, Part::ServerEphemeral)?;
-        require_len(Part::ServerStatic, &hello.sealed_static, SEALED_KEY_LEN)?;
+        check_sealed_static(&hello.sealed_static)?;
         let server_static =
             read_key(Part::ServerStatic, &open(&mut symmetric, Part::ServerStatic, &hello.sealed_static)?)?;
         mix_dh(&mut symmetric, &self.ephemeral, &server_static, Part::ServerStatic)?;
@@ -335,18 +335,21 @@ impl Hello {
     }
 }
 
-/// Checks the length of a part that must be there.
-const fn require_len(part: Part, bytes: &[u8], expected: usize) -> Result<(), HandshakeFault> {
+/// Checks the encrypted static key before it is decrypted.
+const fn check_sealed_static(bytes: &[u8]) -> Result<(), HandshakeFault> {
+    const PART: Part = Part::ServerStatic;
     match bytes.len() {
-        0 => Err(HandshakeFault::Missing(part)),
-        len if len == expected => Ok(()),
-        len => Err(HandshakeFault::Length { part, len, expected }),
+        SEALED_KEY_LEN => Ok(()),
+        0 => Err(HandshakeFault::Missing(PART)),
+        len => Err(HandshakeFault::Length { part: PART, len, expected: SEALED_KEY_LEN }),
     }
 }
 
 fn read_key(part: Part, bytes: &[u8]) -> Result<PublicKey, HandshakeFault> {
-    require_len(part, bytes, 32)?;
-    PublicKey::from_slice(bytes).map_err(|_| HandshakeFault::Missing(part))
+    if bytes.is_empty() {
+        return Err(HandshakeFault::Missing(part));
+    }
+    PublicKey::from_slice(bytes).map_err(|_| HandshakeFault::Length { part, len: bytes.len(), expected: 32 })
 }
 
 fn mix_dh(
