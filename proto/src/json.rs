@@ -106,8 +106,8 @@ pub struct Options<'a> {
     /// material does not leave the process unless asked for. Candidates: `jpegThumbnail`, `thumbnail`, `waveform`,
     /// `mediaKey`.
     pub strip: &'a [&'a str],
-    /// The largest number of JSON values (objects, array elements, scalars) of one conversion. One value costs up to
-    /// about 700 bytes of memory besides its text. The default is 200_000; ordinary messages have a few dozen.
+    /// The largest number of JSON values (objects, arrays, scalars) of one conversion. A value takes up to about 300 bytes
+    /// besides its text, so that the default of 200_000 means 60 MB at worst; ordinary messages have a few dozen.
     pub max_values: usize,
 }
 

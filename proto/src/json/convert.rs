@@ -69,6 +69,7 @@ impl<'o> Converter<'o> {
                     if items.is_empty() {
                         continue;
                     }
+                    self.count()?;
                     Value::Array(items)
                 }
                 (Label::Map, Kind::Message(entry)) => self.map(message_def(entry), run, depth)?,
