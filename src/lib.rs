@@ -1,1 +1,4 @@
 //! WhatsApp multi-device protocol engine.
+
+pub mod jid;
+pub mod node;
