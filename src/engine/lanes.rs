@@ -43,7 +43,8 @@ impl Stanza {
 /// All lanes of the account.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    lanes: BTreeMap<Jid, VecDeque<(Stanza, usize)>>,
+    /// A lane whose head was taken out begins with `None`: it waits.
+    lanes: BTreeMap<Jid, VecDeque<(Option<Stanza>, usize)>>,
     bytes: usize,
 }
 
@@ -52,13 +53,20 @@ impl Lanes {
     pub(crate) fn push(&mut self, lane: Jid, stanza: Stanza, size: usize) -> bool {
         let queue = self.lanes.entry(lane).or_default();
         self.bytes = self.bytes.saturating_add(size);
-        queue.push_back((stanza, size));
+        queue.push_back((Some(stanza), size));
         queue.len() == 1
     }
 
-    /// The stanza whose turn it is.
-    pub(crate) fn head(&self, lane: &Jid) -> Option<&Stanza> {
-        self.lanes.get(lane)?.front().map(|(stanza, _)| stanza)
+    /// Takes the stanza out whose turn it is; its place in the lane stays taken until [`pop`](Self::pop).
+    pub(crate) fn take_head(&mut self, lane: &Jid) -> Option<Stanza> {
+        self.lanes.get_mut(lane)?.front_mut()?.0.take()
+    }
+
+    /// Puts the head back: it waits for records.
+    pub(crate) fn put_head(&mut self, lane: &Jid, stanza: Stanza) {
+        if let Some((head, _)) = self.lanes.get_mut(lane).and_then(VecDeque::front_mut) {
+            *head = Some(stanza);
+        }
     }
 
     /// The head is done.
