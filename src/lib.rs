@@ -4,5 +4,6 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
 
 pub mod crypto;
+pub mod signal;
 
 pub use wamd_proto as proto;
