@@ -5,5 +5,6 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod store;
 
 pub use wamd_proto as proto;
