@@ -9,5 +9,6 @@ pub mod jid;
 pub mod node;
 pub mod noise;
 pub mod signal;
+pub mod store;
 
 pub use wamd_proto as proto;

@@ -7,8 +7,8 @@
 //! outbox    (account, seq)      → event as JSON    appended by commit, read and trimmed by the consumer
 //! ```
 //!
-//! **A [`Batch`] is atomic and durable: after `commit` answered `Ok`, all of it survives a crash; before, none of it
-//! may be visible after one.** A caller has at most one `commit` per account under way; what comes up meanwhile it
+//! **A [`Batch`] is atomic and durable: after `commit` answered `Ok`, all of it survives a crash; a crash before the
+//! answer leaves all of it or nothing.** A caller has at most one `commit` per account under way; what comes up meanwhile it
 //! joins into the next batch ([`Batch::append`]). The engine lets nothing out of the process that depends on a batch
 //! before that answer (`ARCHITECTURE.md`, "Gate").
 //!
@@ -27,9 +27,9 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
-pub use memory::MemoryStore;
+pub use memory::{MemorySnapshot, MemoryStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};
 
 /// The embedding program's name of an account (a session id). Opaque; at most 255 bytes by convention.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,7 +152,8 @@ impl fmt::Debug for Key {
 /// One event that waits for the consumer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Position in the account's outbox: from 1, without gaps.
+    /// Position in the account's outbox: from 1, without gaps. That there are none is the engine's care; a backend
+    /// takes any number that is not in the outbox yet, and may refuse those above `i64::MAX`.
     pub seq: u64,
     /// The event's envelope as JSON.
     pub body: Bytes,
@@ -205,6 +206,13 @@ pub enum StoreError {
     /// The database is damaged.
     #[error("database is damaged: {0}")]
     Damaged(String),
+    /// An event of the batch has the sequence number of one that is in the outbox, or of another one in the batch. A
+    /// second writer runs the same account, or the caller went on from an old state.
+    #[error("event {seq} is in the outbox already")]
+    Conflict {
+        /// The sequence number that was taken.
+        seq: u64,
+    },
     /// The store was shut down.
     #[error("store is closed")]
     Closed,
@@ -214,6 +222,9 @@ pub enum StoreError {
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A storage backend. Test your own with [`contract`].
+///
+/// Every call takes its place in the store's queue when it is made, not when its future is first polled. A read may
+/// also see batches that were queued after it, never a part of one.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads records; the answer has one entry per key, in order. Sees every batch whose `commit` was called before.
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>>;
@@ -226,18 +237,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// accounts may share one transaction.
     ///
     /// # Errors
-    /// Whatever the backend reports. The batch then has no effect: the caller starts again from what is stored.
+    /// [`StoreError::Conflict`] if an event's sequence number is taken, else whatever the backend reports. The batch
+    /// then has no effect: the caller starts again from what is stored.
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()>;
 
     /// Reads up to `limit` events with a sequence number above `after`, in order.
     fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>>;
 
-    /// Removes the events up to and including `through`: the consumer has them.
+    /// Removes the events up to and including `through`: the consumer has them. Those that are gone already are not
+    /// an error.
     fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()>;
 
-    /// The accounts that have at least one record.
+    /// The accounts that have at least one record, in no particular order.
     fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>>;
 
-    /// Removes everything of an account.
+    /// Removes everything of an account, its outbox included. An unknown account is not an error.
     fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()>;
 }
