@@ -5,5 +5,7 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod jid;
+pub mod node;
 
 pub use wamd_proto as proto;
