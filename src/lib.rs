@@ -7,5 +7,6 @@ pub mod clock;
 pub mod crypto;
 pub mod jid;
 pub mod node;
+pub mod pairing;
 
 pub use wamd_proto as proto;
