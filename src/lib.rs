@@ -10,5 +10,6 @@ pub mod node;
 pub mod noise;
 pub mod signal;
 pub mod store;
+pub mod pairing;
 
 pub use wamd_proto as proto;
