@@ -14,7 +14,9 @@
 //! writes gets one of its own, so that a bad batch fails alone.
 //!
 //! **Reads** see every batch queued before them: a read of an account that has writes under way lines up behind them
-//! at the writer, any other goes to the reader at once and does not wait for a stranger's fsync.
+//! at the writer, any other goes to the reader at once and does not wait for a stranger's fsync. (`benches/store.rs`,
+//! `load_5_while_others_commit`: 50 µs on two busy cores, and 5 ms if the
+//! writer served all reads.)
 //!
 //! **Durability.** The file is in WAL mode. With [`Synchronous::Full`] (the default) a batch is on the disk before
 //! `commit` answers. The log is checkpointed when the writer has been idle for a moment, or when it grows past 16 MiB.
@@ -50,7 +52,7 @@ pub enum Synchronous {
     /// After an fsync of the log: the batch survives a crash of the process, of the system, and a power failure.
     #[default]
     Full,
-    /// Once the operating system has it: about five times faster for a single account, and the file stays whole
+    /// Once the operating system has it: several times faster for a single account, and the file stays whole
     /// whatever happens; but a power failure or system crash may take back the last commits. An account that then goes
     /// on from its older state may use a message key twice. For tests and accounts that may be linked anew.
     Normal,
@@ -63,8 +65,8 @@ pub struct SqliteOptions {
     pub synchronous: Synchronous,
     /// How long to wait for another process that holds the file's lock, before an operation fails. 5 s by default.
     pub busy_timeout: Duration,
-    /// Whether to read the whole file on opening and refuse a damaged one. True by default; takes about a second per
-    /// GiB.
+    /// Whether to read the whole file on opening and refuse a damaged one. True by default; the time it takes
+    /// grows with the file.
     pub quick_check: bool,
 }
 
