@@ -5,12 +5,14 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod engine;
 pub mod jid;
 pub mod message;
 pub mod node;
 pub mod noise;
-pub mod signal;
-pub mod store;
 pub mod pairing;
+pub mod signal;
+pub mod stanza;
+pub mod store;
 
 pub use wamd_proto as proto;

@@ -44,6 +44,9 @@ mod store;
 pub mod wire;
 mod x3dh;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use bytes::Bytes;

@@ -184,6 +184,9 @@ impl State {
             return Ok(());
         }
         let tables = self.contents.accounts.entry(account.clone()).or_default();
+        if batch.clear {
+            tables.records.clear();
+        }
         for key in &batch.deletes {
             tables.records.remove(key);
         }

@@ -168,6 +168,8 @@ impl fmt::Debug for OutboxEntry {
 /// Everything that one step of the engine changes: applied whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Removes every record of the account first; its outbox stays.
+    pub clear: bool,
     /// Records written; at most one entry per key, and none of a key in `deletes`.
     pub puts: Vec<(Key, Bytes)>,
     /// Records removed; removing an absent one is not an error.
@@ -179,11 +181,16 @@ pub struct Batch {
 impl Batch {
     /// Whether nothing would change.
     pub const fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.deletes.is_empty() && self.events.is_empty()
+        !self.clear && self.puts.is_empty() && self.deletes.is_empty() && self.events.is_empty()
     }
 
     /// Joins a later batch to this one: what it writes or removes wins.
     pub fn append(&mut self, later: Self) {
+        if later.clear {
+            self.clear = true;
+            self.puts.clear();
+            self.deletes.clear();
+        }
         let touched: HashSet<&Key> = later.puts.iter().map(|(key, _)| key).chain(&later.deletes).collect();
         self.puts.retain(|(key, _)| !touched.contains(key));
         self.deletes.retain(|key| !touched.contains(key));
