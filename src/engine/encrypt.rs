@@ -251,7 +251,7 @@ fn is_authentic(step: &mut Step<'_>, jid: &Jid, fetched: &FetchedBundle) -> Resu
     };
     let primary = address::device(step, &jid.with_device(0))?;
     let known = signal::SignalStore::identity(step, &primary)?;
-    match adv::verify_device(identity, &fetched.bundle.identity, known.as_ref(), jid.is_hosted()) {
+    match adv::verify_device(identity, &fetched.bundle.identity, known.as_ref()) {
         Ok(_) | Err(crate::pairing::PairError::NoAccountKey) => Ok(true),
         Err(error) => {
             tracing::warn!(device = %jid.redacted(), %error, "companion is not of this account");

@@ -269,6 +269,11 @@ pub(crate) fn pair_record(pair: &KeyPair) -> Bytes {
     record.into()
 }
 
+/// Reads a stored prekey; `None` when it is damaged.
+pub(crate) fn pair_of(bytes: &[u8]) -> Option<KeyPair> {
+    read_pair(bytes).ok()
+}
+
 fn read_pair(bytes: &[u8]) -> Result<KeyPair, &'static str> {
     let (private, public) = bytes.split_first_chunk::<32>().ok_or("too short")?;
     let public = PublicKey::from_slice(public).map_err(|_| "wrong length")?;

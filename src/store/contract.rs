@@ -36,6 +36,7 @@ pub async fn check(store: &dyn Store) {
     atomicity(store).await;
     conflicts(store).await;
     accounts(store).await;
+    clearing(store).await;
     removal(store).await;
     many_accounts(store).await;
     clear(store).await;
@@ -260,6 +261,18 @@ async fn accounts(store: &dyn Store) {
     on.commits("its delete", Batch::default().without(&key)).await;
     assert!(!on.listed().await, "accounts() names an account whose last record was deleted");
     on.is_removed().await;
+}
+
+/// A batch that clears takes the records and leaves the outbox.
+async fn clearing(store: &dyn Store) {
+    let on = On::fresh(store, "clearing").await;
+    let [a, b] = ["a", "b"].map(session);
+    let identity = Key::new(RecordKind::Identity, "a");
+    on.commits("the start", Batch::default().with(&a, "1").with(&identity, "1").telling(1, "e1")).await;
+    let cleared = Batch { clear: true, ..Batch::default() }.with(&b, "2").telling(2, "e2");
+    on.commits("a clearing batch", cleared).await;
+    on.loads("after a clearing batch", &[a, b, identity], &[None, Some("2"), None]).await;
+    on.has_events("after a clearing batch", 0, 10, &[(1, "e1"), (2, "e2")]).await;
 }
 
 /// Removal takes everything of one account; it may begin anew.

@@ -45,6 +45,7 @@ pub(super) struct Writes<'c> {
     delete: Statement<'c>,
     append: Statement<'c>,
     trim: Statement<'c>,
+    clear: Statement<'c>,
     remove: [Statement<'c>; 3],
 }
 
@@ -160,6 +161,7 @@ impl<'c> Writes<'c> {
             delete: prepare(conn, "DELETE FROM record WHERE account = ?1 AND kind = ?2 AND id = ?3")?,
             append: prepare(conn, "INSERT INTO outbox (account, seq, body) VALUES (?1, ?2, ?3)")?,
             trim: prepare(conn, "DELETE FROM outbox WHERE account = ?1 AND seq <= ?2")?,
+            clear: prepare(conn, "DELETE FROM record WHERE account = ?1")?,
             remove: [
                 prepare(conn, "DELETE FROM record WHERE account = ?1")?,
                 prepare(conn, "DELETE FROM outbox WHERE account = ?1")?,
@@ -218,6 +220,9 @@ impl<'c> Writes<'c> {
     }
 
     fn records(&mut self, account: i64, batch: &Batch) -> rusqlite::Result<()> {
+        if batch.clear {
+            self.clear.execute([account])?;
+        }
         for key in &batch.deletes {
             self.delete.execute(params![account, key.kind as u8, key.id.as_slice()])?;
         }
