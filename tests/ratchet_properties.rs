@@ -1,7 +1,7 @@
 //! Whatever the network does, every message that arrives is read exactly once (spec 03 §10.1).
 //!
 //! Two parties send, turn and start sessions anew, at the same time if it happens so, while the network reorders, drops,
-//! repeats and damages. After every step all records go through their encoded form, and every read of a record misses
+//! repeats and damages, and the parties crash. After every step all records go through their encoded form, and every read of a record misses
 //! first, as in an engine that has not loaded it yet.
 
 use std::{
@@ -15,22 +15,48 @@ use wamd::{
     crypto::{KeyPair, PublicKey, xeddsa},
     signal::{
         self, Address, ArchiveIndex, Ciphertext, CiphertextKind, Decrypted, Own, PageId, PreKeyBundle, PreKeyId,
-        Session, SignalError, SignalStore, SignedPreKeyId, SkippedPage, State, StateId, StepError, import::Snapshot,
-        memory::MemorySignalStore, wire::PreKeyMessage, wire::WhisperMessage,
+        SenderPosition, Session, SignalError, SignalStore, SignedPreKeyId, SkippedPage, State, StateId, StepError,
+        import::Snapshot, memory::MemorySignalStore, wire::PreKeyMessage, wire::WhisperMessage,
     },
 };
+
+/// Counters that a party reserves before it sends.
+const LEASE: u32 = 64;
 
 /// A step of the world. Numbers choose among what there is at that moment.
 #[derive(Clone, Debug)]
 enum Op {
-    Send { from: usize, count: u8 },
-    Deliver { which: usize },
+    Send {
+        from: usize,
+        count: u8,
+    },
+    Deliver {
+        which: usize,
+    },
     DeliverOldest,
-    Drop { which: usize },
-    Replay { which: usize },
-    Damage { which: usize, at: usize, bit: u8 },
-    Establish { from: usize, with_pre_key: bool },
-    Garbage { to: usize, bytes: Vec<u8> },
+    Drop {
+        which: usize,
+    },
+    Replay {
+        which: usize,
+    },
+    Damage {
+        which: usize,
+        at: usize,
+        bit: u8,
+    },
+    Establish {
+        from: usize,
+        with_pre_key: bool,
+    },
+    Garbage {
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    /// The party starts again from what was durable, and jumps over the counters that it had reserved.
+    Crash {
+        who: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -43,6 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => which().prop_map(|which| Op::Replay { which }),
         2 => (which(), which(), 0..8u8).prop_map(|(which, at, bit)| Op::Damage { which, at, bit }),
         1 => (0..2usize, any::<bool>()).prop_map(|(from, with_pre_key)| Op::Establish { from, with_pre_key }),
+        1 => (0..2usize).prop_map(|who| Op::Crash { who }),
         1 => (0..2usize, vec(any::<u8>(), 0..200)).prop_map(|(to, bytes)| Op::Garbage { to, bytes }),
     ]
 }
@@ -54,6 +81,9 @@ struct Party {
     next_pre_key: u32,
     store: MemorySignalStore,
     peer: Address,
+    /// The store as a crash would leave it, and the counters reserved in it: sends below that are not durable.
+    durable: MemorySignalStore,
+    lease: Option<SenderPosition>,
     /// Ratchet keys of the peer in the order in which they were first read.
     seen: Vec<PublicKey>,
 }
@@ -65,7 +95,17 @@ impl Party {
         let mut store = MemorySignalStore::new();
         let signed_pre_key = *signed.public();
         store.put_signed_pre_key(SignedPreKeyId(1), signed);
-        Self { identity, signed_pre_key, signature, next_pre_key: 1, store, peer: Address::new(name), seen: Vec::new() }
+        Self {
+            identity,
+            signed_pre_key,
+            signature,
+            next_pre_key: 1,
+            durable: store.clone(),
+            store,
+            peer: Address::new(name),
+            lease: None,
+            seen: Vec::new(),
+        }
     }
 
     fn bundle(&mut self, with_pre_key: bool, rng: &mut ChaCha20Rng) -> PreKeyBundle {
@@ -74,6 +114,8 @@ impl Party {
             self.next_pre_key += 1;
             let public = *pair.public();
             self.store.put_pre_key(id, pair);
+            // A prekey is durable before it is handed out.
+            self.make_durable();
             (id, public)
         });
         PreKeyBundle {
@@ -104,9 +146,35 @@ impl Party {
         };
         if result.is_err() {
             assert!(self.store.encode() == before, "a refused message changed the store");
+        } else {
+            self.make_durable();
         }
         self.settle();
         result
+    }
+
+    fn sender(&mut self) -> Option<SenderPosition> {
+        let Ok(session) = self.store.session(&self.peer.clone());
+        session?.current()?.sender()
+    }
+
+    /// Makes the store durable with the next 64 counters reserved.
+    fn make_durable(&mut self) {
+        self.durable = self.store.clone();
+        self.lease = self.sender().map(|at| SenderPosition { counter: at.counter + LEASE, ..at });
+    }
+
+    fn crash(&mut self) {
+        self.store = self.durable.clone();
+        if let Some(lease) = self.lease {
+            let Ok(session) = self.store.session(&self.peer.clone());
+            let mut session = session.expect("a lease is on a session");
+            let state = session.current_mut().expect("a lease is on a state");
+            assert_eq!(state.sender().expect("sender chain").ratchet, lease.ratchet);
+            state.advance_sender(lease.counter).expect("a lease is short");
+            self.store.put_session(&self.peer.clone(), session);
+        }
+        self.make_durable();
     }
 
     /// Reloads all records, and checks that no page outlives its chain and that records stay small.
@@ -153,6 +221,7 @@ impl World {
         let me = &mut self.parties[from];
         let own = Own { identity: &me.identity, registration_id: 7 };
         signal::establish(&mut me.store, &own, &me.peer, &bundle, &mut self.rng).expect("bundle is good");
+        me.make_durable();
         me.settle();
     }
 
@@ -162,6 +231,9 @@ impl World {
             self.establish(from, true);
         }
         let me = &mut self.parties[from];
+        if me.sender().map(|at| at.counter) >= me.lease.map(|lease| lease.counter) {
+            me.make_durable();
+        }
         let own = Own { identity: &me.identity, registration_id: 7 };
         let text = format!("message {}", self.sent).into_bytes();
         self.sent += 1;
@@ -174,7 +246,7 @@ impl World {
         let message = WhisperMessage::decode(inner).expect("own msg");
         let (ratchet, counter) = (message.ratchet, message.counter);
         let last = self.counters.insert(ratchet, counter);
-        assert_eq!(counter, last.map_or(0, |last| last + 1), "counters rise by one and never repeat");
+        assert!(last.is_none_or(|last| last < counter), "counter {counter} after {last:?}");
         self.network.push(Sent { to: 1 - from, text, ciphertext, ratchet });
     }
 
@@ -247,11 +319,13 @@ impl World {
             Op::Replay { which } => self.replay(which),
             Op::Damage { which, at, bit } => self.damage(which, at, bit),
             Op::Establish { from, with_pre_key } => self.establish(from, with_pre_key),
+            Op::Crash { who } => self.parties[who].crash(),
             Op::Garbage { to, ref bytes } => {
                 let Self { parties, rng, .. } = self;
                 let party = &mut parties[to];
                 let own = Own { identity: &party.identity, registration_id: 7 };
                 signal::fuzz::decrypt_in(&mut party.store, &own, &party.peer, bytes, rng);
+                party.make_durable();
             }
         }
     }

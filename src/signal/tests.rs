@@ -226,6 +226,21 @@ fn an_archived_state_is_found_without_loading_the_others() {
 }
 
 #[test]
+fn the_ignored_bit_of_a_base_key_does_not_make_another_session() {
+    let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+    alice.establish(&bob.bundle.clone()).unwrap();
+    let (original, next) = (alice.encrypt(), alice.encrypt());
+    let mut bytes = original.bytes.to_vec();
+    let base_key = *wire::PreKeyMessage::decode(&bytes).unwrap().base_key.as_bytes();
+    let at = bytes.windows(32).position(|window| window == base_key).unwrap();
+    bytes[at + 31] ^= 0x80;
+    bob.decrypt(&Ciphertext { bytes: bytes.into(), ..original.clone() }).unwrap();
+    assert_eq!(bob.decrypt(&original), Err(SignalError::Duplicate));
+    bob.decrypt(&next).unwrap();
+    assert!(bob.snapshot().states.is_empty());
+}
+
+#[test]
 fn forgetting_a_device_leaves_nothing() {
     let (mut alice, mut bob) = pair();
     skip(&mut bob, &mut alice, 100);
