@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod event;
 pub mod jid;
 pub mod message;
 pub mod node;
