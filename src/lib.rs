@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod crypto;
 pub mod engine;
+pub mod event;
 pub mod jid;
 pub mod message;
 pub mod node;
