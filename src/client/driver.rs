@@ -43,6 +43,15 @@ enum Stored {
     Trimmed(u64, Result<(), StoreError>),
 }
 
+/// What the task waited for.
+enum Happened {
+    Stored(Stored),
+    Request(Option<Request>),
+    Acknowledged(u64),
+    ConsumerGone,
+    Input(Input),
+}
+
 pub(super) struct Driver {
     account: AccountId,
     store: Arc<dyn Store>,
@@ -145,25 +154,29 @@ impl Driver {
         let until = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3_600));
         let reading = self.engine.wants_read();
         let has_events = !self.waiting_events.is_empty();
-        tokio::select! {
-            Some(stored) = self.work.next(), if !self.work.is_empty() => self.stored(stored),
-            request = self.requests.recv(), if self.stopping.is_none() => match request {
-                Some(request) => self.request(request),
-                // Nobody can ask for anything any more.
-                None => self.stop(None),
-            },
-            Some(seq) = self.acknowledged.recv() => self.acknowledge(seq),
-            room = self.events.reserve(), if has_events => match room {
-                Ok(room) => {
-                    if let Some(envelope) = self.waiting_events.pop_front() {
-                        room.send(envelope);
-                    }
+        let happened = tokio::select! {
+            Some(stored) = self.work.next(), if !self.work.is_empty() => Happened::Stored(stored),
+            request = self.requests.recv(), if self.stopping.is_none() => Happened::Request(request),
+            Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
+            room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
+                (Ok(room), Some(envelope)) => {
+                    room.send(envelope);
+                    return;
                 }
-                // The consumer is gone; the events stay in the store for the next one.
-                Err(_) => self.waiting_events.clear(),
+                _ => Happened::ConsumerGone,
             },
-            input = inbound(&mut self.socket), if reading && self.socket.is_some() => self.tell(input),
-            () = tokio::time::sleep_until(until) => self.tell(Input::Tick),
+            input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
+            () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
+        };
+        match happened {
+            Happened::Stored(stored) => self.stored(stored),
+            Happened::Request(Some(request)) => self.request(request),
+            // Nobody can ask for anything any more.
+            Happened::Request(None) => self.stop(None),
+            Happened::Acknowledged(seq) => self.acknowledge(seq),
+            // The events stay in the store for the next consumer.
+            Happened::ConsumerGone => self.waiting_events.clear(),
+            Happened::Input(input) => self.tell(input),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The websocket: one task per connection that moves frames, and nothing else (spec 01 §1.1).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -189,6 +189,6 @@ fn default_tls() -> Result<ClientConfig, Error> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn text(error: impl Into<io::Error>) -> String {
-    error.into().to_string()
+fn text(error: impl Display) -> String {
+    error.to_string()
 }

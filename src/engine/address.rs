@@ -10,6 +10,7 @@ use crate::{
         notices,
         step::{Miss, Step, keys},
     },
+    event::MappingSource,
     jid::Jid,
     signal::{self, Address},
     store::{Key, RecordKind},
@@ -28,11 +29,6 @@ impl User {
     /// The other identity than `jid`, when it is known.
     pub(crate) fn other(&self, jid: &Jid) -> Option<&Jid> {
         if jid.is_lid_family() { self.pn.as_ref() } else { self.lid.as_ref() }
-    }
-
-    /// The phone number, when it is known.
-    pub(crate) fn phone(&self) -> Option<&str> {
-        self.pn.as_ref().map(Jid::user)
     }
 }
 
@@ -78,7 +74,7 @@ fn other_identity(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Jid>, Miss> {
 ///
 /// # Errors
 /// [`Miss`].
-pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid) -> Result<(), Miss> {
+pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource) -> Result<(), Miss> {
     let (a, b) = (a.to_account(), b.to_account());
     let (pn, lid) = match (a.is_pn_family() && b.is_lid_family(), a.is_lid_family() && b.is_pn_family()) {
         (true, _) => (a, b),
@@ -90,7 +86,7 @@ pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid) -> Result<(), Miss> {
     }
     step.put(map_key(&pn), Bytes::from(lid.to_string()));
     step.put(map_key(&lid), Bytes::from(pn.to_string()));
-    step.emit(notices::lid_mapping(&pn, &lid));
+    step.emit(notices::lid_mapping(&pn, &lid, source));
     Ok(())
 }
 

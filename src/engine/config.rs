@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::{noise::CertificatePolicy, node::Limits, pairing::payload::ClientConfig, store::AccountId};
+use crate::{event::Prefer, noise::CertificatePolicy, node::Limits, pairing::payload::ClientConfig, store::AccountId};
 
 /// Configuration of one engine.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub certificates: CertificatePolicy,
     /// Whether to resume with the IK handshake when the server's key is known (spec 01 §2.4).
     pub resume: bool,
+    /// Which identity events show first where both are known.
+    pub prefer: Prefer,
     /// Limits of the node decoder.
     pub limits: Limits,
     /// Largest frame taken from the server, bytes.
@@ -60,6 +62,7 @@ impl Config {
             client: ClientConfig::default(),
             certificates: CertificatePolicy::default(),
             resume: true,
+            prefer: Prefer::Addressed,
             limits: Limits::default(),
             max_frame: 0xFF_FFFF,
             cache_bytes: 256 * 1024,

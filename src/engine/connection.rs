@@ -33,12 +33,13 @@ use crate::{
         notices,
         queries::Answer,
     },
-    event::{DisconnectReason, SessionState},
-    jid::Jid,
+    event::{DisconnectReason, LogoutReason, SessionState},
     node::{Decoder, Node},
     noise::{FrameBuffer, FrameError, Handshake, HandshakeError, Transport, TransportError, VerifiedChain, frame},
-    pairing::payload::{self, Login, Registration},
-    signal::SignedPreKeyId,
+    pairing::{
+        payload::{self, Login, Registration},
+        stanza::PairIq,
+    },
     stanza::{
         iq,
         stream::{InfoBroadcast, StreamError},
@@ -220,9 +221,9 @@ impl Engine {
     pub(super) fn disconnect(&mut self, now: Now) {
         let was_up = self.connection.id().is_some() || matches!(self.connection.state, State::Backoff { .. });
         self.connection.goal = Goal::Offline;
-        self.drop_connection(now);
+        self.drop_connection();
         if was_up {
-            self.emit(now, notices::stopped());
+            self.emit(now, notices::disconnected_for_good(DisconnectReason::Stopped));
         }
     }
 
@@ -233,8 +234,8 @@ impl Engine {
         self.connection.goal = Goal::Online;
         self.connection.attempt = 0;
         if self.connection.id().is_some() {
-            self.drop_connection(now);
-            self.emit(now, notices::reconnecting(1, Duration::ZERO, "requested"));
+            self.drop_connection();
+            self.emit(now, notices::reconnecting(1, Duration::ZERO, DisconnectReason::Stopped));
         }
         self.connection.state = State::Idle;
         self.open_if_idle(now);
@@ -438,8 +439,9 @@ impl Engine {
                 self.offline_stanza(now, &stanza);
                 self.arrive(now, *stanza, size);
             }
-            Inbound::PairDevice(refs, id) => self.pair_device(now, refs, &id),
-            Inbound::PairSuccess(success, id) => self.pair_success(now, success.map(|success| *success), &id),
+            Inbound::Pair(PairIq::Device(refs)) => self.pair_device(now, refs),
+            Inbound::Pair(PairIq::Success(success)) => self.pair_success(now, *success),
+            Inbound::PairFailed(error, id) => self.pair_failed(now, id.as_deref(), &error),
             Inbound::Ping { id, from } => {
                 let node = Node::new("iq").attr("to", &from).attr("type", "result").attr_opt("id", id.as_deref());
                 self.send_free(&node);
@@ -481,10 +483,10 @@ impl Engine {
         let retry = |reason, detail: String| Loss::Retry { reason, detail };
         match error {
             StreamError::RestartRequired => self.lose(now, Loss::Restart),
-            StreamError::LoggedOut => self.logged_out(now, "device_removed"),
+            StreamError::LoggedOut => self.logged_out(now, LogoutReason::DeviceRemoved),
             StreamError::Replaced => {
                 self.lose(now, Loss::Stop);
-                self.emit(now, notices::replaced());
+                self.emit(now, notices::disconnected_for_good(DisconnectReason::Replaced));
             }
             StreamError::RateLimited => {
                 self.connection.attempt = self.connection.attempt.saturating_add(RATE_LIMIT_STEPS);
@@ -540,11 +542,11 @@ impl Engine {
         if stable {
             self.connection.attempt = 0;
         }
-        self.drop_connection(now);
+        self.drop_connection();
         match loss {
             Loss::Stop => self.connection.goal = Goal::Offline,
             Loss::Restart => {
-                self.emit(now, notices::reconnecting(1, Duration::ZERO, "restart_required"));
+                self.emit(now, notices::reconnecting(1, Duration::ZERO, DisconnectReason::RestartRequired));
                 self.open(now);
             }
             Loss::Retry { reason, detail } => self.back_off(now, reason, detail),
@@ -564,7 +566,7 @@ impl Engine {
             if first {
                 step.emit(notices::disconnected(reason, detail, attempt, pause));
             }
-            step.emit(notices::reconnecting(attempt, pause, reason.as_str()));
+            step.emit(notices::reconnecting(attempt, pause, reason));
         });
     }
 
@@ -575,32 +577,51 @@ impl Engine {
     }
 
     /// Closes whatever there is and forgets what belonged to it.
-    pub(super) fn drop_connection(&mut self, _now: Now) {
+    pub(super) fn drop_connection(&mut self) {
         if let Some(id) = self.connection.id() {
+            self.flush(id);
             self.gate.push_free(Queued::Output(Output::Close(id)));
         }
         self.connection.state = State::Idle;
         for command in self.queries.clear() {
             // A logout whose connection went away: the server may or may not have taken it. Everything is removed.
-            self.jobs_after_logout.push_back(command);
+            self.logouts.push_back(command);
         }
         self.sends.connection_lost();
+    }
+
+    /// Seals what may leave already, while there are keys for it: an error answer, acks.
+    fn flush(&mut self, id: ConnectionId) {
+        for queued in self.gate.take_ready() {
+            match queued {
+                Queued::Frame(to, frame) if to == id => {
+                    let mut out = BytesMut::new();
+                    let sealed = self.connection.wire(id).is_some_and(|wire| wire.seal(&frame, &mut out).is_ok());
+                    if sealed {
+                        self.gate.push_free(Queued::Output(Output::Send(id, out.freeze())));
+                    }
+                }
+                other => self.gate.push_free(other),
+            }
+        }
     }
 
     // ---- time -------------------------------------------------------------------------------------------------
 
     pub(super) fn expire_connection(&mut self, now: Now) {
-        while let Some(command) = self.jobs_after_logout.pop_front() {
+        while let Some(command) = self.logouts.pop_front() {
             self.run_answer(now, Answer::Logout(command));
         }
-        let Some(deadline) = self.connection.deadline().filter(|deadline| *deadline <= now.mono) else { return };
+        if self.connection.deadline().is_none_or(|deadline| deadline > now.mono) {
+            return;
+        }
         match &mut self.connection.state {
             State::Idle => {}
             State::Backoff { .. } => self.open(now),
             State::Opening { .. } => self.timed_out(now, "no connection in time"),
             State::Handshaking { .. } => self.timed_out(now, "no answer to the handshake in time"),
             State::LoggingIn { .. } => self.timed_out(now, "no answer to the login in time"),
-            State::Linking { .. } => self.expire_link(now, deadline),
+            State::Linking { .. } => self.expire_link(now),
             State::Online { .. } => self.expire_online(now),
         }
     }
@@ -628,20 +649,10 @@ impl Engine {
         self.lose(now, Loss::Stop);
         self.state = SessionState::Pending;
     }
-
-    /// Whether a JID is our own account.
-    pub(super) fn is_own(&self, jid: &Jid) -> bool {
-        self.account.linked.as_ref().is_some_and(|linked| linked.own().is_account(jid))
-    }
 }
 
 fn frame_loss(error: FrameError) -> Loss {
     Loss::Retry { reason: DisconnectReason::Network, detail: error.to_string() }
-}
-
-/// The signed prekey's id, as the Signal layer names it.
-pub(super) const fn signed_id(id: u32) -> SignedPreKeyId {
-    SignedPreKeyId(id)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
         records::{DeviceListRecord, Record},
         step::{Miss, Step},
     },
+    event::MappingSource,
     jid::Jid,
     signal::{self, Address},
     stanza::{ack::AckTarget, iq::usync::UserDevices, stream::Notification},
@@ -35,7 +36,7 @@ pub(crate) fn list(step: &mut Step<'_>, user: &User) -> Result<Option<Vec<u16>>,
 pub(crate) fn store(step: &mut Step<'_>, answered: &[UserDevices]) -> Result<(), Miss> {
     for user in answered {
         if let Some(lid) = &user.lid {
-            address::learn(step, &user.user, lid)?;
+            address::learn(step, &user.user, lid, MappingSource::Usync)?;
         }
         let Some(devices) = &user.devices else { continue };
         let key = list_key(&address::user(step, &user.user)?);
@@ -66,7 +67,7 @@ pub(crate) fn notification(
         }
         Notification::DevicesChanged { user, lid } => {
             if let Some(lid) = lid {
-                address::learn(step, user, lid)?;
+                address::learn(step, user, lid, MappingSource::Notification)?;
             }
             let key = list_key(&address::user(step, user)?);
             step.delete(key);
@@ -95,7 +96,7 @@ fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(),
         signal::forget(step, &address)?;
     }
     step.delete(list_key(&user));
-    step.emit_from(offline, notices::identity_changed(jid, user.phone(), false));
+    step.emit_from(offline, notices::identity_changed(jid, false));
     Ok(())
 }
 

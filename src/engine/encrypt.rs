@@ -229,8 +229,7 @@ fn establish_one(
     match signal::establish(step, &own(account), &address, &fetched.bundle, rng) {
         Ok(change) => {
             if let IdentityChange::Changed { .. } = change {
-                let user = address::user(step, jid)?;
-                step.emit(notices::identity_changed(jid, user.phone(), true));
+                step.emit(notices::identity_changed(jid, true));
             }
             Ok(true)
         }

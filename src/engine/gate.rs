@@ -60,6 +60,11 @@ impl<T> Gate<T> {
         self.ready.pop_front()
     }
 
+    /// Everything that may leave, in order.
+    pub(crate) fn take_ready(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.ready)
+    }
+
     /// The next output, when it satisfies the condition.
     pub(crate) fn pop_if(&mut self, condition: impl FnOnce(&T) -> bool) -> Option<T> {
         match self.ready.front() {

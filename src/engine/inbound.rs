@@ -7,8 +7,10 @@ use crate::{
     },
     jid::Jid,
     node::NodeRef,
-    pairing::stanza::{PairDevice, PairSuccess},
-    pairing::PairError,
+    pairing::{
+        PairError,
+        stanza::{self as pair, PairIq},
+    },
     stanza::{
         ack::{AckTarget, MessageAck, Nack},
         message::{InboundMessage, Own},
@@ -24,10 +26,10 @@ pub(crate) enum Inbound {
     Answer(Answer),
     /// A stanza that is handled in the lane of its chat.
     Stanza(Box<Stanza>),
-    /// Refs to be shown as QR codes.
-    PairDevice(Result<PairDevice, PairError>, String),
-    /// The phone scanned one.
-    PairSuccess(Result<Box<PairSuccess>, PairError>, String),
+    /// Refs to be shown as QR codes, or the answer of the phone that scanned one.
+    Pair(PairIq),
+    /// One of these that cannot be used, and its id.
+    PairFailed(PairError, Option<String>),
     /// The server wants to know whether we live.
     Ping { id: Option<String>, from: Jid },
     Success(Success),
@@ -100,12 +102,11 @@ fn parse_iq(node: NodeRef<'_>, queries: &mut Queries) -> Inbound {
     let id = node.attr_str("id").map(|id| id.into_owned());
     match (node.attr_str("type").as_deref(), id) {
         (Some("result" | "error"), Some(id)) => queries.answer(&id, node).map_or(Inbound::Ignored, Inbound::Answer),
-        (Some("set"), Some(id)) if node.child("pair-device").is_some() => {
-            Inbound::PairDevice(PairDevice::parse(node), id)
-        }
-        (Some("set"), Some(id)) if node.child("pair-success").is_some() => {
-            Inbound::PairSuccess(PairSuccess::parse(node).map(Box::new), id)
-        }
+        (Some("set"), id) => match pair::parse(&node) {
+            Ok(Some(iq)) => Inbound::Pair(iq),
+            Ok(None) => Inbound::Ignored,
+            Err(error) => Inbound::PairFailed(error, id),
+        },
         (Some("get") | None, id) if is_ping(node) => {
             Inbound::Ping { id, from: node.attr_jid("from").unwrap_or_else(Jid::whatsapp_server) }
         }

@@ -18,7 +18,7 @@ use crate::{
         notices,
         queries::{Answer, Query, QueryError},
     },
-    event::{BanKind, DisconnectReason},
+    event::{BanKind, DisconnectReason, LogoutReason},
     node::Node,
     stanza::{
         iq::{prekeys, session},
@@ -144,8 +144,9 @@ impl Engine {
         let Some(online) = self.connection.online().filter(|online| online.stage == Stage::Activating) else { return };
         online.stage = Stage::Active;
         self.connection.told_online();
-        let event = notices::connected(&self.account);
-        self.emit(now, event);
+        if let Some(event) = notices::connected(&self.account) {
+            self.emit(now, event);
+        }
         self.resume_sends(now);
     }
 
@@ -225,7 +226,8 @@ impl Engine {
             online.pong_until = None;
             online.next_ping = now.mono;
             let misses = online.misses;
-            self.emit(now, notices::keepalive_lost(misses));
+            let last_success = self.last_pong;
+            self.emit(now, notices::keepalive_lost(misses, last_success));
             if misses >= MAX_MISSES {
                 return self.timed_out(now, "keepalives are not answered");
             }
@@ -241,8 +243,10 @@ impl Engine {
     fn pong(&mut self, now: Now) {
         let Some(online) = self.connection.online() else { return };
         online.pong_until = None;
-        if std::mem::take(&mut online.misses) > 0 {
-            self.emit(now, notices::keepalive_restored());
+        let misses = std::mem::take(&mut online.misses);
+        self.last_pong = Some(now.wall_ms);
+        if misses > 0 {
+            self.emit(now, notices::keepalive_restored(misses, now));
         }
     }
 
@@ -257,27 +261,31 @@ impl Engine {
     /// `<failure>` (spec 01 §6.3, 07 §3).
     pub(super) fn login_refused(&mut self, now: Now, failure: &Failure) {
         match failure.reason {
-            401 | 415 => self.logged_out(now, "logged_out"),
+            401 => self.logged_out(now, LogoutReason::Unauthorized),
+            415 => self.logged_out(now, LogoutReason::NotFound),
             403 => {
+                self.logged_out(now, LogoutReason::Locked);
                 self.emit(now, notices::banned(BanKind::Locked, now, failure));
-                self.logged_out(now, "locked");
             }
             406 => {
+                self.logged_out(now, LogoutReason::Banned);
                 self.emit(now, notices::banned(BanKind::Permanent, now, failure));
-                self.logged_out(now, "banned");
             }
             402 => {
                 self.lose(now, Loss::Stop);
+                self.emit(now, notices::disconnected_for_good(DisconnectReason::Banned));
                 self.emit(now, notices::banned(BanKind::Temporary, now, failure));
             }
             405 => {
                 self.lose(now, Loss::Stop);
+                self.emit(now, notices::disconnected_for_good(DisconnectReason::Outdated));
                 let event = notices::outdated(&self.config.client);
                 self.emit(now, event);
             }
             409 => {
                 self.emit(now, notices::connect_failure(failure));
                 self.lose(now, Loss::Stop);
+                self.emit(now, notices::disconnected_for_good(DisconnectReason::ServerError));
             }
             reason => {
                 self.emit(now, notices::connect_failure(failure));
@@ -303,16 +311,17 @@ impl Engine {
     }
 
     fn finish_logout(&mut self, now: Now, command: CommandId) {
-        self.logged_out(now, "requested");
+        self.logged_out(now, LogoutReason::Requested);
         self.answer(command, Ok(super::Reply::Done));
     }
 
     /// The device is not linked any more: keys, sessions and what was under way are removed in one batch with the events
     /// that tell it. The outbox stays.
-    pub(super) fn logged_out(&mut self, now: Now, reason: &str) {
+    pub(super) fn logged_out(&mut self, now: Now, reason: LogoutReason) {
         if self.account.linked.is_none() {
             return;
         }
+        let on_connect = !self.connection.is_online();
         self.lose(now, Loss::Stop);
         let given_up = self.sends.give_up();
         let fresh = Account::generate(&mut self.rng);
@@ -322,10 +331,10 @@ impl Engine {
             for event in given_up {
                 step.emit(event);
             }
-            if reason != "requested" {
+            if reason != LogoutReason::Requested {
                 step.emit(notices::disconnected_for_good(DisconnectReason::LoggedOut));
             }
-            step.emit(notices::logged_out(reason));
+            step.emit(notices::logged_out(reason, on_connect));
         });
         self.lanes.clear();
     }

@@ -112,7 +112,8 @@ pub enum Input {
     /// The store failed, in a load or a commit. The engine drops what is not durable and starts over from the store
     /// after a pause.
     StoreFailed(String),
-    /// The consumer has all events up to this sequence number for good.
+    /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
+    /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
     /// Time has passed.
     Tick,
@@ -228,6 +229,12 @@ pub struct Engine {
     next_load: u64,
     next_connection: u64,
     last_received: Option<u64>,
+    /// When the last keepalive was answered, unix milliseconds.
+    last_pong: Option<u64>,
+    /// Logouts whose connection went away before the answer.
+    logouts: VecDeque<CommandId>,
+    /// What the driver said about the outbox before the account was loaded.
+    acknowledged_before: Option<u64>,
 }
 
 /// What can be asked about an account at any time.
@@ -279,6 +286,9 @@ impl Engine {
             next_load: 0,
             next_connection: 0,
             last_received: None,
+            last_pong: None,
+            logouts: VecDeque::new(),
+            acknowledged_before: None,
             config,
         };
         engine.load_account();
@@ -295,6 +305,7 @@ impl Engine {
             Input::Loaded(id, loaded) => self.loaded(now, id, loaded),
             Input::Durable(seq) => self.gate.release(seq.min(self.batches)),
             Input::StoreFailed(reason) => self.store_failed(now, &reason),
+            Input::Acknowledged(seq) if self.phase == Phase::Booting => self.acknowledged_before = Some(seq),
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
             Input::Tick => {}
         }
@@ -446,7 +457,7 @@ impl Engine {
     /// Numbers an event, puts it into the batch unless it is ephemeral, and follows the state that it tells.
     fn envelope(&mut self, now: Now, emitted: step::Emitted, batch: &mut Batch) -> Envelope {
         let step::Emitted { event, offline } = emitted;
-        if let Some(state) = event.state() {
+        if let Some(state) = SessionState::after(&event) {
             self.state = state;
         }
         let mut envelope = notices::envelope(&self.config.session, now, &mut self.rng, &event, offline);
@@ -514,6 +525,8 @@ impl Engine {
                 Err(error) => return self.broken(now, error),
             }
         }
+        // Without word from the driver nothing waits in the outbox.
+        self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
             match Account::from_record(&record) {
                 Ok(account) => self.account = account,
@@ -560,7 +573,7 @@ impl Engine {
         self.lanes.clear();
         self.sends = Sends::default();
         self.cache = Cache::new(self.config.cache_bytes);
-        self.drop_connection(now);
+        self.drop_connection();
         self.last_event = 0;
         self.acknowledged = 0;
         self.state = if self.account.linked.is_some() { SessionState::Disconnected } else { SessionState::Pending };

@@ -82,7 +82,7 @@ fn message_receipt(
         return Ok(settles);
     }
     let first = sent.status.values().all(|known| *known < status.number());
-    let about = notices::ReceiptAbout { chat: &addressed, people: chat, id, reader, sent: &sent, first };
+    let about = notices::ReceiptAbout { chat: &addressed, people: chat, id, reader, sent: &sent, first, prefer: step.config.prefer };
     let delivered = ReceiptStatus::Delivered;
     if before < delivered.number() && status != delivered {
         step.emit_from(receipt.offline, notices::receipt(&about, delivered, receipt.timestamp, true));

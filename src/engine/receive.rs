@@ -14,6 +14,7 @@ use crate::{
         records::{ReceivedRecord, Record, RetryCountRecord},
         step::{Miss, Step, keys, own, pair_of},
     },
+    event::{Event, MappingSource},
     jid::Jid,
     message::{self, normalise, padding, protocol, unwrap_device_sent},
     proto::{Message as _, e2e},
@@ -49,10 +50,10 @@ enum Outcome {
 /// [`Miss`].
 pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
     if let Some(alt) = &message.sender_alt {
-        address::learn(step, &message.sender, alt)?;
+        address::learn(step, &message.sender, alt, MappingSource::Message)?;
     }
     if let Some(alt) = &message.chat_alt {
-        address::learn(step, &message.chat, alt)?;
+        address::learn(step, &message.chat, alt, MappingSource::Message)?;
     }
     let chat = address::user(step, &message.chat)?;
     let sender = address::user(step, &message.sender)?;
@@ -91,7 +92,8 @@ fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), 
         Some(kind) => {
             if mark_received(step, context)? {
                 let why = Undecryptable::unavailable(kind);
-                step.emit_from(message.offline, notices::undecryptable(message, context.chat, context.sender, &why));
+                let event = undecryptable(step, context, &why);
+                step.emit_from(message.offline, event);
             }
             step.send(&message.ack.ack());
         }
@@ -99,6 +101,10 @@ fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), 
         None => step.send(&message.ack.nack(Nack::UnrecognisedStanza)),
     }
     Ok(())
+}
+
+fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) -> Event {
+    notices::undecryptable(context.message, context.chat, context.sender, why, step.config.prefer)
 }
 
 /// Pairwise ciphertexts first, in their order; the others cannot be read yet.
@@ -155,12 +161,12 @@ fn decrypt(
         Err(StepError::Signal(SignalError::Duplicate)) => return Ok(Outcome::Received),
         Err(StepError::Signal(error)) => {
             tracing::debug!(%error, "message cannot be decrypted");
-            let why = Undecryptable::failed(&error.to_string(), enc.hide);
+            let why = Undecryptable::failed(&error, enc.hide);
             return Ok(Outcome::Retry(why, error.retry_reason(), enc.count));
         }
     };
     if decrypted.identity_changed {
-        let event = notices::identity_changed(&context.message.sender, context.sender.phone(), true);
+        let event = notices::identity_changed(&context.message.sender, true);
         step.emit_from(context.message.offline, event);
     }
     let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
@@ -193,9 +199,10 @@ fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) ->
         return Ok(Outcome::Received);
     }
     if mark_received(step, context)? {
+        let prefer = step.config.prefer;
         let event = match inbound.from_me {
-            true => notices::sent_elsewhere(inbound, context.chat, &content),
-            false => notices::received(inbound, context.chat, context.sender, &content),
+            true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
+            false => notices::received(inbound, context.chat, context.sender, &content, prefer),
         };
         step.emit_from(inbound.offline, event);
     }
@@ -254,14 +261,16 @@ fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Resul
         Outcome::Retry(why, reason, count) => {
             let again = ask_again(step, context, reason, count)?;
             if mark_failed(step, context, again)? {
-                let why = Undecryptable { will_retry: again.is_some(), ..why };
-                step.emit_from(inbound.offline, notices::undecryptable(inbound, context.chat, context.sender, &why));
+                let why = why.asked_again(again.is_some());
+                let event = undecryptable(step, context, &why);
+                step.emit_from(inbound.offline, event);
             }
             step.send(&inbound.ack.ack());
         }
         Outcome::Dropped(why) => {
             if mark_received(step, context)? {
-                step.emit_from(inbound.offline, notices::undecryptable(inbound, context.chat, context.sender, &why));
+                let event = undecryptable(step, context, &why);
+                step.emit_from(inbound.offline, event);
             }
             step.send(&inbound.ack.ack());
         }

@@ -221,7 +221,9 @@ pub(crate) fn settle_as_sent(
     let sent = SentRecord { timestamp, message: outgoing.message.clone(), ..sent.unwrap_or_default() };
     step.delete(outgoing_key(id));
     step.put(sent_key(&user.canonical, id), sent.to_bytes());
-    step.emit(notices::sent(chat, user, id, timestamp, &outgoing.message, outgoing.client_ref.as_deref()));
+    let client_ref = outgoing.client_ref.as_deref();
+    let event = notices::sent(chat, user, id, timestamp, &outgoing.message, client_ref, step.config.prefer);
+    step.emit(event);
 }
 
 impl Engine {

@@ -75,7 +75,7 @@ pub use envelope::Envelope;
 pub use id::EventId;
 pub use message::{
     AddressingMode, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
-    MessageSent, MessageStatus, MessageUndecryptable, Receipt, ReceiptKind, Reply, SendError, Source,
+    MessageSent, MessageStatus, MessageUndecryptable, Prefer, Receipt, ReceiptKind, Reply, SendError, Source,
 };
 pub use session::{
     BanKind, DisconnectReason, LogoutReason, OfflineCounts, SessionBanned, SessionClientExpiration,

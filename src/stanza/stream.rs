@@ -1,5 +1,7 @@
 //! What the server says about the stream: success, failure, errors, info broadcasts, notifications (spec 01 §6).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::{jid::Jid, node::NodeRef};
@@ -33,6 +35,8 @@ pub struct Failure {
     pub message: Option<String>,
     /// Address with more information.
     pub url: Option<String>,
+    /// All attributes as texts: some are sent once only.
+    pub attrs: BTreeMap<String, String>,
 }
 
 impl Failure {
@@ -46,6 +50,7 @@ impl Failure {
             expire: node.attr_u64("expire"),
             message: text("message"),
             url: text("url"),
+            attrs: node.attrs().map(|(key, value)| (key.to_owned(), value.as_text().into_owned())).collect(),
         }
     }
 }

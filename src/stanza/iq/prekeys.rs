@@ -6,7 +6,7 @@ use crate::{
     crypto::PublicKey,
     jid::Jid,
     node::{Node, NodeRef},
-    signal::PreKeyBundle,
+    signal::{PreKeyBundle, PreKeyId, SignedPreKeyId},
     stanza::{
         StanzaError, fixed,
         iq::{IqError, error_of, request},
@@ -121,13 +121,13 @@ fn bundle(user: NodeRef<'_>) -> Result<FetchedBundle, BundleError> {
     }
     let signed = required_child(user, "user", "skey")?;
     let pre_key = match user.child("key") {
-        Some(key) => Some((key_id(key)?, key_value(key)?)),
+        Some(key) => Some((PreKeyId(key_id(key)?), key_value(key)?)),
         None => None,
     };
     let bundle = PreKeyBundle {
         registration_id: u32::from_be_bytes(fixed(required_child(user, "user", "registration")?, "registration")?),
         identity: PublicKey::from_bytes(fixed(required_child(user, "user", "identity")?, "identity")?),
-        signed_pre_key_id: key_id(signed)?,
+        signed_pre_key_id: SignedPreKeyId(key_id(signed)?),
         signed_pre_key: key_value(signed)?,
         signature: fixed(required_child(signed, "skey", "signature")?, "signature")?,
         pre_key,
