@@ -241,7 +241,7 @@ fn stanza(name: &str) -> Vec<u8> {
 }
 
 fn parse(frame: impl Into<Bytes>) -> Result<Option<PairIq>, PairError> {
-    stanza::parse(&Decoder::default().decode(frame.into()).expect("frame"))
+    stanza::parse(Decoder::default().decode(frame.into()).expect("frame"))
 }
 
 #[test]
