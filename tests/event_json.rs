@@ -445,7 +445,7 @@ fn other_ids_are_ulids() {
 #[test]
 fn snapshots_equal_the_last_event() {
     use SessionState::{Banned, Connected, Connecting, Disconnected, LoggedOut, Outdated, Pending, Replaced};
-    let check = |event: Event, state: Option<SessionState>| assert_eq!(SessionState::after(&event), state, "{event:?}");
+    let check = |event: Event, state: Option<SessionState>| assert_eq!(event.state(), state, "{event:?}");
     check(SessionConnecting::new(1).into(), Some(Connecting));
     check(SessionQrUpdated::new("q".into(), 1, 1, 1, 1).into(), Some(Pending));
     check(SessionQrExhausted::new().into(), Some(Pending));
@@ -465,6 +465,7 @@ fn snapshots_equal_the_last_event() {
         (DisconnectReason::Outdated, Outdated),
     ] {
         check(SessionDisconnected::new(reason).into(), Some(state));
+        assert_eq!(serde_json::to_value(reason).expect("JSON"), json!(reason.as_str()));
         assert_eq!(state.is_terminal(), reason.is_permanent());
     }
     check(SessionLoggedOut::new(LogoutReason::DeviceRemoved, true).into(), Some(LoggedOut));

@@ -241,7 +241,7 @@ fn stanza(name: &str) -> Vec<u8> {
 }
 
 fn parse(frame: impl Into<Bytes>) -> Result<Option<PairIq>, PairError> {
-    stanza::parse(&Decoder::default().decode(frame.into()).expect("frame"))
+    stanza::parse(Decoder::default().decode(frame.into()).expect("frame"))
 }
 
 #[test]
@@ -332,4 +332,24 @@ fn refs_and_numbers_stay_out_of_debug() {
     assert!(!format!("{iq:?}").contains("2@"));
     let iq = parse(stanza("pair-success")).expect("parses").expect("pairing");
     assert!(!format!("{iq:?}").contains("15551234567") && !format!("{iq:?}").contains("98765432101234"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn hostile_bytes_never_verify(bytes: Vec<u8>, text: String) {
+        let phone = phone();
+        assert!(phone.verify(&bytes).is_err());
+        assert!(adv::verify_device(&bytes, phone.identity.public(), Some(phone.account.public())).is_err());
+        assert!(QrContent::parse(&text).is_err());
+    }
+
+    #[test]
+    fn a_changed_container_never_verifies(position: usize, byte: u8) {
+        let phone = phone();
+        let mut container = phone.container("e2ee");
+        let position = position % container.len();
+        let before = container[position];
+        container[position] = byte;
+        assert_eq!(phone.verify(&container).is_ok(), byte == before);
+    }
 }

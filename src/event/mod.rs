@@ -219,6 +219,11 @@ impl Event {
         )
     }
 
+    /// The state of the session after the event; `None` when the event says nothing about it ([`SessionState::after`]).
+    pub fn state(&self) -> Option<SessionState> {
+        SessionState::after(self)
+    }
+
     /// The messages of a `message.*` event that has a list of them.
     pub fn messages(&self) -> &[MessageObject] {
         match self {

@@ -51,6 +51,21 @@ impl DisconnectReason {
         }
     }
 
+    /// The word in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionLost => "connection_lost",
+            Self::RestartRequired => "restart_required",
+            Self::Replaced => "replaced",
+            Self::LoggedOut => "logged_out",
+            Self::Banned => "banned",
+            Self::Outdated => "outdated",
+            Self::Stopped => "stopped",
+            Self::ServerError => "server_error",
+            Self::Network => "network",
+        }
+    }
+
     /// Whether only the caller can bring the session back.
     pub const fn is_permanent(self) -> bool {
         matches!(self, Self::Replaced | Self::LoggedOut | Self::Banned | Self::Outdated)

@@ -541,3 +541,61 @@ fn payloads_are_bounded() {
     let len = MAX_PAYLOAD + 1;
     assert_eq!(decode(&vec![0; len]), Err(MessageError::TooLong { len, max: MAX_PAYLOAD }));
 }
+
+/// Looks at everything that can be seen of a payload.
+fn look(wire: &[u8]) {
+    let Ok(mut message) = decode(wire) else { return };
+    let view = normalise(&message);
+    assert!(view.wrappers().len() <= MAX_WRAPPERS);
+    assert!(view.kind() != Kind::Unknown || view.text().is_none());
+    let _ = (view.action(), view.selection(), view.view_once(), view.expiration(), view.message_secret());
+    let words = classify(&message);
+    assert!(words.media_type.is_none() || words.stanza_type == StanzaType::Media);
+    assert_eq!(build::quotable(&message).message_context_info, None);
+    let _ = (
+        content::has_unknown_field(wire),
+        build::handed_sender_key(&message),
+        message.protocol_message.as_deref().map(protocol::own_sender),
+    );
+    let secret = build::ensure_secret(&mut message, &mut rng());
+    assert_eq!(build::ensure_secret(&mut message, &mut rng()), secret);
+    let (_, destination) = unwrap_device_sent(message.clone());
+    assert_eq!(destination.as_deref(), normalise(&message).destination());
+}
+
+proptest::proptest! {
+    #[test]
+    fn hostile_payloads_are_only_looked_at(wire: Vec<u8>) {
+        look(&wire);
+    }
+
+    #[test]
+    fn damaged_payloads_are_only_looked_at(changes: Vec<(usize, u8)>, number in 1_u32..140, depth in 0_usize..24) {
+        // A field that could be anything, inside of wrappers and a copy for our own devices.
+        let mut wire = Vec::new();
+        prost_field(&mut wire, number, &[0x0a, 0]);
+        for _ in 0..depth {
+            let mut inner = Vec::new();
+            prost_field(&mut inner, 1, &wire);
+            wire.clear();
+            prost_field(&mut wire, 40, &inner);
+        }
+        let mut copy = Vec::new();
+        prost_field(&mut copy, 2, &wire);
+        wire.clear();
+        prost_field(&mut wire, 31, &copy);
+        look(&wire);
+        for (position, byte) in changes {
+            let position = position % wire.len();
+            wire[position] = byte;
+            look(&wire);
+        }
+    }
+}
+
+fn prost_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    use crate::proto::prost::encoding::{WireType, encode_key, encode_varint};
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}

@@ -71,25 +71,39 @@ pub struct PairSuccess {
 ///
 /// # Errors
 /// [`PairError::Missing`], [`PairError::Malformed`] or [`PairError::TooLong`]: the iq is one of linking but cannot be used.
-pub fn parse(node: &NodeRef<'_>) -> Result<Option<PairIq>, PairError> {
+pub fn parse(node: NodeRef<'_>) -> Result<Option<PairIq>, PairError> {
     if !node.is("iq") || node.attr("type").is_none_or(|kind| kind != "set") {
         return Ok(None);
     }
-    let (device, success) = (node.child("pair-device"), node.child("pair-success"));
-    if device.is_none() && success.is_none() {
-        return Ok(None);
+    if node.child("pair-device").is_some() {
+        return PairDevice::parse(node).map(|device| Some(PairIq::Device(device)));
     }
-    if node.attr_jid("from").is_some_and(|from| from != Jid::whatsapp_server()) {
-        return Err(PairError::Malformed("sender of the pairing iq"));
+    if node.child("pair-success").is_some() {
+        return PairSuccess::parse(node).map(|success| Some(PairIq::Success(Box::new(success))));
     }
-    let id = name("id of the pairing iq", node.attr_str("id").as_deref())?
-        .ok_or(PairError::Missing("id of the pairing iq"))?;
-    if let Some(device) = device {
-        return Ok(Some(PairIq::Device(PairDevice { id, refs: refs(&device)? })));
+    Ok(None)
+}
+
+impl PairDevice {
+    /// Reads the iq around a `pair-device`.
+    ///
+    /// # Errors
+    /// [`PairError::Missing`], [`PairError::Malformed`] or [`PairError::TooLong`].
+    pub fn parse(node: NodeRef<'_>) -> Result<Self, PairError> {
+        let device = node.child("pair-device").ok_or(PairError::Missing("pair-device"))?;
+        Ok(Self { id: server_iq(&node)?, refs: refs(&device)? })
     }
-    let Some(success) = success else { return Ok(None) };
-    let server_time = node.attr_u64("t");
-    Ok(Some(PairIq::Success(Box::new(pair_success(id, server_time, &success)?))))
+}
+
+impl PairSuccess {
+    /// Reads the iq around a `pair-success`.
+    ///
+    /// # Errors
+    /// [`PairError::Missing`], [`PairError::Malformed`] or [`PairError::TooLong`].
+    pub fn parse(node: NodeRef<'_>) -> Result<Self, PairError> {
+        let success = node.child("pair-success").ok_or(PairError::Missing("pair-success"))?;
+        pair_success(server_iq(&node)?, node.attr_u64("t"), &success)
+    }
 }
 
 /// The answer to `pair-device`.
@@ -111,7 +125,7 @@ pub fn error(id: &str, reason: &PairError) -> Node {
 }
 
 /// The id of a pairing iq, for an error answer when [`parse`] failed.
-pub fn iq_id(node: &NodeRef<'_>) -> Option<String> {
+pub fn iq_id(node: NodeRef<'_>) -> Option<String> {
     name("id of the pairing iq", node.attr_str("id").as_deref()).ok().flatten()
 }
 
@@ -136,6 +150,14 @@ impl std::fmt::Debug for PairSuccess {
 
 fn answer(id: &str, kind: &'static str) -> Node {
     Node::new("iq").attr("to", Jid::whatsapp_server()).attr("type", kind).attr("id", id)
+}
+
+/// Only the server pairs. Gives the id of the iq.
+fn server_iq(node: &NodeRef<'_>) -> Result<String, PairError> {
+    if node.attr_jid("from").is_some_and(|from| from != Jid::whatsapp_server()) {
+        return Err(PairError::Malformed("sender of the pairing iq"));
+    }
+    name("id of the pairing iq", node.attr_str("id").as_deref())?.ok_or(PairError::Missing("id of the pairing iq"))
 }
 
 fn refs(device: &NodeRef<'_>) -> Result<Vec<String>, PairError> {
