@@ -5,5 +5,6 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod noise;
 
 pub use wamd_proto as proto;
