@@ -66,7 +66,7 @@ pub(crate) enum ConnectionError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error("a stanza does not decode: {0}")]
-    Node(wamd::node::DecodeError),
+    Node(wamd::node::NodeError),
     #[error("the client payload does not decode")]
     Payload,
 }

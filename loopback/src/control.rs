@@ -133,6 +133,10 @@ pub struct AccountView {
     pub push_name: String,
     /// The linked companions.
     pub devices: Vec<DeviceView>,
+    /// What the last attempt to link a companion failed of: the client's error code and text, or what was wrong with its
+    /// answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_link_error: Option<String>,
 }
 
 /// A companion as the control interface shows it.

@@ -13,7 +13,7 @@ use wamd::proto::adv::AdvKeyIndexList;
 
 use crate::adv;
 use crate::phone::Phone;
-use crate::queue::Queue;
+use crate::queue::{Entry, Queue};
 use crate::ConnId;
 
 /// One device of one account, whatever address names it.
@@ -95,6 +95,8 @@ pub(crate) struct Device {
     /// Whether the phone has shared its app state keys.
     pub(crate) greeted: bool,
     pub(crate) queue: Queue,
+    /// The last message that was routed to the device, for replaying it.
+    pub(crate) last_message: Option<Entry>,
 }
 
 impl Device {
@@ -136,6 +138,10 @@ pub(crate) struct Account {
     pub(crate) last_device: u16,
     pub(crate) devices: BTreeMap<u16, Device>,
     pub(crate) phone: Phone,
+    /// Accounts that messages went to or came from: they hear of changes of the device list.
+    pub(crate) contacts: BTreeSet<u64>,
+    /// What the last linking failed of, as the client or the check of its answer says it.
+    pub(crate) last_link_error: Option<String>,
 }
 
 impl Account {
@@ -229,6 +235,8 @@ impl Directory {
                 key_index: 0,
                 last_device: 0,
                 devices: BTreeMap::new(),
+                contacts: BTreeSet::new(),
+                last_link_error: None,
             }
         })
     }

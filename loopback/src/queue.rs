@@ -73,11 +73,6 @@ impl Queue {
             .collect()
     }
 
-    /// The last message that was put in, answered or not, is not kept: only what waits can be looked up.
-    pub(crate) fn last_message(&self) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.class == Class::Message)
-    }
-
     /// Takes out what an `<ack>` answers: the entry with this class, id and sender, of the same type if there are
     /// several.
     pub(crate) fn acknowledge(&mut self, class: Class, id: &str, to: Option<&Jid>, kind: Option<&str>) -> bool {
