@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod jid;
+pub mod node;
 pub mod noise;
 
 pub use wamd_proto as proto;
