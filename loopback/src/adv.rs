@@ -58,7 +58,7 @@ impl Offer {
 
     /// Spoils the account signature: the companion must refuse it.
     pub(crate) fn spoil_signature(&mut self) {
-        self.signed.account_signature = self.signed.account_signature.as_deref().map(flip_first);
+        self.signed.account_signature = self.signed.account_signature.as_deref().map(flip_last);
     }
 
     /// The bytes of `device-identity` in pair-success.
@@ -68,7 +68,7 @@ impl Offer {
         let hmac = Bytes::copy_from_slice(&hmac_sha256(adv_secret, &[prefix, &signed]));
         let container = AdvSignedDeviceIdentityHmac {
             details: Some(signed),
-            hmac: Some(if spoil_hmac { flip_first(&hmac) } else { hmac }),
+            hmac: Some(if spoil_hmac { flip_last(&hmac) } else { hmac }),
             account_type: hosted.then(|| AdvEncryptionType::Hosted.into()),
         };
         container.encode_to_vec()
@@ -128,10 +128,10 @@ pub(crate) fn sign(key: &KeyPair, parts: &[&[u8]]) -> [u8; 64] {
 }
 
 /// The same bytes with one bit changed.
-pub(crate) fn flip_first(bytes: &impl AsRef<[u8]>) -> Bytes {
+pub(crate) fn flip_last(bytes: &impl AsRef<[u8]>) -> Bytes {
     let mut bytes = bytes.as_ref().to_vec();
-    if let Some(first) = bytes.first_mut() {
-        *first ^= 1;
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
     }
     bytes.into()
 }

@@ -131,15 +131,15 @@ impl Core {
         }
     }
 
-    /// Queues a notification of the server.
-    pub(crate) fn notify(&mut self, address: Address, kind: &str, from: Jid, children: Vec<Node>) {
+    /// Queues a notification, whose content `fill` adds.
+    pub(crate) fn notify(&mut self, address: Address, kind: &str, from: Jid, fill: impl FnOnce(Node) -> Node) {
         let id = self.stanza_id();
         let node = Node::new("notification")
-            .attr("from", from.clone())
+            .attr("from", &from)
             .attr("type", kind)
-            .attr("id", id.as_str())
-            .attr("t", self.now.unix_seconds().to_string());
-        let node = children.into_iter().fold(node, Node::child);
+            .attr("id", &id)
+            .attr("t", self.now.unix_seconds());
+        let node = fill(node);
         self.enqueue(
             address,
             Entry { class: Class::Notification, id, from, kind: Some(kind.to_owned()), node, delivered: false },

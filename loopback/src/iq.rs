@@ -73,7 +73,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRe
         return;
     }
     let namespace = node.attr_str("xmlns").unwrap_or_default();
-    let child = node.children().next();
+    let child = node.first_child();
     let child = child.map_or("", |child| child.tag());
     let row = TABLE.iter().find(|row| row.0 == &*namespace && (row.1.is_empty() || row.1 == child));
     let answer = match row {
@@ -81,7 +81,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRe
         None => Answer::error(404, "item-not-found"),
     };
     let reply = match answer.body {
-        Ok(children) => children.into_iter().fold(stanza::result(node), Node::child),
+        Ok(children) => stanza::result(node).children(children),
         Err((code, text)) => stanza::iq_error(node, code, text),
     };
     core.send(id, &reply);
@@ -110,23 +110,23 @@ fn privacy() -> Node {
         ("calladd", "all"),
         ("messages", "all"),
     ];
-    SETTINGS.iter().fold(Node::new("privacy"), |node, (name, value)| {
-        node.child(Node::new("category").attr("name", *name).attr("value", *value))
-    })
+    Node::new("privacy").children(
+        SETTINGS.iter().map(|(name, value)| Node::new("category").attr("name", *name).attr("value", *value)),
+    )
 }
 
 /// Every collection is empty, and patches are refused: app state is not kept here.
 fn app_state(_: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
     let Some(sync) = node.child("sync") else { return Answer::error(400, "bad-request") };
-    let collections = sync.children().filter(|child| child.tag() == "collection").map(|collection| {
+    let collections = sync.children_named("collection").map(|collection| {
         let name = collection.attr_str("name").unwrap_or_default();
-        let answer = Node::new("collection").attr("name", &*name);
+        let answer = Node::new("collection").attr("name", name);
         if collection.child("patch").is_some() {
             return answer.attr("type", "error").child(stanza::error(405, "not-allowed"));
         }
         answer.attr("version", "0")
     });
-    Answer::child(collections.fold(Node::new("sync"), Node::child))
+    Answer::child(Node::new("sync").children(collections))
 }
 
 fn media_conn(core: &mut Core, _: Address, _: NodeRef<'_>) -> Answer {

@@ -6,7 +6,7 @@ use wamd::crypto::{PublicKey, sha1};
 use wamd::jid::Jid;
 use wamd::node::{Node, NodeRef};
 
-use crate::adv::flip_first;
+use crate::adv::flip_last;
 use crate::core::{Core, leaf};
 use crate::directory::{Address, Bundle, SignedPreKey};
 use crate::iq::Answer;
@@ -16,7 +16,7 @@ use crate::{phone, stanza};
 /// How many one-time keys the device still has here.
 pub(crate) fn count(core: &mut Core, address: Address, _: NodeRef<'_>) -> Answer {
     let held = core.directory.device(address).map_or(0, |device| device.prekeys.len());
-    Answer::child(Node::new("count").attr("value", held.to_string()))
+    Answer::child(Node::new("count").attr("value", held))
 }
 
 /// Stores the keys of an upload: all of them, or none if one is malformed.
@@ -53,7 +53,7 @@ pub(crate) fn digest(core: &mut Core, address: Address, _: NodeRef<'_>) -> Answe
     let mut parts: Vec<&[u8]> = vec![device.identity.as_bytes(), signed.public.as_bytes(), &signed.signature];
     parts.extend(device.prekeys.iter().map(|(_, key)| &key.as_bytes()[..]));
     let hash = sha1(&parts);
-    let list = device.prekeys.iter().fold(Node::new("list"), |list, (id, _)| list.child(leaf("id", write_id(*id))));
+    let list = Node::new("list").children(device.prekeys.iter().map(|(id, _)| leaf("id", write_id(*id))));
     let digest = Node::new("digest")
         .child(leaf("registration", device.registration_id.to_be_bytes()))
         .child(leaf("type", KEY_TYPE))
@@ -68,11 +68,11 @@ pub(crate) fn digest(core: &mut Core, address: Address, _: NodeRef<'_>) -> Answe
 pub(crate) fn fetch(core: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
     let Some(request) = node.child("key") else { return Answer::error(400, "bad-request") };
     let mut list = Node::new("list");
-    for user in request.children().filter(|child| child.tag() == "user") {
+    for user in request.children_named("user") {
         let Some(jid) = user.attr_jid("jid") else { continue };
         let answer = Node::new("user").attr("jid", jid.clone());
         list = list.child(match take_bundle(core, &jid) {
-            Some(bundle) => bundle_children(&bundle).into_iter().fold(answer, Node::child),
+            Some(bundle) => answer.children(bundle_children(&bundle)),
             None => answer.child(stanza::error(406, "not-acceptable")),
         });
     }
@@ -84,7 +84,7 @@ fn take_bundle(core: &mut Core, jid: &Jid) -> Option<Bundle> {
     let account = core.directory.account_mut(address.number)?;
     let mut bundle = account.take_bundle(address.device, &mut core.rng)?;
     if core.faults.of(address).forge_prekey_signature {
-        bundle.signed_prekey.signature = flip_first(&bundle.signed_prekey.signature);
+        bundle.signed_prekey.signature = flip_last(&bundle.signed_prekey.signature);
     }
     report_low(core, address);
     Some(bundle)
@@ -99,8 +99,7 @@ pub(crate) fn report_low(core: &mut Core, address: Address) {
         return;
     }
     device.told_low = true;
-    let count = Node::new("count").attr("value", left.to_string());
-    core.notify(address, "encrypt", server(), vec![count]);
+    core.notify(address, "encrypt", server(), |node| node.child(Node::new("count").attr("value", left)));
 }
 
 fn bundle_children(bundle: &Bundle) -> Vec<Node> {

@@ -80,7 +80,7 @@ pub(crate) fn begin(core: &mut Core, id: ConnId, noise: PublicKey, data: &Device
     }
     let closes = refs.last().map_or(expires, |last| last.expires);
     let (_, iq) = server_iq(core);
-    let iq = iq.child(refs.iter().fold(Node::new("pair-device"), |node, one| node.child(leaf("ref", &one.text))));
+    let iq = iq.child(Node::new("pair-device").children(refs.iter().map(|one| leaf("ref", &one.text))));
     if let Some(connection) = core.connections.get_mut(&id) {
         connection.phase = Phase::Linking(Box::new(Linking { noise, registration, refs, pending: None, closes }));
     }
@@ -134,7 +134,7 @@ pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOption
     let (jid, lid) = (account.jid(Namespace::Pn, device), account.jid(Namespace::Lid, device));
     let container = offer.container(&code.adv_secret, options.hosted, options.spoil_hmac);
     let (sent, iq) = server_iq(core);
-    let iq = iq.attr("t", now.to_string()).child(pair_success(&jid, &lid, &container, options));
+    let iq = iq.attr("t", now).child(pair_success(&jid, &lid, &container, options));
     let closes = core.now.mono.saturating_add(ANSWER_TIMEOUT);
     if let Some(Phase::Linking(linking)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) {
         linking.pending = Some(Pending { iq: sent, address: Address { number, device }, key_index, offer });
@@ -269,14 +269,14 @@ fn find<'a>(core: &'a Core, reference: &str) -> Option<(ConnId, &'a Linking)> {
 /// An iq of the server's own, and its id.
 fn server_iq(core: &mut Core) -> (String, Node) {
     let id = core.stanza_id();
-    let iq = Node::new("iq").attr("from", login::server()).attr("type", "set").attr("id", id.as_str()).attr("xmlns", "md");
+    let iq = Node::new("iq").attr("from", login::server()).attr("type", "set").attr("id", &id).attr("xmlns", "md");
     (id, iq)
 }
 
 fn pair_success(jid: &Jid, lid: &Jid, container: &[u8], options: &ScanOptions) -> Node {
-    let mut device = Node::new("device").attr("jid", jid.clone());
+    let mut device = Node::new("device").attr("jid", jid);
     if !options.without_lid {
-        device = device.attr("lid", lid.clone());
+        device = device.attr("lid", lid);
     }
     let mut success = Node::new("pair-success").child(leaf("device-identity", container));
     if let Some(name) = &options.business_name {

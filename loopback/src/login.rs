@@ -37,7 +37,7 @@ pub(crate) fn begin(
 
 /// Refuses a client and closes.
 pub(crate) fn fail(core: &mut Core, id: ConnId, reason: u16) {
-    let failure = Node::new("failure").attr("reason", reason.to_string()).attr("location", LOCATION);
+    let failure = Node::new("failure").attr("reason", reason).attr("location", LOCATION);
     core.send_last(id, &failure);
 }
 
@@ -54,12 +54,19 @@ pub(crate) fn deliver_backlog(core: &mut Core, id: ConnId, address: Address) {
     let preview = preview(&device.queue);
     let backlog = device.queue.deliver_all();
     core.send(id, &stanza::ib(preview));
-    let count = backlog.len().to_string();
+    let count = backlog.len();
     for (index, node) in backlog.into_iter().enumerate() {
-        core.send(id, &node.attr("offline", index.to_string()));
+        core.send(id, &node.attr("offline", index));
     }
     core.send(id, &stanza::ib(Node::new("offline").attr("count", count)));
     phone::greet(core, address);
+}
+
+/// Keeps stanzas back until the client is active again.
+pub(crate) fn hold(core: &mut Core, id: ConnId, _: Address) {
+    if let Some(Phase::Online(session)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) {
+        session.live = false;
+    }
 }
 
 fn login(core: &mut Core, id: ConnId, client: PublicKey, pattern: Pattern, payload: &ClientPayload) {
@@ -97,7 +104,7 @@ fn success(core: &Core, address: Address) -> Node {
     let (created, number) =
         core.directory.account(address.number).map_or((0, 0), |account| (account.created, account.number));
     Node::new("success")
-        .attr("t", core.now.unix_seconds().to_string())
+        .attr("t", core.now.unix_seconds())
         .attr("props", "27")
         .attr("companion_enc_static", "NULL")
         .attr("lid", core.jid(address, Namespace::Lid))
@@ -105,13 +112,13 @@ fn success(core: &Core, address: Address) -> Node {
         .attr("abprops", "8")
         .attr("group_abprops", "24")
         .attr("location", LOCATION)
-        .attr("creation", created.to_string())
+        .attr("creation", created)
 }
 
 fn preview(queue: &Queue) -> Node {
-    let count = |class| queue.count(class).to_string();
+    let count = |class| queue.count(class);
     Node::new("offline_preview")
-        .attr("count", queue.len().to_string())
+        .attr("count", queue.len())
         .attr("message", count(Class::Message))
         .attr("receipt", count(Class::Receipt))
         .attr("notification", count(Class::Notification))

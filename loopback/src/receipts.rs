@@ -71,18 +71,15 @@ pub(crate) fn pass_on(core: &mut Core, sender: Address, to: &Jid, kind: Option<S
     let is_read = matches!(kind.as_deref(), Some("read" | "played" | "read-self" | "played-self"));
     let is_private = matches!(kind.as_deref(), Some("read-self" | "played-self"));
     if !(is_private && target.number != sender.number) {
-        for address in targets(core, target) {
-            if address != sender {
-                give(core, address, kind.clone(), node.clone());
-            }
+        let targets = if kind.as_deref() == Some("retry") { vec![target] } else { targets(core, target) };
+        for address in targets.into_iter().filter(|address| *address != sender) {
+            give(core, address, kind.clone(), node.clone());
         }
     }
     if is_read && target.number != sender.number {
         let copy = node.attr("recipient", to.to_bare());
-        for address in targets(core, Address::phone(sender.number)) {
-            if address != sender {
-                give(core, address, kind.clone(), copy.clone());
-            }
+        for address in targets(core, Address::phone(sender.number)).into_iter().filter(|address| *address != sender) {
+            give(core, address, kind.clone(), copy.clone());
         }
     }
 }

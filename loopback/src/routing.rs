@@ -8,7 +8,7 @@ use wamd::jid::Jid;
 use wamd::node::{Node, NodeContent, NodeRef};
 
 use crate::ConnId;
-use crate::adv::flip_first;
+use crate::adv::flip_last;
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
 use crate::queue::{Class, Entry};
@@ -212,16 +212,12 @@ impl Outgoing {
     }
 }
 
-/// Changes one bit of the ciphertext.
+/// Changes one bit of the ciphertext, in its MAC.
 fn tamper(node: &mut Node) {
     let NodeContent::Nodes(children) = &mut node.content else { return };
     for child in children.iter_mut().filter(|child| child.is("enc")) {
-        if let NodeContent::Bytes(bytes) = &child.content {
-            let mut tail = bytes.to_vec();
-            tail.reverse();
-            let mut flipped = flip_first(&tail).to_vec();
-            flipped.reverse();
-            child.content = NodeContent::Bytes(flipped.into());
+        if let NodeContent::Bytes(bytes) = &mut child.content {
+            *bytes = flip_last(bytes);
         }
     }
 }

@@ -57,18 +57,18 @@ pub(crate) fn iq_error(request: NodeRef<'_>, code: u16, text: &str) -> Node {
 
 /// `<error code text/>`.
 pub(crate) fn error(code: u16, text: &str) -> Node {
-    Node::new("error").attr("code", code.to_string()).attr("text", text)
+    Node::new("error").attr("code", code).attr("text", text)
 }
 
 fn answer_to(request: NodeRef<'_>, kind: &str) -> Node {
     let from = request.attr_jid("to").unwrap_or_else(server);
     let id = request.attr_str("id").unwrap_or_default();
-    Node::new("iq").attr("from", from).attr("type", kind).attr("id", &*id)
+    Node::new("iq").attr("from", from).attr("type", kind).attr("id", id)
 }
 
 /// `<stream:error code>` (spec 01 §6.4).
 pub(crate) fn stream_error(code: u16) -> Node {
-    Node::new("stream:error").attr("code", code.to_string())
+    Node::new("stream:error").attr("code", code)
 }
 
 /// The end of a connection because the device connected again.
