@@ -8,5 +8,6 @@ pub mod crypto;
 pub mod jid;
 pub mod node;
 pub mod noise;
+pub mod signal;
 
 pub use wamd_proto as proto;

@@ -1,0 +1,495 @@
+//! The steps on the records of one address: which state reads a message, and what becomes of the others (spec 03 §2.6).
+//!
+//! Every step reads, then computes, then writes. The writes are plain calls at its end, none of which can fail.
+
+use crate::crypto::{CryptoRng, KeyPair, PublicKey, Secret, constant_time_eq};
+
+use super::{
+    Address, ArchiveIndex, Ciphertext, CiphertextKind, Decrypted, IdentityChange, Own, PageId, Peek, PreKeyBundle,
+    Session, SignalError, SignalStore, State, StateId, StepError,
+    chain::{ChainKey, root_step},
+    ratchet::{Budget, Opened, PageWrites, Pages},
+    record::{ArchiveEntry, MAX_ARCHIVED},
+    skipped::SkippedIndex,
+    state::{Pending, ReceiverChain, SenderChain},
+    wire::{PreKeyMessage, WhisperMessage},
+    x3dh,
+};
+
+/// Starts a session from a bundle; messages go out as pkmsg until the other side has answered.
+///
+/// The state that was current is archived. When the identity differs from the one known, the new one is trusted, and
+/// all sessions built on the old one are dropped. The base key is drawn from `rng` first, then the ratchet key.
+///
+/// # Errors
+/// [`SignalError::BadSignature`] unless the identity signed the signed prekey, [`SignalError::Key`] for a key of small
+/// order; [`StepError::Miss`] when a record is not loaded. Nothing is written then.
+pub fn establish<S: SignalStore>(
+    store: &mut S,
+    own: &Own<'_>,
+    address: &Address,
+    bundle: &PreKeyBundle,
+    rng: &mut impl CryptoRng,
+) -> Result<IdentityChange, StepError<S::Miss>> {
+    let (session, index, known) = (store.session(address), store.archive_index(address), store.identity(address));
+    let mut session = session.map_err(StepError::Miss)?.unwrap_or_default();
+    let index = index.map_err(StepError::Miss)?;
+    let known = known.map_err(StepError::Miss)?;
+    let replacement = Replacement::plan(store, address, session.current.as_ref(), index, &bundle.identity, known)?;
+
+    x3dh::verify_bundle(bundle)?;
+    let (base, ratchet) = (KeyPair::generate(rng), KeyPair::generate(rng));
+    // Id 0 means absent on the wire: a responder would leave such a key out, so leave it out as well.
+    let pre_key = bundle.pre_key.as_ref().filter(|(id, _)| id.0 != 0);
+    let (root, receiving) = x3dh::initiate(own.identity, &base, bundle, pre_key.map(|(_, key)| key))?;
+    let (root, sending) = root_step(&root, ratchet.private(), &bundle.signed_pre_key)?;
+    let state = State {
+        id: session.take_id()?,
+        local_identity: *own.identity.public(),
+        remote_identity: bundle.identity,
+        local_registration_id: own.registration_id,
+        remote_registration_id: bundle.registration_id,
+        base_key: *base.public(),
+        root,
+        previous_counter: 0,
+        pending: Some(Pending { pre_key: pre_key.map(|(id, _)| *id), signed_pre_key: bundle.signed_pre_key_id }),
+        sender: Some(SenderChain { ratchet, chain: sending }),
+        receivers: vec![ReceiverChain {
+            serial: 0,
+            ratchet: bundle.signed_pre_key,
+            chain: receiving,
+            skipped: SkippedIndex::default(),
+        }],
+        next_chain: 1,
+    };
+
+    let change = match replacement.known {
+        None => IdentityChange::New,
+        Some(previous) if previous != bundle.identity => IdentityChange::Changed { previous },
+        Some(_) => IdentityChange::Unchanged,
+    };
+    replacement.write(store, address, &mut session, state, bundle.identity);
+    store.put_session(address, session);
+    Ok(change)
+}
+
+/// Encrypts a message (padded already, spec 03 §4.1) with the current state.
+///
+/// The bytes may reach the wire only once the session written here is durable, or a lease covers its counter.
+///
+/// # Errors
+/// [`SignalError::NoSession`] when there is none, [`SignalError::Exhausted`] after 2^32 messages without an answer;
+/// [`StepError::Miss`] when the session is not loaded.
+pub fn encrypt<S: SignalStore>(
+    store: &mut S,
+    own: &Own<'_>,
+    address: &Address,
+    plaintext: &[u8],
+) -> Result<Ciphertext, StepError<S::Miss>> {
+    let mut session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
+    let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext)?;
+    store.put_session(address, session);
+    Ok(ciphertext)
+}
+
+/// Decrypts a message, and moves the state that could read it to the front.
+///
+/// A pkmsg of an unknown base key opens a new session: it consumes its one-time prekey, is trusted with its identity, and
+/// when that changed, the sessions built on the old one are dropped. Randomness is drawn only after the MAC was checked.
+///
+/// A forged msg costs at most 41 Diffie-Hellman operations, if its ratchet key is unknown, and 8,000 hash steps; a
+/// forged pkmsg 5 and 2,000.
+///
+/// # Errors
+/// [`StepError::Signal`] says why the message is refused; see [`SignalError::retry_reason`] for the answer to the sender.
+/// [`StepError::Miss`] when a record is not loaded. Nothing is written in either case.
+pub fn decrypt<S: SignalStore>(
+    store: &mut S,
+    own: &Own<'_>,
+    address: &Address,
+    kind: CiphertextKind,
+    bytes: &[u8],
+    rng: &mut impl CryptoRng,
+) -> Result<Decrypted, StepError<S::Miss>> {
+    match kind {
+        CiphertextKind::Whisper => decrypt_whisper(store, address, &WhisperMessage::decode(bytes)?, rng),
+        CiphertextKind::PreKey => {
+            let outer = PreKeyMessage::decode(bytes)?;
+            decrypt_pre_key(store, own, address, &outer, &WhisperMessage::decode(outer.message)?, rng)
+        }
+    }
+}
+
+/// Removes everything known of a device: session, archived states, skipped keys, identity.
+///
+/// # Errors
+/// The records are not loaded; nothing was removed then.
+pub fn forget<S: SignalStore>(store: &mut S, address: &Address) -> Result<(), S::Miss> {
+    let (session, index) = (store.session(address), store.archive_index(address));
+    let (session, index) = (session?, index?.unwrap_or_default());
+    let mut pages = archived_pages(store, address, &index.entries)?;
+    pages.extend(session.iter().flat_map(|session| &session.current).flat_map(State::page_ids));
+    pages.into_iter().for_each(|id| store.delete_skipped_page(address, id));
+    index.states().for_each(|id| store.delete_archived_state(address, id));
+    store.delete_archive_index(address);
+    store.delete_session(address);
+    store.delete_identity(address);
+    Ok(())
+}
+
+/// What a ciphertext says about itself in the clear: the prekeys that [`decrypt`] may ask for.
+///
+/// # Errors
+/// As [`decrypt`] for bytes that break the format.
+pub fn peek(kind: CiphertextKind, bytes: &[u8]) -> Result<Peek, SignalError> {
+    match kind {
+        CiphertextKind::Whisper => WhisperMessage::decode(bytes).map(|_| Peek {
+            pre_key: None,
+            signed_pre_key: None,
+            identity: None,
+            registration_id: None,
+        }),
+        CiphertextKind::PreKey => {
+            let outer = PreKeyMessage::decode(bytes)?;
+            WhisperMessage::decode(outer.message)?;
+            Ok(Peek {
+                pre_key: outer.pre_key_id,
+                signed_pre_key: Some(outer.signed_pre_key_id),
+                identity: Some(outer.identity),
+                registration_id: Some(outer.registration_id),
+            })
+        }
+    }
+}
+
+fn decrypt_whisper<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    message: &WhisperMessage<'_>,
+    rng: &mut impl CryptoRng,
+) -> Result<Decrypted, StepError<S::Miss>> {
+    let session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
+    let mut budget = Budget::of(session.current.as_ref());
+    let (mut failure, is_own_chain) = match &session.current {
+        None => (SignalError::NoSession, false),
+        Some(current) => match read(store, address, current, message, &mut budget) {
+            Ok(found) => return accept_current(store, address, session, message, found, rng),
+            Err(StepError::Signal(failure)) => (failure, current.receiver(&message.ratchet).is_some()),
+            Err(miss) => return Err(miss),
+        },
+    };
+    // A ratchet key belongs to one state, so a message of a chain that the current state has can be of no other.
+    if is_own_chain {
+        return Err(failure.into());
+    }
+    let (index, known) = (store.archive_index(address), store.identity(address));
+    let index = index.map_err(StepError::Miss)?.unwrap_or_default();
+    let known = known.map_err(StepError::Miss)?;
+    for state in candidates(store, address, &index, message, failure).map_err(StepError::Miss)? {
+        if known.is_some_and(|known| known != state.remote_identity) {
+            continue;
+        }
+        match read(store, address, &state, message, &mut budget) {
+            Ok(found) => return promote(store, address, session, index, state, message, found, rng),
+            Err(StepError::Signal(other)) if telling(&other) > telling(&failure) => failure = other,
+            Err(StepError::Signal(_)) => {}
+            Err(miss) => return Err(miss),
+        }
+    }
+    Err(failure.into())
+}
+
+fn decrypt_pre_key<S: SignalStore>(
+    store: &mut S,
+    own: &Own<'_>,
+    address: &Address,
+    outer: &PreKeyMessage<'_>,
+    message: &WhisperMessage<'_>,
+    rng: &mut impl CryptoRng,
+) -> Result<Decrypted, StepError<S::Miss>> {
+    let mut session = store.session(address).map_err(StepError::Miss)?.unwrap_or_default();
+    if let Some(current) = session.current.as_ref().filter(|state| is_session_of(state, outer)) {
+        check_identity(current, &outer.identity)?;
+        let found = read(store, address, current, message, &mut Budget::of(Some(current)))?;
+        return accept_current(store, address, session, message, found, rng);
+    }
+
+    let (index, known) = (store.archive_index(address), store.identity(address));
+    let signed_pre_key = store.signed_pre_key(outer.signed_pre_key_id);
+    let pre_key = outer.pre_key_id.map(|id| store.pre_key(id));
+    let (index, known) = (index.map_err(StepError::Miss)?, known.map_err(StepError::Miss)?);
+    if let Some(id) = index.as_ref().and_then(|index| index.by_base_key(&outer.base_key)) {
+        let missing = SignalError::Record { what: "state", reason: "it stands in the index, but is not there" };
+        let state = store.archived_state(address, id).map_err(StepError::Miss)?.ok_or(missing)?;
+        check_identity(&state, &outer.identity)?;
+        check_identity(&state, &known.unwrap_or(outer.identity))?;
+        let found = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
+        return promote(store, address, session, index.unwrap_or_default(), state, message, found, rng);
+    }
+
+    let unknown = SignalError::InvalidSignedPreKeyId(outer.signed_pre_key_id.0);
+    let signed_pre_key = signed_pre_key.map_err(StepError::Miss)?.ok_or(unknown)?;
+    let pre_key = match (outer.pre_key_id, pre_key) {
+        (Some(id), Some(found)) => Some(found.map_err(StepError::Miss)?.ok_or(SignalError::InvalidPreKeyId(id.0))?),
+        _ => None,
+    };
+    let replacement = Replacement::plan(store, address, session.current.as_ref(), index, &outer.identity, known)?;
+
+    let (root, chain) =
+        x3dh::respond(own.identity, &signed_pre_key, pre_key.as_ref(), &outer.identity, &outer.base_key)?;
+    let mut state = responder_state(own, outer, session.take_id()?, root, signed_pre_key, chain);
+    let (opened, pages) = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
+    let mut writes = PageWrites::new();
+    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+
+    let identity_changed = replacement.known.is_some_and(|known| known != outer.identity);
+    replacement.write(store, address, &mut session, state, outer.identity);
+    write_pages(store, address, writes);
+    store.put_session(address, session);
+    if let Some(id) = outer.pre_key_id {
+        store.delete_pre_key(id);
+    }
+    Ok(Decrypted { plaintext, identity: outer.identity, identity_changed, used_pre_key: outer.pre_key_id })
+}
+
+/// The responder's state before the first message (spec 03 §2.1).
+fn responder_state(
+    own: &Own<'_>,
+    outer: &PreKeyMessage<'_>,
+    id: StateId,
+    root: Secret<32>,
+    signed_pre_key: KeyPair,
+    chain: ChainKey,
+) -> State {
+    State {
+        id,
+        local_identity: *own.identity.public(),
+        remote_identity: outer.identity,
+        local_registration_id: own.registration_id,
+        remote_registration_id: outer.registration_id,
+        base_key: outer.base_key,
+        root,
+        previous_counter: 0,
+        pending: None,
+        sender: Some(SenderChain { ratchet: signed_pre_key, chain }),
+        receivers: Vec::new(),
+        next_chain: 0,
+    }
+}
+
+/// The archived states that could read a message which the current one could not (spec 03 §8.3).
+///
+/// Those that have a receiver chain for its ratchet key; if there are none and the current state did not recognise the
+/// message, it may be the first of a new chain, of any of them. All are asked for before a miss counts.
+fn candidates<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    index: &ArchiveIndex,
+    message: &WhisperMessage<'_>,
+    failure: SignalError,
+) -> Result<Vec<State>, S::Miss> {
+    let is_known = |entry: &&ArchiveEntry| entry.may_know(&message.ratchet);
+    let only_known = index.entries.iter().any(|entry| is_known(&entry));
+    if !only_known && !matches!(failure, SignalError::BadMac | SignalError::NoSession) {
+        return Ok(Vec::new());
+    }
+    let entries = index.entries.iter().filter(|entry| !only_known || is_known(entry));
+    let found: Vec<_> = entries.map(|entry| store.archived_state(address, entry.id)).collect();
+    found.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Lets one state read a message. Changes nothing.
+fn read<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    state: &State,
+    message: &WhisperMessage<'_>,
+    budget: &mut Budget,
+) -> Result<(Opened, Pages), StepError<S::Miss>> {
+    let plan = state.plan(message, budget)?;
+    let mut pages = Pages::new();
+    let mut miss = None;
+    for id in state.pages_for(&plan, message) {
+        match store.skipped_page(address, id) {
+            Ok(Some(page)) => pages.push((id, page)),
+            Ok(None) => {}
+            Err(missing) => miss = miss.or(Some(missing)),
+        }
+    }
+    if let Some(miss) = miss {
+        return Err(StepError::Miss(miss));
+    }
+    let opened = state.open(plan, message, &pages)?;
+    Ok((opened, pages))
+}
+
+/// The current state has read the message.
+fn accept_current<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    mut session: Session,
+    message: &WhisperMessage<'_>,
+    (opened, pages): (Opened, Pages),
+    rng: &mut impl CryptoRng,
+) -> Result<Decrypted, StepError<S::Miss>> {
+    let state = session.current.as_mut().ok_or(SignalError::NoSession)?;
+    let mut writes = PageWrites::new();
+    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let identity = state.remote_identity;
+    write_pages(store, address, writes);
+    store.put_session(address, session);
+    Ok(Decrypted { plaintext, identity, identity_changed: false, used_pre_key: None })
+}
+
+/// An archived state has read the message: it becomes the current one, and that is archived.
+#[expect(clippy::too_many_arguments, reason = "the records of one address, the message, and what it gave")]
+fn promote<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    mut session: Session,
+    mut index: ArchiveIndex,
+    mut state: State,
+    message: &WhisperMessage<'_>,
+    (opened, pages): (Opened, Pages),
+    rng: &mut impl CryptoRng,
+) -> Result<Decrypted, StepError<S::Miss>> {
+    let mut writes = PageWrites::new();
+    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let identity = state.remote_identity;
+    index.entries.retain(|entry| entry.id != state.id);
+    store.delete_archived_state(address, state.id);
+    if let Some(current) = session.current.replace(state) {
+        archive(store, address, &mut index, current);
+    }
+    write_index(store, address, index);
+    write_pages(store, address, writes);
+    store.put_session(address, session);
+    Ok(Decrypted { plaintext, identity, identity_changed: false, used_pre_key: None })
+}
+
+/// How a new state takes the place of the current one.
+struct Replacement {
+    /// The identity known before.
+    known: Option<PublicKey>,
+    /// The current state has the identity of the new one, and goes to the archive.
+    keep_current: bool,
+    /// What stays archived.
+    index: ArchiveIndex,
+    /// There was an archive.
+    had_index: bool,
+    /// Archived states to delete.
+    drop_states: Vec<StateId>,
+    /// Pages to delete.
+    drop_pages: Vec<PageId>,
+}
+
+impl Replacement {
+    /// Decides what is kept and reads what must be known of the rest.
+    fn plan<S: SignalStore>(
+        store: &mut S,
+        address: &Address,
+        current: Option<&State>,
+        index: Option<ArchiveIndex>,
+        identity: &PublicKey,
+        known: Option<PublicKey>,
+    ) -> Result<Self, StepError<S::Miss>> {
+        let known = known.or_else(|| current.map(|state| state.remote_identity));
+        let is_foreign = known.is_some_and(|known| known != *identity)
+            || current.is_some_and(|state| state.remote_identity != *identity);
+        let had_index = index.is_some();
+        let mut index = index.unwrap_or_default();
+        let room = match current {
+            _ if is_foreign => 0,
+            Some(_) => MAX_ARCHIVED.saturating_sub(1),
+            None => MAX_ARCHIVED,
+        };
+        let dropped = index.entries.split_off(room.min(index.entries.len()));
+        let mut drop_pages = archived_pages(store, address, &dropped).map_err(StepError::Miss)?;
+        if let Some(current) = current.filter(|_| is_foreign) {
+            drop_pages.extend(current.page_ids());
+        }
+        let drop_states = dropped.into_iter().map(|entry| entry.id).collect();
+        Ok(Self { known, keep_current: !is_foreign, index, had_index, drop_states, drop_pages })
+    }
+
+    /// Writes it; the session itself is the caller's to write.
+    fn write<S: SignalStore>(
+        mut self,
+        store: &mut S,
+        address: &Address,
+        session: &mut Session,
+        state: State,
+        identity: PublicKey,
+    ) {
+        self.drop_states.into_iter().for_each(|id| store.delete_archived_state(address, id));
+        self.drop_pages.into_iter().for_each(|id| store.delete_skipped_page(address, id));
+        if let Some(current) = session.current.replace(state).filter(|_| self.keep_current) {
+            archive(store, address, &mut self.index, current);
+        }
+        if self.had_index || !self.index.entries.is_empty() {
+            write_index(store, address, self.index);
+        }
+        if self.known != Some(identity) {
+            store.put_identity(address, identity);
+        }
+    }
+}
+
+/// Puts a state in front of the archive. The caller has made room.
+fn archive<S: SignalStore>(store: &mut S, address: &Address, index: &mut ArchiveIndex, mut state: State) {
+    state.pending = None;
+    index.entries.insert(0, ArchiveEntry::of(&state));
+    store.put_archived_state(address, state);
+}
+
+fn write_index<S: SignalStore>(store: &mut S, address: &Address, index: ArchiveIndex) {
+    if index.entries.is_empty() {
+        store.delete_archive_index(address);
+    } else {
+        store.put_archive_index(address, index);
+    }
+}
+
+fn write_pages<S: SignalStore>(store: &mut S, address: &Address, writes: PageWrites) {
+    for (id, page) in writes {
+        match page {
+            Some(page) => store.put_skipped_page(address, id, page),
+            None => store.delete_skipped_page(address, id),
+        }
+    }
+}
+
+/// The pages of archived states: their ids stand in the states, which are read only if they have any.
+fn archived_pages<S: SignalStore>(
+    store: &mut S,
+    address: &Address,
+    entries: &[ArchiveEntry],
+) -> Result<Vec<PageId>, S::Miss> {
+    let with_pages = entries.iter().filter(|entry| entry.has_pages);
+    let states: Vec<_> = with_pages.map(|entry| store.archived_state(address, entry.id)).collect();
+    let mut pages = Vec::new();
+    for state in states {
+        pages.extend(state?.iter().flat_map(State::page_ids));
+    }
+    Ok(pages)
+}
+
+/// A pkmsg belongs to a session that exists.
+fn is_session_of(state: &State, outer: &PreKeyMessage<'_>) -> bool {
+    constant_time_eq(state.base_key.as_bytes(), outer.base_key.as_bytes())
+}
+
+/// The outer identity of a pkmsg is not authenticated when the session exists already, so it has to be the same.
+fn check_identity(state: &State, identity: &PublicKey) -> Result<(), SignalError> {
+    if state.remote_identity == *identity { Ok(()) } else { Err(SignalError::IdentityMismatch) }
+}
+
+/// Which of several failures says most about a message (spec 03 §2.6).
+const fn telling(failure: &SignalError) -> u8 {
+    match failure {
+        SignalError::Duplicate => 3,
+        SignalError::BadMac => 2,
+        SignalError::NoSession => 0,
+        _ => 1,
+    }
+}

@@ -1,0 +1,252 @@
+//! One state of a session: root key, sender chain, receiver chains.
+
+use crate::crypto::{KeyPair, PublicKey, Secret};
+
+use super::{
+    PageId, PreKeyId, SignalError, SignedPreKeyId, StateId,
+    chain::ChainKey,
+    codec::{Put, Reader, VERSION},
+    skipped::SkippedIndex,
+};
+
+/// Receiver chains kept per state; the oldest is dropped (spec 03 §2.9).
+pub(super) const MAX_RECEIVERS: usize = 5;
+
+/// One state of a session, current or archived.
+///
+/// It knows which message keys were skipped, but not the keys: see [`super::SkippedPage`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub(super) id: StateId,
+    pub(super) local_identity: PublicKey,
+    pub(super) remote_identity: PublicKey,
+    pub(super) local_registration_id: u32,
+    pub(super) remote_registration_id: u32,
+    /// The initiator's base key: two pkmsgs with the same belong to the same session.
+    pub(super) base_key: PublicKey,
+    pub(super) root: Secret<32>,
+    pub(super) previous_counter: u32,
+    /// Set as long as the other side has not answered. The base key to send is [`Self::base_key`].
+    pub(super) pending: Option<Pending>,
+    pub(super) sender: Option<SenderChain>,
+    /// Oldest first.
+    pub(super) receivers: Vec<ReceiverChain>,
+    /// The serial number of the next receiver chain.
+    pub(super) next_chain: u32,
+}
+
+/// The prekeys of the other side that an unanswered session was built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) pre_key: Option<PreKeyId>,
+    pub(super) signed_pre_key: SignedPreKeyId,
+}
+
+/// The chain that we send on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SenderChain {
+    pub(super) ratchet: KeyPair,
+    pub(super) chain: ChainKey,
+}
+
+/// A chain that we receive on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ReceiverChain {
+    pub(super) serial: u32,
+    pub(super) ratchet: PublicKey,
+    pub(super) chain: ChainKey,
+    pub(super) skipped: SkippedIndex,
+}
+
+/// Where the sender chain stands. A counter lease is taken on a ratchet key, and void when that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderPosition {
+    /// The ratchet key of the chain.
+    pub ratchet: PublicKey,
+    /// The counter that the next message will have.
+    pub counter: u32,
+}
+
+impl State {
+    /// Writes the record of an archived state.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SIZE_HINT);
+        out.push(VERSION);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Reads the record of an archived state.
+    ///
+    /// # Errors
+    /// [`SignalError::RecordVersion`] or [`SignalError::Record`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, SignalError> {
+        let mut reader = Reader::new("state", bytes)?;
+        let state = Self::decode_from(&mut reader)?;
+        reader.finish()?;
+        Ok(state)
+    }
+
+    /// Moves the sender chain forward to `counter`, which skips what was reserved but perhaps sent before a crash.
+    ///
+    /// # Errors
+    /// [`SignalError::NoSession`] without a sender chain, [`SignalError::TooFarAhead`] for more than 2,000 counters
+    /// (the other side would not follow). A counter behind the chain changes nothing.
+    pub fn advance_sender(&mut self, counter: u32) -> Result<(), SignalError> {
+        let sender = self.sender.as_mut().ok_or(SignalError::NoSession)?;
+        let jump = counter.saturating_sub(sender.chain.index);
+        if jump > MAX_ADVANCE {
+            return Err(SignalError::TooFarAhead { jump, max: MAX_ADVANCE });
+        }
+        for _ in 0..jump {
+            sender.chain = sender.chain.next()?;
+        }
+        Ok(())
+    }
+
+    /// The id under which the state and its pages are stored.
+    pub const fn id(&self) -> StateId {
+        self.id
+    }
+
+    /// The identity of the other side.
+    pub const fn remote_identity(&self) -> &PublicKey {
+        &self.remote_identity
+    }
+
+    /// The registration id that the other side had when the session was set up.
+    pub const fn remote_registration_id(&self) -> u32 {
+        self.remote_registration_id
+    }
+
+    /// The initiator's base key, which names the session.
+    pub const fn base_key(&self) -> &PublicKey {
+        &self.base_key
+    }
+
+    /// The other side has not answered yet, so that messages go out as pkmsg.
+    pub const fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Where the sender chain stands.
+    pub fn sender(&self) -> Option<SenderPosition> {
+        let sender = self.sender.as_ref()?;
+        Some(SenderPosition { ratchet: *sender.ratchet.public(), counter: sender.chain.index })
+    }
+
+    /// Both sides have the same identity.
+    pub(super) fn is_self(&self) -> bool {
+        self.local_identity == self.remote_identity
+    }
+
+    /// The position of the receiver chain with a ratchet key.
+    pub(super) fn receiver(&self, ratchet: &PublicKey) -> Option<usize> {
+        // Newest first: messages are mostly of the newest chain.
+        self.receivers.iter().rposition(|chain| chain.ratchet == *ratchet)
+    }
+
+    /// The ids of all pages with skipped keys.
+    pub(super) fn page_ids(&self) -> impl Iterator<Item = PageId> {
+        self.receivers.iter().flat_map(|chain| {
+            chain.skipped.pages().iter().map(|entry| PageId { state: self.id, chain: chain.serial, page: entry.page })
+        })
+    }
+
+    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.id.0);
+        out.extend_from_slice(self.local_identity.as_bytes());
+        out.extend_from_slice(self.remote_identity.as_bytes());
+        out.put_u32(self.local_registration_id);
+        out.put_u32(self.remote_registration_id);
+        out.extend_from_slice(self.base_key.as_bytes());
+        out.extend_from_slice(self.root.expose());
+        out.put_u32(self.previous_counter);
+        match self.pending {
+            None => out.push(0),
+            Some(Pending { pre_key: None, signed_pre_key }) => {
+                out.push(1);
+                out.put_u32(signed_pre_key.0);
+            }
+            Some(Pending { pre_key: Some(pre_key), signed_pre_key }) => {
+                out.push(2);
+                out.put_u32(signed_pre_key.0);
+                out.put_u32(pre_key.0);
+            }
+        }
+        match &self.sender {
+            None => out.push(0),
+            Some(sender) => {
+                out.push(1);
+                out.put_pair(&sender.ratchet);
+                encode_chain(out, &sender.chain);
+            }
+        }
+        out.put_u32(self.next_chain);
+        out.put_count(self.receivers.len());
+        for receiver in &self.receivers {
+            out.put_u32(receiver.serial);
+            out.extend_from_slice(receiver.ratchet.as_bytes());
+            encode_chain(out, &receiver.chain);
+            receiver.skipped.encode_into(out);
+        }
+    }
+
+    pub(super) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, SignalError> {
+        let id = StateId(reader.u32()?);
+        let (local_identity, remote_identity) = (reader.public()?, reader.public()?);
+        let (local_registration_id, remote_registration_id) = (reader.u32()?, reader.u32()?);
+        let (base_key, root, previous_counter) = (reader.public()?, reader.secret()?, reader.u32()?);
+        let pending = match reader.u8()? {
+            0 => None,
+            1 => Some(Pending { signed_pre_key: SignedPreKeyId(reader.u32()?), pre_key: None }),
+            2 => {
+                Some(Pending { signed_pre_key: SignedPreKeyId(reader.u32()?), pre_key: Some(PreKeyId(reader.u32()?)) })
+            }
+            _ => return Err(reader.damaged("unknown tag of the pending prekey")),
+        };
+        let sender = match reader.u8()? {
+            0 => None,
+            1 => Some(SenderChain { ratchet: reader.pair()?, chain: decode_chain(reader)? }),
+            _ => return Err(reader.damaged("unknown tag of the sender chain")),
+        };
+        let next_chain = reader.u32()?;
+        let count = reader.count(MAX_RECEIVERS)?;
+        let mut receivers: Vec<ReceiverChain> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (serial, ratchet, chain) = (reader.u32()?, reader.public()?, decode_chain(reader)?);
+            let unique = receivers.iter().all(|other| other.serial != serial) && serial < next_chain;
+            reader.ensure(unique, "serial number of a receiver chain is not its own")?;
+            let skipped = SkippedIndex::decode_from(reader, chain.index)?;
+            receivers.push(ReceiverChain { serial, ratchet, chain, skipped });
+        }
+        Ok(Self {
+            id,
+            local_identity,
+            remote_identity,
+            local_registration_id,
+            remote_registration_id,
+            base_key,
+            root,
+            previous_counter,
+            pending,
+            sender,
+            receivers,
+            next_chain,
+        })
+    }
+}
+
+fn encode_chain(out: &mut Vec<u8>, chain: &ChainKey) {
+    out.extend_from_slice(chain.key.expose());
+    out.put_u32(chain.index);
+}
+
+fn decode_chain(reader: &mut Reader<'_>) -> Result<ChainKey, SignalError> {
+    Ok(ChainKey { key: reader.secret()?, index: reader.u32()? })
+}
+
+/// Bytes of a state with five receiver chains and nothing skipped, rounded up.
+pub(super) const SIZE_HINT: usize = 704;
+/// Counters that a sender may skip at most: what every known receiver follows.
+const MAX_ADVANCE: u32 = 1_999;
