@@ -79,8 +79,8 @@ impl Offer {
     /// The answer may hold the account key or leave it out; everything else must be what was offered.
     pub(crate) fn accept(&self, answer: &[u8]) -> Result<Bytes, AnswerError> {
         let answer = AdvSignedDeviceIdentity::decode(answer).map_err(|_| AnswerError::Malformed)?;
-        let same_key = answer.account_signature_key.is_none()
-            || answer.account_signature_key == self.signed.account_signature_key;
+        let same_key =
+            answer.account_signature_key.is_none() || answer.account_signature_key == self.signed.account_signature_key;
         if answer.details != self.signed.details
             || answer.account_signature != self.signed.account_signature
             || !same_key
@@ -92,8 +92,7 @@ impl Offer {
         let signature = answer.device_signature.as_deref().unwrap_or_default();
         let message: [&[u8]; 4] = [&DEVICE, details, self.companion.as_bytes(), account];
         xeddsa::verify(&self.companion, &message, signature).map_err(|_| AnswerError::Signature)?;
-        let complete =
-            AdvSignedDeviceIdentity { device_signature: answer.device_signature, ..self.signed.clone() };
+        let complete = AdvSignedDeviceIdentity { device_signature: answer.device_signature, ..self.signed.clone() };
         Ok(complete.encode_to_vec().into())
     }
 }
@@ -110,7 +109,7 @@ pub(crate) enum AnswerError {
 }
 
 /// The signed list of key indexes that stands next to a device list.
-pub(crate) fn key_index_list(account: &KeyPair, list: AdvKeyIndexList) -> Vec<u8> {
+pub(crate) fn key_index_list(account: &KeyPair, list: &AdvKeyIndexList) -> Vec<u8> {
     let details = Bytes::from(list.encode_to_vec());
     let signature = sign(account, &[&KEY_INDEX_LIST, &details]);
     let signed = AdvSignedKeyIndexList {
@@ -128,8 +127,8 @@ pub(crate) fn sign(key: &KeyPair, parts: &[&[u8]]) -> [u8; 64] {
 }
 
 /// The same bytes with one bit changed.
-pub(crate) fn flip_last(bytes: &impl AsRef<[u8]>) -> Bytes {
-    let mut bytes = bytes.as_ref().to_vec();
+pub(crate) fn flip_last(bytes: &[u8]) -> Bytes {
+    let mut bytes = bytes.to_vec();
     if let Some(last) = bytes.last_mut() {
         *last ^= 1;
     }
@@ -159,7 +158,8 @@ mod tests {
     /// What a companion answers, as spec 01 §4.4 step 5 says.
     fn answer(offer: &Offer, by: &KeyPair) -> AdvSignedDeviceIdentity {
         let details = offer.signed.details.clone().unwrap();
-        let message: [&[u8]; 4] = [&[6, 1], &details, pair(2).public().as_bytes(), pair(1).public().as_bytes()];
+        let (companion, account) = (pair(2), pair(1));
+        let message: [&[u8]; 4] = [&[6, 1], &details, companion.public().as_bytes(), account.public().as_bytes()];
         let signature = xeddsa::sign_with(by.private(), &message, &[0; 64]);
         AdvSignedDeviceIdentity {
             device_signature: Some(Bytes::copy_from_slice(&signature)),
@@ -195,7 +195,8 @@ mod tests {
         assert_eq!(bad.details, good.details);
         assert_ne!(bad.hmac, good.hmac);
         let signed = AdvSignedDeviceIdentity::decode(details).unwrap();
-        let message: [&[u8]; 3] = [&[6, 0], signed.details.as_deref().unwrap(), pair(2).public().as_bytes()];
+        let companion = pair(2);
+        let message: [&[u8]; 3] = [&[6, 0], signed.details.as_deref().unwrap(), companion.public().as_bytes()];
         assert_eq!(xeddsa::verify(pair(1).public(), &message, &signed.account_signature.unwrap()), Ok(()));
     }
 }

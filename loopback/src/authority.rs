@@ -69,8 +69,7 @@ impl Authority {
 
     fn certify(&self, root: &KeyPair) -> Bytes {
         let intermediate = self.certificate(INTERMEDIATE_SERIAL, ROOT_SERIAL, self.intermediate.public(), root);
-        let leaf =
-            self.certificate(LEAF_SERIAL, INTERMEDIATE_SERIAL, self.server.public(), &self.intermediate);
+        let leaf = self.certificate(LEAF_SERIAL, INTERMEDIATE_SERIAL, self.server.public(), &self.intermediate);
         let chain = CertChain { leaf: Some(Box::new(leaf)), intermediate: Some(Box::new(intermediate)) };
         chain.encode_to_vec().into()
     }

@@ -208,7 +208,9 @@ impl<'de> Deserialize<'de> for Disconnect {
                 "xmlstreamend" => Ok(Self::XmlStreamEnd),
                 number => match number.parse() {
                     Ok(code) => Ok(Self::from_code(code)),
-                    Err(_) => Err(serde::de::Error::custom("a number, replaced, device_removed, xmlstreamend or plain")),
+                    Err(_) => {
+                        Err(serde::de::Error::custom("a number, replaced, device_removed, xmlstreamend or plain"))
+                    }
                 },
             },
         }
@@ -320,7 +322,8 @@ const fn one() -> u32 {
 /// Reads a phone number: 7 to 15 digits, no leading zero, perhaps a `+` in front.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
     let digits = text.strip_prefix('+').unwrap_or(text);
-    let fine = (7..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+    let fine =
+        (7..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
     if fine { digits.parse().ok() } else { None }
 }
 

@@ -110,7 +110,9 @@ impl Core {
 
     /// Forgets that a device is on this connection.
     pub(crate) fn detach(&mut self, id: ConnId) {
-        let Some(Phase::Online(session)) = self.connections.get(&id).map(|connection| &connection.phase) else { return };
+        let Some(Phase::Online(session)) = self.connections.get(&id).map(|connection| &connection.phase) else {
+            return;
+        };
         let address = session.address;
         if let Some(device) = self.directory.device_mut(address)
             && device.connection == Some(id)

@@ -11,10 +11,10 @@ use wamd::crypto::{KeyPair, PublicKey, Rng};
 use wamd::jid::Jid;
 use wamd::proto::adv::AdvKeyIndexList;
 
+use crate::ConnId;
 use crate::adv;
 use crate::phone::Phone;
 use crate::queue::{Entry, Queue};
-use crate::ConnId;
 
 /// One device of one account, whatever address names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,7 +186,7 @@ impl Account {
             valid_indexes: valid.collect(),
             account_type: None,
         };
-        adv::key_index_list(&self.identity, list)
+        adv::key_index_list(&self.identity, &list)
     }
 
     /// Takes a bundle of a device, and with it one of its one-time keys.

@@ -107,7 +107,7 @@ impl Responder {
 }
 
 impl AwaitFinish {
-    fn finish(mut self: Box<Self>, client: &[u8], payload: &[u8]) -> Result<Established, HandshakeError> {
+    fn finish(mut self, client: &[u8], payload: &[u8]) -> Result<Established, HandshakeError> {
         let client = PublicKey::from_slice(&self.state.decrypt_and_hash(client)?)?;
         self.state.mix_key(&x25519(self.ephemeral.private(), &client)?);
         let payload = self.state.decrypt_and_hash(payload)?;
@@ -124,8 +124,7 @@ fn answer(hello: &ClientHello, credentials: Credentials<'_>, rng: &mut impl Rng)
     match (filled(&hello.r#static), filled(&hello.payload)) {
         (None, None) => full(Pattern::Xx, theirs, ours, credentials),
         (client, payload) => {
-            let resumed =
-                resume(theirs, &client.unwrap_or_default(), &payload.unwrap_or_default(), &ours, credentials);
+            let resumed = resume(theirs, &client.unwrap_or_default(), &payload.unwrap_or_default(), &ours, credentials);
             match resumed {
                 Ok((reply, established)) => Ok(Step::Done(Some(reply), Box::new(established))),
                 Err(_) => full(Pattern::XxFallback, theirs, ours, credentials),

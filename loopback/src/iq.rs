@@ -110,9 +110,8 @@ fn privacy() -> Node {
         ("calladd", "all"),
         ("messages", "all"),
     ];
-    Node::new("privacy").children(
-        SETTINGS.iter().map(|(name, value)| Node::new("category").attr("name", *name).attr("value", *value)),
-    )
+    Node::new("privacy")
+        .children(SETTINGS.iter().map(|(name, value)| Node::new("category").attr("name", *name).attr("value", *value)))
 }
 
 /// Every collection is empty, and patches are refused: app state is not kept here.

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use wamd::crypto::{PublicKey, sha1};
-use wamd::jid::Jid;
 use wamd::node::{Node, NodeRef};
 
 use crate::adv::flip_last;
@@ -71,7 +70,8 @@ pub(crate) fn fetch(core: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
     for user in request.children_named("user") {
         let Some(jid) = user.attr_jid("jid") else { continue };
         let answer = Node::new("user").attr("jid", jid.clone());
-        list = list.child(match take_bundle(core, &jid) {
+        let bundle = core.directory.resolve(&jid).and_then(|address| take_bundle(core, address));
+        list = list.child(match bundle {
             Some(bundle) => answer.children(bundle_children(&bundle)),
             None => answer.child(stanza::error(406, "not-acceptable")),
         });
@@ -79,8 +79,8 @@ pub(crate) fn fetch(core: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
     Answer::child(list)
 }
 
-fn take_bundle(core: &mut Core, jid: &Jid) -> Option<Bundle> {
-    let address = core.directory.resolve(jid)?;
+/// Takes the bundle of a device, and with it one of its one-time keys.
+pub(crate) fn take_bundle(core: &mut Core, address: Address) -> Option<Bundle> {
     let account = core.directory.account_mut(address.number)?;
     let mut bundle = account.take_bundle(address.device, &mut core.rng)?;
     if core.faults.of(address).forge_prekey_signature {
@@ -108,9 +108,12 @@ fn bundle_children(bundle: &Bundle) -> Vec<Node> {
         leaf("type", KEY_TYPE),
         leaf("identity", bundle.identity.as_bytes()),
     ];
-    children.extend(bundle.prekey.iter().map(|(id, key)| {
-        Node::new("key").child(leaf("id", write_id(*id))).child(leaf("value", key.as_bytes()))
-    }));
+    children.extend(
+        bundle
+            .prekey
+            .iter()
+            .map(|(id, key)| Node::new("key").child(leaf("id", write_id(*id))).child(leaf("value", key.as_bytes()))),
+    );
     children.push(signed_prekey_node(&bundle.signed_prekey));
     children.extend(bundle.device_identity.iter().map(|identity| leaf("device-identity", identity)));
     children
@@ -170,6 +173,21 @@ fn read_signed_prekey(node: NodeRef<'_>) -> Option<SignedPreKey> {
     let (id, public) = read_prekey(node)?;
     let signature = Bytes::copy_from_slice(&node.child("signature")?.bytes()?);
     (signature.len() == wamd::crypto::xeddsa::SIGNATURE_LEN).then_some(SignedPreKey { id, public, signature })
+}
+
+/// The bundle in a retry receipt: `<registration>` beside `<keys>` (spec 03 §5.6).
+pub(crate) fn read_bundle(receipt: &Node, keys: &Node) -> Option<Bundle> {
+    let bytes = |node: &Node, tag: &str| node.find_child(tag).and_then(Node::content_bytes);
+    let key = |node: &Node| Some((read_id(&bytes(node, "id")?)?, PublicKey::from_slice(&bytes(node, "value")?).ok()?));
+    let signed = keys.find_child("skey")?;
+    let (id, public) = key(signed)?;
+    Some(Bundle {
+        registration_id: u32::from_be_bytes(bytes(receipt, "registration")?[..].try_into().ok()?),
+        identity: PublicKey::from_slice(&bytes(keys, "identity")?).ok()?,
+        signed_prekey: SignedPreKey { id, public, signature: bytes(signed, "signature")? },
+        prekey: keys.find_child("key").and_then(key),
+        device_identity: bytes(keys, "device-identity"),
+    })
 }
 
 /// The type of a key, as `<type>` holds it.

@@ -129,7 +129,8 @@ fn preview(queue: &Queue) -> Node {
 /// The version that a client says it has; a missing part counts as 0.
 fn version(payload: &ClientPayload) -> [u32; 3] {
     let version = payload.user_agent.as_ref().and_then(|agent| agent.app_version.as_ref());
-    version.map_or([0; 3], |version| [version.primary, version.secondary, version.tertiary].map(Option::unwrap_or_default))
+    version
+        .map_or([0; 3], |version| [version.primary, version.secondary, version.tertiary].map(Option::unwrap_or_default))
 }
 
 /// The `from` of everything that the server says itself.

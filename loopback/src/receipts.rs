@@ -31,7 +31,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
     }
     core.send(id, &ack);
     if let Some(to) = to {
-        pass_on(core, sender, &to, kind, node.to_node());
+        pass_on(core, sender, &to, kind.as_deref(), node.to_node());
     }
 }
 
@@ -62,24 +62,24 @@ fn take_out(core: &mut Core, address: Address, id: &str, to: Option<&Jid>) {
 
 /// Sends a receipt to the device that it names, or to all devices of the account. The reader's own other devices hear of
 /// read receipts, too.
-pub(crate) fn pass_on(core: &mut Core, sender: Address, to: &Jid, kind: Option<String>, receipt: Node) {
+pub(crate) fn pass_on(core: &mut Core, sender: Address, to: &Jid, kind: Option<&str>, receipt: Node) {
     let (Some(namespace), Some(target)) = (Namespace::of(to), core.directory.resolve(to)) else { return };
-    if matches!(kind.as_deref(), Some("peer_msg" | "hist_sync")) {
+    if matches!(kind, Some("peer_msg" | "hist_sync")) {
         return;
     }
     let node = receipt_node(core, sender, namespace, receipt);
-    let is_read = matches!(kind.as_deref(), Some("read" | "played" | "read-self" | "played-self"));
-    let is_private = matches!(kind.as_deref(), Some("read-self" | "played-self"));
+    let is_read = matches!(kind, Some("read" | "played" | "read-self" | "played-self"));
+    let is_private = matches!(kind, Some("read-self" | "played-self"));
     if !(is_private && target.number != sender.number) {
-        let targets = if kind.as_deref() == Some("retry") { vec![target] } else { targets(core, target) };
+        let targets = if kind == Some("retry") { vec![target] } else { targets(core, target) };
         for address in targets.into_iter().filter(|address| *address != sender) {
-            give(core, address, kind.clone(), node.clone());
+            give(core, address, kind, node.clone());
         }
     }
     if is_read && target.number != sender.number {
         let copy = node.attr("recipient", to.to_bare());
         for address in targets(core, Address::phone(sender.number)).into_iter().filter(|address| *address != sender) {
-            give(core, address, kind.clone(), copy.clone());
+            give(core, address, kind, copy.clone());
         }
     }
 }
@@ -108,11 +108,14 @@ fn targets(core: &Core, target: Address) -> Vec<Address> {
     devices.map(|(device, _)| Address { number: target.number, device }).collect()
 }
 
-fn give(core: &mut Core, target: Address, kind: Option<String>, node: Node) {
+fn give(core: &mut Core, target: Address, kind: Option<&str>, node: Node) {
     if target.device == 0 {
         return phone::receive_receipt(core, target.number, &node);
     }
     let id = node.attr_str("id").unwrap_or_default().into_owned();
     let Some(from) = node.attr_jid("from") else { return };
-    core.enqueue(target, Entry { class: Class::Receipt, id, from, kind, node, delivered: false });
+    core.enqueue(
+        target,
+        Entry { class: Class::Receipt, id, from, kind: kind.map(str::to_owned), node, delivered: false },
+    );
 }

@@ -57,13 +57,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
 }
 
 impl Outgoing {
-    fn read(
-        core: &Core,
-        sender: Address,
-        id: &str,
-        to: Option<Jid>,
-        node: NodeRef<'_>,
-    ) -> Result<Self, Refusal> {
+    fn read(core: &Core, sender: Address, id: &str, to: Option<Jid>, node: NodeRef<'_>) -> Result<Self, Refusal> {
         let to = to.ok_or(Refusal(400))?;
         let namespace = Namespace::of(&to).ok_or(Refusal(404))?;
         let recipient = core.directory.resolve(&to).ok_or(Refusal(404))?;
@@ -168,9 +162,8 @@ impl Outgoing {
             node = node.attr(name, core.jid(Address::phone(self.sender.number), other));
         } else {
             let name = if other == Namespace::Lid { "peer_recipient_lid" } else { "peer_recipient_pn" };
-            node = node
-                .attr("recipient", self.to.to_bare())
-                .attr(name, core.jid(Address::phone(self.recipient), other));
+            node =
+                node.attr("recipient", self.to.to_bare()).attr(name, core.jid(Address::phone(self.recipient), other));
         }
         let prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
         let node = node

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::directory::{Account, Address, Namespace};
 use crate::{
     AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, Linked, Output, Pattern,
-    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, routing, stanza,
+    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, phone, routing, stanza,
 };
 
 /// The server and all simulated phones as one value.
@@ -116,13 +116,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ScanError`] says what the phone does not like. The client can be scanned again, unless its code is gone.
-    pub fn scan(
-        &mut self,
-        now: Now,
-        number: &str,
-        qr: &str,
-        options: &ScanOptions,
-    ) -> Result<Linked, ScanError> {
+    pub fn scan(&mut self, now: Now, number: &str, qr: &str, options: &ScanOptions) -> Result<Linked, ScanError> {
         self.core.now = now;
         linking::scan(&mut self.core, number, qr, options)
     }
@@ -131,6 +125,16 @@ impl Server {
     pub fn received(&self, number: &str) -> Vec<ReceivedMessage> {
         let account = parse_number(number).and_then(|number| self.core.directory.account(number));
         account.map(|account| account.phone.received.clone()).unwrap_or_default()
+    }
+
+    /// Sends a text from the phone of a number, encrypted for every device of both accounts; gives the message id.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID, [`ControlError::Encrypt`].
+    pub fn send_text(&mut self, now: Now, number: &str, to: &Jid, text: &str) -> Result<String, ControlError> {
+        let account = self.phone(now, number)?;
+        let number = parse_number(&account.number).ok_or(ControlError::Number)?;
+        phone::send_text(&mut self.core, number, to, text)
     }
 
     /// How the connection of a device was set up; `None` when it is not connected.
