@@ -8,7 +8,6 @@ use wamd::jid::Jid;
 use wamd::node::{Node, NodeContent, NodeRef};
 
 use crate::ConnId;
-use crate::adv::flip_last;
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
 use crate::queue::{Class, Entry};
@@ -39,21 +38,21 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
         return core.send(id, &stanza::error(479, "smax-invalid"));
     };
     let to = node.attr_jid("to");
-    let mut ack = Node::new("ack")
+    let ack = Node::new("ack")
         .attr("class", "message")
         .attr("id", &*stanza_id)
         .attr_opt("from", to.clone())
         .attr("t", core.now.unix_seconds());
     match Outgoing::read(core, sender, &stanza_id, to, node) {
+        // The ack goes first: a phone answers at once, and its receipt must not overtake.
         Ok(outgoing) => {
-            route(core, outgoing);
-            if core.faults.take(sender, |faults| &mut faults.drop_ack) {
-                return;
+            if !core.faults.take(sender, |faults| &mut faults.drop_ack) {
+                core.send(id, &ack);
             }
+            route(core, outgoing);
         }
-        Err(Refusal(code)) => ack = ack.attr("error", code),
+        Err(Refusal(code)) => core.send(id, &ack.attr("error", code)),
     }
-    core.send(id, &ack);
 }
 
 impl Outgoing {
@@ -205,13 +204,18 @@ impl Outgoing {
     }
 }
 
-/// Changes one bit of the ciphertext, in its MAC.
+/// Changes one bit of the ciphertext. A message ends with its MAC, a prekey message with two short ids after it; this far
+/// from the end is what the MAC covers, or the MAC itself, in both.
 fn tamper(node: &mut Node) {
+    const FROM_END: usize = 12;
     let NodeContent::Nodes(children) = &mut node.content else { return };
     for child in children.iter_mut().filter(|child| child.is("enc")) {
-        if let NodeContent::Bytes(bytes) = &mut child.content {
-            *bytes = flip_last(bytes);
+        let NodeContent::Bytes(bytes) = &mut child.content else { continue };
+        let mut changed = bytes.to_vec();
+        if let Some(byte) = changed.iter_mut().nth_back(FROM_END) {
+            *byte ^= 1;
         }
+        *bytes = changed.into();
     }
 }
 
