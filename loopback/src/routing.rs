@@ -15,10 +15,12 @@ use crate::{phone, stanza};
 
 /// A message that came in, taken apart.
 pub(crate) struct Outgoing {
-    pub(crate) id: String,
-    pub(crate) to: Jid,
-    pub(crate) sender: Address,
+    id: String,
+    sender: Address,
+    /// The account that the message is for.
     recipient: u64,
+    /// The chat as own devices see it: `recipient` of a resend to one of them, `to` otherwise.
+    chat: Jid,
     namespace: Namespace,
     copies: Vec<(Address, Node)>,
     device_identity: Option<Node>,
@@ -64,9 +66,10 @@ impl Outgoing {
         if peer && recipient.number != sender.number {
             return Err(Refusal(400));
         }
+        let chat = node.attr_jid("recipient").filter(|_| recipient.number == sender.number).unwrap_or(to).to_bare();
         let mut outgoing = Self {
             id: id.to_owned(),
-            to,
+            chat,
             sender,
             recipient: recipient.number,
             namespace,
@@ -161,8 +164,10 @@ impl Outgoing {
             node = node.attr(name, core.jid(Address::phone(self.sender.number), other));
         } else {
             let name = if other == Namespace::Lid { "peer_recipient_lid" } else { "peer_recipient_pn" };
-            node =
-                node.attr("recipient", self.to.to_bare()).attr(name, core.jid(Address::phone(self.recipient), other));
+            let partner = core.directory.resolve(&self.chat);
+            node = node
+                .attr("recipient", &self.chat)
+                .attr_opt(name, partner.map(|partner| core.jid(Address::phone(partner.number), other)));
         }
         let prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
         let node = node
@@ -177,13 +182,13 @@ impl Outgoing {
     pub(crate) fn of_phone(
         core: &Core,
         number: u64,
-        to: Jid,
+        to: &Jid,
         id: String,
         copies: Vec<(Address, Node)>,
         peer: bool,
     ) -> Option<Self> {
-        let namespace = Namespace::of(&to)?;
-        let recipient = core.directory.resolve(&to)?.number;
+        let namespace = Namespace::of(to)?;
+        let recipient = core.directory.resolve(to)?.number;
         let mut attrs = vec![("type".to_owned(), "text".to_owned())];
         if peer {
             attrs.push(("category".to_owned(), "peer".to_owned()));
@@ -191,7 +196,7 @@ impl Outgoing {
         let sender = Address::phone(number);
         Some(Self {
             id,
-            to,
+            chat: to.to_bare(),
             sender,
             recipient,
             namespace,
