@@ -106,7 +106,13 @@ async fn a_client_links_through_the_control_interface() {
     let mut socket = Socket::connect(&loopback, "/another/path", &mut device, &payload).await;
     let success = socket.next().await.unwrap();
     assert_eq!(success.attr_jid("lid").unwrap().to_string(), linked["lid"].as_str().unwrap());
-    while !socket.next().await.unwrap().find_child("offline").is_some_and(|end| end.attr_u64("count") == Some(0)) {}
+    loop {
+        let node = socket.next().await.unwrap();
+        if let Some(end) = node.find_child("offline") {
+            assert_eq!(end.attr_u64("count"), Some(0));
+            break;
+        }
+    }
 
     let (status, accounts) = http(&loopback, "GET", "/control/accounts", "").await;
     let expected = json!({

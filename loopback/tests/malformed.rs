@@ -124,7 +124,7 @@ fn mutated_stanzas_harm_nobody_else() {
 fn mutate(node: &mut Node, rng: &mut ChaCha20Rng, tags: &[&str], texts: &[&str], jids: &[Jid]) {
     if let NodeContent::Nodes(children) = &mut node.content
         && !children.is_empty()
-        && rng.next_u32() % 3 > 0
+        && !rng.next_u32().is_multiple_of(3)
     {
         let index = usize::try_from(rng.next_u32()).unwrap() % children.len();
         return mutate(&mut children[index], rng, tags, texts, jids);
