@@ -1,0 +1,293 @@
+//! Linking by QR code, as the server and as the phone (spec 01 §4, §7.3).
+//!
+//! ```text
+//!  registration payload ─▶ pair-device with six refs ─▶ (scan) ─▶ pair-success ─▶ pair-device-sign ─▶ 515
+//! ```
+//!
+//! The phone checks all that a real one can see: the form of the text, that the ref is one that is still shown, that the
+//! noise key is the one which the connection authenticated, and that the identity is the registered one.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use wamd::crypto::{PublicKey, Rng, xeddsa};
+use wamd::jid::Jid;
+use wamd::node::{Node, NodeRef};
+use wamd::proto::wa6::client_payload::DevicePairingRegistrationData;
+
+use crate::adv::{Claim, Offer};
+use crate::connection::Phase;
+use crate::control::{Linked, ScanError, ScanOptions, parse_number};
+use crate::core::{Core, leaf};
+use crate::directory::{Address, Device, Namespace, SignedPreKey};
+use crate::login::{self, BAD_REQUEST};
+use crate::queue::Queue;
+use crate::{ConnId, keys, notices, stanza};
+
+/// A client that waits to be linked.
+#[derive(Debug)]
+pub(crate) struct Linking {
+    noise: PublicKey,
+    registration: Registration,
+    refs: Vec<Ref>,
+    pending: Option<Pending>,
+    closes: Duration,
+}
+
+#[derive(Debug)]
+struct Ref {
+    text: String,
+    expires: Duration,
+}
+
+/// What the client registered with.
+#[derive(Clone, Debug)]
+struct Registration {
+    identity: PublicKey,
+    registration_id: u32,
+    signed_prekey: SignedPreKey,
+}
+
+/// A scan whose answer is awaited.
+#[derive(Debug)]
+struct Pending {
+    iq: String,
+    address: Address,
+    key_index: u32,
+    offer: Offer,
+}
+
+impl Linking {
+    /// When the server gives up on this client.
+    pub(crate) const fn deadline(&self) -> Duration {
+        self.closes
+    }
+}
+
+/// Starts the linking of a client: checks its registration and sends the refs.
+pub(crate) fn begin(core: &mut Core, id: ConnId, noise: PublicKey, data: &DevicePairingRegistrationData) {
+    let Some(registration) = Registration::read(data) else { return login::fail(core, id, BAD_REQUEST) };
+    let (first, further) = core.config.ref_lifetimes;
+    let mut expires = core.now.mono.saturating_add(core.config.ref_grace).saturating_add(first);
+    let mut refs = Vec::with_capacity(REFS);
+    for _ in 0..REFS {
+        let mut random = [0; 32];
+        core.rng.fill_bytes(&mut random);
+        refs.push(Ref { text: format!("2@{}", STANDARD.encode(random)), expires });
+        expires = expires.saturating_add(further);
+    }
+    let closes = refs.last().map_or(expires, |last| last.expires);
+    let (_, iq) = server_iq(core);
+    let iq = iq.child(Node::new("pair-device").children(refs.iter().map(|one| leaf("ref", &one.text))));
+    if let Some(connection) = core.connections.get_mut(&id) {
+        connection.phase = Phase::Linking(Box::new(Linking { noise, registration, refs, pending: None, closes }));
+    }
+    core.send(id, &iq);
+}
+
+/// Handles a stanza of a client that is not linked.
+pub(crate) fn handle(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
+    if node.tag() != "iq" {
+        return;
+    }
+    match node.attr_str("type").as_deref() {
+        Some("result" | "error") => answer(core, id, node),
+        _ if node.attr_str("xmlns").as_deref() == Some("w:p") => {
+            let result = stanza::result(node);
+            core.send(id, &result);
+        }
+        _ => {
+            let error = stanza::iq_error(node, 404, "item-not-found");
+            core.send(id, &error);
+        }
+    }
+}
+
+/// Scans a QR code with the phone of a number.
+pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOptions) -> Result<Linked, ScanError> {
+    let number = parse_number(number).ok_or(ScanError::Number)?;
+    let code = Code::parse(qr)?;
+    let (id, linking) = find(core, &code.reference).ok_or(ScanError::UnknownRef)?;
+    if linking.refs.iter().any(|one| one.text == code.reference && one.expires < core.now.mono) {
+        return Err(ScanError::ExpiredRef);
+    }
+    if linking.pending.is_some() {
+        return Err(ScanError::AlreadyScanned);
+    }
+    if linking.noise != code.noise {
+        return Err(ScanError::NoiseKey);
+    }
+    if linking.registration.identity != code.identity {
+        return Err(ScanError::IdentityKey);
+    }
+    let now = core.now.unix_seconds();
+    let account = core.directory.get_or_create(number, now, &mut core.rng);
+    let (device, key_index) = account.reserve_device(core.config.max_companions).ok_or(ScanError::TooManyDevices)?;
+    account.last_link_error = None;
+    let claim = Claim { raw_id: account.raw_id, timestamp: now, key_index, hosted: options.hosted };
+    let mut offer = Offer::sign(&account.identity, code.identity, claim);
+    if options.spoil_signature {
+        offer.spoil_signature();
+    }
+    let (jid, lid) = (account.jid(Namespace::Pn, device), account.jid(Namespace::Lid, device));
+    let container = offer.container(&code.adv_secret, options.hosted, options.spoil_hmac);
+    let (sent, iq) = server_iq(core);
+    let iq = iq.attr("t", now).child(pair_success(&jid, &lid, &container, options));
+    let closes = core.now.mono.saturating_add(ANSWER_TIMEOUT);
+    if let Some(Phase::Linking(linking)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) {
+        linking.pending = Some(Pending { iq: sent, address: Address { number, device }, key_index, offer });
+        linking.closes = closes;
+    }
+    core.send(id, &iq);
+    Ok(Linked { jid, lid, device })
+}
+
+/// The five fields of a QR text.
+struct Code {
+    reference: String,
+    noise: PublicKey,
+    identity: PublicKey,
+    adv_secret: [u8; 32],
+}
+
+impl Code {
+    fn parse(text: &str) -> Result<Self, ScanError> {
+        let text = text.trim();
+        let text = text.rsplit_once('#').map_or(text, |(_, fields)| fields);
+        let fields: Vec<&str> = text.split(',').collect();
+        let [reference, noise, identity, secret, client] = fields.as_slice() else {
+            return Err(ScanError::Malformed("five fields are needed"));
+        };
+        let mut kind = client.chars();
+        if !matches!((kind.next(), kind.next()), (Some('0'..='9' | 'c'..='f'), None)) {
+            return Err(ScanError::Malformed("unknown client type"));
+        }
+        Ok(Self {
+            reference: (*reference).to_owned(),
+            noise: PublicKey::from_bytes(key(noise).ok_or(ScanError::Malformed("bad noise key"))?),
+            identity: PublicKey::from_bytes(key(identity).ok_or(ScanError::Malformed("bad identity key"))?),
+            adv_secret: key(secret).ok_or(ScanError::Malformed("bad ADV secret"))?,
+        })
+    }
+}
+
+fn key(field: &str) -> Option<[u8; 32]> {
+    STANDARD.decode(field).ok()?.try_into().ok()
+}
+
+impl Registration {
+    /// Reads and checks the registration data; `None` if a field is missing or the signed prekey is not signed.
+    fn read(data: &DevicePairingRegistrationData) -> Option<Self> {
+        let identity = PublicKey::from_slice(data.e_ident.as_deref()?).ok()?;
+        let public = PublicKey::from_slice(data.e_skey_val.as_deref()?).ok()?;
+        let signature = data.e_skey_sig.clone()?;
+        xeddsa::verify(&identity, &[&public.to_typed()], &signature).ok()?;
+        if data.e_keytype.as_deref() != Some(&[wamd::crypto::keys::KEY_TYPE]) {
+            return None;
+        }
+        let registration_id = u32::from_be_bytes(data.e_regid.as_deref()?.try_into().ok()?);
+        let id = keys::read_id(data.e_skey_id.as_deref()?)?;
+        Some(Self { identity, registration_id, signed_prekey: SignedPreKey { id, public, signature } })
+    }
+}
+
+/// Handles the answer to pair-device (of no interest) or pair-success.
+fn answer(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
+    let Some(Phase::Linking(linking)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) else {
+        return;
+    };
+    let answered = node.attr_str("id");
+    if linking.pending.as_ref().is_none_or(|pending| Some(pending.iq.as_str()) != answered.as_deref()) {
+        return;
+    }
+    let Some(pending) = linking.pending.take() else { return };
+    let (noise, registration) = (linking.noise, linking.registration.clone());
+    let outcome = accept(&pending, node);
+    let address = pending.address;
+    let Some(account) = core.directory.account_mut(address.number) else { return };
+    match outcome {
+        Err(error) => {
+            account.last_link_error = Some(error);
+            core.close_soon(id);
+        }
+        Ok(device_identity) => {
+            let device = Device::linked(pending.key_index, noise, device_identity, registration);
+            account.devices.insert(address.device, device);
+            notices::device_added(core, address);
+            core.send_last(id, &stanza::stream_error(515));
+        }
+    }
+}
+
+/// The complete device identity out of the client's answer, or what is wrong with it.
+fn accept(pending: &Pending, node: NodeRef<'_>) -> Result<Bytes, String> {
+    if node.attr_str("type").as_deref() == Some("error") {
+        let error = node.child("error");
+        let attr = |name| error.and_then(|error| error.attr_str(name).map(|text| text.to_string())).unwrap_or_default();
+        return Err(format!("{} {}", attr("code"), attr("text")).trim().to_owned());
+    }
+    let identity = node.child("pair-device-sign").and_then(|sign| sign.child("device-identity"));
+    let identity = identity.ok_or("no device identity in the answer")?;
+    if identity.attr_u64("key-index") != Some(u64::from(pending.key_index)) {
+        return Err("the key index is not the one that was offered".to_owned());
+    }
+    let bytes = identity.bytes().ok_or("the device identity is empty")?;
+    pending.offer.accept(&bytes).map_err(|error| error.to_string())
+}
+
+impl Device {
+    fn linked(key_index: u32, noise: PublicKey, device_identity: Bytes, registration: Registration) -> Self {
+        Self {
+            key_index,
+            noise,
+            identity: registration.identity,
+            registration_id: registration.registration_id,
+            signed_prekey: registration.signed_prekey,
+            prekeys: std::collections::VecDeque::new(),
+            spent: std::collections::BTreeSet::new(),
+            uploaded: false,
+            told_low: false,
+            device_identity,
+            connection: None,
+            logins: 0,
+            greeted: false,
+            queue: Queue::default(),
+            last_message: None,
+        }
+    }
+}
+
+fn find<'a>(core: &'a Core, reference: &str) -> Option<(ConnId, &'a Linking)> {
+    core.connections.iter().find_map(|(id, connection)| match &connection.phase {
+        Phase::Linking(linking) if linking.refs.iter().any(|one| one.text == reference) => Some((*id, &**linking)),
+        _ => None,
+    })
+}
+
+/// An iq of the server's own, and its id.
+fn server_iq(core: &mut Core) -> (String, Node) {
+    let id = core.stanza_id();
+    let iq = Node::new("iq").attr("from", login::server()).attr("type", "set").attr("id", &id).attr("xmlns", "md");
+    (id, iq)
+}
+
+fn pair_success(jid: &Jid, lid: &Jid, container: &[u8], options: &ScanOptions) -> Node {
+    let mut device = Node::new("device").attr("jid", jid);
+    if !options.without_lid {
+        device = device.attr("lid", lid);
+    }
+    let mut success = Node::new("pair-success").child(leaf("device-identity", container));
+    if let Some(name) = &options.business_name {
+        success = success.child(Node::new("biz").attr("name", name.as_str()));
+    }
+    let platform = options.platform.as_deref().unwrap_or("android");
+    success.child(Node::new("platform").attr("name", platform)).child(device)
+}
+
+/// Refs of one `pair-device` (spec 01 §4.2).
+const REFS: usize = 6;
+
+/// How long the client may take to answer pair-success.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

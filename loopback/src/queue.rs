@@ -1,0 +1,134 @@
+//! What waits for a device: one FIFO of messages, receipts and notifications, in the order in which they came
+//! (spec 01 §6.8, §7.7).
+//!
+//! An entry stays until the device answers it: a message by a delivery receipt or an ack, everything else by an ack
+//! (spec 01 §6.11). Whatever is unanswered when the device connects again is sent again, with the same content.
+
+use std::collections::VecDeque;
+
+use wamd::jid::Jid;
+use wamd::node::Node;
+
+/// The classes of stanzas that are owed an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Message,
+    Receipt,
+    Notification,
+}
+
+impl Class {
+    /// The `class` of an ack, which is the tag of the stanza.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "message" => Some(Self::Message),
+            "receipt" => Some(Self::Receipt),
+            "notification" => Some(Self::Notification),
+            _ => None,
+        }
+    }
+}
+
+/// A stanza that waits for its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) class: Class,
+    pub(crate) id: String,
+    /// The `from` of the stanza, which the answer names as `to`.
+    pub(crate) from: Jid,
+    /// The `type` of the stanza.
+    pub(crate) kind: Option<String>,
+    pub(crate) node: Node,
+    /// Whether it was sent at least once: only then can an answer mean it.
+    pub(crate) delivered: bool,
+}
+
+/// The stanzas that wait for one device.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    entries: VecDeque<Entry>,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn count(&self, class: Class) -> usize {
+        self.entries.iter().filter(|entry| entry.class == class).count()
+    }
+
+    /// Everything that waits, oldest first, marked as delivered.
+    pub(crate) fn deliver_all(&mut self) -> Vec<Node> {
+        self.entries
+            .iter_mut()
+            .map(|entry| {
+                entry.delivered = true;
+                entry.node.clone()
+            })
+            .collect()
+    }
+
+    /// Takes out what an `<ack>` answers: the entry with this class, id and sender, of the same type if there are
+    /// several.
+    pub(crate) fn acknowledge(&mut self, class: Class, id: &str, to: Option<&Jid>, kind: Option<&str>) -> bool {
+        let same = |entry: &Entry| {
+            entry.delivered && entry.class == class && entry.id == id && to.is_none_or(|to| *to == entry.from)
+        };
+        let exact = self.entries.iter().position(|entry| same(entry) && entry.kind.as_deref() == kind);
+        match exact.or_else(|| self.entries.iter().position(same)) {
+            Some(index) => self.entries.remove(index).is_some(),
+            None => false,
+        }
+    }
+
+    /// Takes out the message that a delivery receipt answers. `sent_by` tells whether an entry comes from the account
+    /// that the receipt is for.
+    pub(crate) fn received(&mut self, id: &str, sent_by: impl Fn(&Jid) -> bool) -> bool {
+        let found = self.entries.iter().position(|entry| {
+            entry.delivered && entry.class == Class::Message && entry.id == id && sent_by(&entry.from)
+        });
+        found.is_some_and(|index| self.entries.remove(index).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(class: Class, id: &str, from: &str, kind: Option<&str>) -> Entry {
+        let (from, kind) = (from.parse().unwrap(), kind.map(str::to_owned));
+        Entry { class, id: id.to_owned(), from, kind, node: Node::new("x"), delivered: false }
+    }
+
+    #[test]
+    fn only_what_was_delivered_can_be_answered() {
+        let mut queue = Queue::default();
+        queue.push(entry(Class::Message, "A", "1:2@lid", None));
+        assert!(!queue.acknowledge(Class::Message, "A", None, None));
+        assert_eq!(queue.deliver_all().len(), 1);
+        assert!(!queue.received("A", |from| from.user() == "2"));
+        assert!(!queue.received("B", |from| from.user() == "1"));
+        assert!(queue.received("A", |from| from.user() == "1"));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn an_ack_takes_one_entry_and_prefers_its_type() {
+        let mut queue = Queue::default();
+        queue.push(entry(Class::Receipt, "A", "1:2@lid", None));
+        queue.push(entry(Class::Receipt, "A", "1:2@lid", Some("read")));
+        queue.push(entry(Class::Receipt, "A", "1:3@lid", Some("read")));
+        queue.deliver_all();
+        let to: Jid = "1:2@lid".parse().unwrap();
+        assert!(queue.acknowledge(Class::Receipt, "A", Some(&to), Some("read")));
+        assert_eq!(queue.entries.iter().filter(|entry| entry.kind.is_none()).count(), 1);
+        assert!(queue.acknowledge(Class::Receipt, "A", Some(&to), Some("read")), "the type is a hint only");
+        assert!(!queue.acknowledge(Class::Receipt, "A", Some(&to), None));
+        assert_eq!(queue.len(), 1);
+    }
+}

@@ -1,0 +1,264 @@
+//! The machine: inputs in, outputs out, and what tests ask of it directly.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+use wamd::clock::Now;
+use wamd::crypto::{PrivateKey, PublicKey, hkdf_sha256};
+use wamd::jid::Jid;
+use wamd::node::Node;
+
+use crate::authority::Authority;
+use crate::connection::{Connection, Phase};
+use crate::control::parse_number;
+use crate::core::Core;
+use crate::directory::{Account, Address, Namespace};
+use crate::{
+    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, Linked, Output, Pattern,
+    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, phone, routing, stanza,
+};
+
+/// The server and all simulated phones as one value.
+///
+/// **The contract: one [`handle`](Self::handle) or control method, then [`poll`](Self::poll) until it is empty, then wait
+/// for the next input or until [`deadline`](Self::deadline), whatever comes first.** Time never runs backwards.
+///
+/// ```
+/// use std::time::Duration;
+/// use wamd::clock::Now;
+/// use wamd_loopback::{Config, ConnId, Input, Server};
+///
+/// let mut server = Server::new(Config::default(), [7; 32]);
+/// let now = Now { mono: Duration::ZERO, wall_ms: 1_700_000_000_000 };
+/// server.handle(now, Input::Opened(ConnId(1)));
+/// assert_eq!(server.poll(), None, "the client speaks first");
+/// assert_eq!(server.deadline(), Some(Duration::from_secs(20)), "and has so long to do so");
+/// let account = server.phone(now, "15551234567").unwrap();
+/// assert_eq!(account.jid.to_string(), "15551234567@s.whatsapp.net");
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    core: Core,
+}
+
+impl Server {
+    /// A server without accounts. All its randomness comes from `seed`.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        let root = config
+            .root
+            .clone()
+            .unwrap_or_else(|| PrivateKey::from_bytes(hkdf_sha256(None, &seed, b"wamd-loopback root")));
+        let authority = Authority::new(root, config.validity);
+        Self { core: Core::new(config, ChaCha20Rng::from_seed(seed), authority) }
+    }
+
+    /// Takes an input, and does what is due.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.core.now = now;
+        match input {
+            Input::Opened(id) => {
+                self.core.connections.entry(id).or_insert_with(|| Connection::new(now.mono));
+            }
+            Input::Bytes(id, bytes) => connection::receive(&mut self.core, id, bytes),
+            Input::Closed(id) => {
+                self.core.detach(id);
+                self.core.connections.remove(&id);
+            }
+            Input::Tick => {}
+        }
+        self.expire();
+    }
+
+    /// The next output; `None` when there is nothing to do until the next input.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.core.outputs.pop_front()
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Tick`] if nothing else happens, on the monotonic clock.
+    pub fn deadline(&self) -> Option<Duration> {
+        let timeout = self.core.config.handshake_timeout;
+        self.core.connections.values().filter_map(|connection| connection.deadline(timeout)).min()
+    }
+
+    fn expire(&mut self) {
+        let (now, timeout) = (self.core.now.mono, self.core.config.handshake_timeout);
+        let due = |connection: &Connection| connection.deadline(timeout).is_some_and(|deadline| deadline <= now);
+        let due: Vec<ConnId> =
+            self.core.connections.iter().filter(|(_, connection)| due(connection)).map(|(id, _)| *id).collect();
+        for id in due {
+            connection::expire(&mut self.core, id);
+        }
+    }
+
+    /// The root that clients must trust.
+    pub fn root_public_key(&self) -> PublicKey {
+        *self.core.authority.root_public()
+    }
+
+    /// The account of a phone number, made if it is new.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`].
+    pub fn phone(&mut self, now: Now, number: &str) -> Result<AccountView, ControlError> {
+        self.core.now = now;
+        let number = parse_number(number).ok_or(ControlError::Number)?;
+        let account = self.core.directory.get_or_create(number, now.unix_seconds(), &mut self.core.rng);
+        Ok(view(account))
+    }
+
+    /// All accounts, by phone number.
+    pub fn accounts(&self) -> Vec<AccountView> {
+        self.core.directory.accounts().map(view).collect()
+    }
+
+    /// Scans a QR code with the phone of a number, which is made if it is new. The text may be the bare one or the link.
+    ///
+    /// # Errors
+    /// [`ScanError`] says what the phone does not like. The client can be scanned again, unless its code is gone.
+    pub fn scan(&mut self, now: Now, number: &str, qr: &str, options: &ScanOptions) -> Result<Linked, ScanError> {
+        self.core.now = now;
+        linking::scan(&mut self.core, number, qr, options)
+    }
+
+    /// What the phone of a number has received and could decrypt, oldest first.
+    pub fn received(&self, number: &str) -> Vec<ReceivedMessage> {
+        let account = parse_number(number).and_then(|number| self.core.directory.account(number));
+        account.map(|account| account.phone.received.clone()).unwrap_or_default()
+    }
+
+    /// Sends a text from the phone of a number, encrypted for every device of both accounts; gives the message id.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID, [`ControlError::Encrypt`].
+    pub fn send_text(&mut self, now: Now, number: &str, to: &Jid, text: &str) -> Result<String, ControlError> {
+        let account = self.phone(now, number)?;
+        let number = parse_number(&account.number).ok_or(ControlError::Number)?;
+        phone::send_text(&mut self.core, number, to, text)
+    }
+
+    /// How the connection of a device was set up; `None` when it is not connected.
+    pub fn pattern(&self, jid: &Jid) -> Option<Pattern> {
+        let id = self.core.connection_of(self.core.directory.resolve(jid)?)?;
+        match &self.core.connections.get(&id)?.phase {
+            Phase::Online(session) => Some(session.pattern),
+            _ => None,
+        }
+    }
+
+    /// Ends the connection of a device. [`Disconnect::DeviceRemoved`] works on a device that is not connected, too.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownDevice`], [`ControlError::NotConnected`].
+    pub fn disconnect(&mut self, now: Now, jid: &Jid, how: Disconnect) -> Result<(), ControlError> {
+        self.core.now = now;
+        let address = self.companion(jid)?;
+        if how == Disconnect::DeviceRemoved {
+            notices::unlink(&mut self.core, address);
+            return Ok(());
+        }
+        let id = self.core.connection_of(address).ok_or(ControlError::NotConnected)?;
+        let last = match how {
+            Disconnect::Plain | Disconnect::DeviceRemoved => None,
+            Disconnect::StreamError(409) => Some(stanza::replaced(Some(409))),
+            Disconnect::StreamError(code) => Some(stanza::stream_error(code)),
+            Disconnect::Replaced => Some(stanza::replaced(None)),
+            Disconnect::XmlStreamEnd => Some(Node::new("xmlstreamend")),
+        };
+        match last {
+            Some(node) => self.core.send_last(id, &node),
+            None => self.core.close(id),
+        }
+        Ok(())
+    }
+
+    /// Makes something go wrong, or stops doing so.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownDevice`] for a JID that names nobody, and what each fault needs beyond that.
+    pub fn fault(&mut self, now: Now, fault: Fault) -> Result<(), ControlError> {
+        self.core.now = now;
+        match fault {
+            Fault::ForgedCertificate { on } => self.core.faults.forged_certificate = on,
+            Fault::RotateStatic => self.core.authority.rotate(),
+            Fault::Deduplicate { on } => self.core.config.deduplicate = on,
+            Fault::MinimumVersion { version } => self.core.config.minimum_version = version,
+            Fault::ForgePrekeySignature { jid, on } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).forge_prekey_signature = on;
+            }
+            Fault::TamperNext { jid, count } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).tamper = count;
+            }
+            Fault::DuplicateNext { jid, count } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).duplicate = count;
+            }
+            Fault::DropAck { jid, count } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).drop_ack = count;
+            }
+            Fault::FailLogin { jid, reason, count } => {
+                let address = self.companion(&jid)?;
+                let faults = self.core.faults.of_mut(address);
+                (faults.fail_login, faults.failure) = (count, reason);
+            }
+            Fault::ReplayLast { jid } => {
+                let address = self.companion(&jid)?;
+                let last = self.core.directory.device(address).and_then(|device| device.last_message.clone());
+                routing::deliver(&mut self.core, address, last.ok_or(ControlError::NoMessage)?);
+            }
+            Fault::Ping { jid } => {
+                let id = self.connection(&jid)?;
+                stanza::ping(&mut self.core, id);
+            }
+            Fault::Inject { jid, node } => {
+                let id = self.connection(&jid)?;
+                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
+                self.core.send_plaintext(id, &plaintext);
+            }
+            Fault::InjectRaw { jid, plaintext } => {
+                let id = self.connection(&jid)?;
+                self.core.send_plaintext(id, &plaintext);
+            }
+        }
+        Ok(())
+    }
+
+    fn device(&self, jid: &Jid) -> Result<Address, ControlError> {
+        let address = self.core.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
+        if self.core.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
+    }
+
+    fn companion(&self, jid: &Jid) -> Result<Address, ControlError> {
+        self.device(jid).and_then(|address| match address.device {
+            0 => Err(ControlError::UnknownDevice),
+            _ => Ok(address),
+        })
+    }
+
+    fn connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
+        self.core.connection_of(self.companion(jid)?).ok_or(ControlError::NotConnected)
+    }
+}
+
+fn view(account: &Account) -> AccountView {
+    let devices = account.devices.iter().map(|(id, device)| DeviceView {
+        device: *id,
+        jid: account.jid(Namespace::Pn, *id),
+        lid: account.jid(Namespace::Lid, *id),
+        connected: device.connection.is_some(),
+        registered: device.logins > 0,
+        prekeys: device.prekeys.len(),
+        queued: device.queue.len(),
+    });
+    AccountView {
+        number: account.number.to_string(),
+        jid: account.jid(Namespace::Pn, 0),
+        lid: account.jid(Namespace::Lid, 0),
+        push_name: account.push_name.clone(),
+        devices: devices.collect(),
+        last_link_error: account.last_link_error.clone(),
+    }
+}
