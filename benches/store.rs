@@ -53,6 +53,7 @@ fn session(n: u64) -> Key {
 fn message(n: u64) -> Batch {
     let received = Key::joined(RecordKind::Received, &[b"100000000000000@lid", format!("3EB0{n:016X}").as_bytes()]);
     Batch {
+        clear: false,
         puts: vec![(session(n.wrapping_mul(7_919)), vec![n as u8; 600].into()), (received, vec![1; 9].into())],
         deletes: Vec::new(),
         events: vec![OutboxEntry { seq: n, body: vec![b'x'; 500].into() }],

@@ -313,13 +313,7 @@ async fn inbound(socket: &mut Option<Socket>) -> Input {
     }
 }
 
-async fn load(
-    store: Arc<dyn Store>,
-    account: AccountId,
-    id: LoadId,
-    keys: Vec<Key>,
-    scans: Vec<RecordKind>,
-) -> Stored {
+async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Stored {
     let load = async {
         let values = store.load(&account, &keys).await?;
         let mut scanned = Vec::new();

@@ -1,6 +1,9 @@
 //! A QR code on a terminal, and as SVG.
 
-use qrcode::{EcLevel, QrCode, render::{svg, unicode}};
+use qrcode::{
+    EcLevel, QrCode,
+    render::{svg, unicode},
+};
 
 /// A text that has no QR code: it is longer than 2,953 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -129,8 +129,7 @@ impl Connector {
             .max_write_buffer_size(MAX_MESSAGE)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let (stream, _) =
-            client_async_with_config(self.request.clone(), stream, Some(config)).await.map_err(text)?;
+        let (stream, _) = client_async_with_config(self.request.clone(), stream, Some(config)).await.map_err(text)?;
         Ok(stream)
     }
 }

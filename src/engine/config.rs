@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::{event::Prefer, noise::CertificatePolicy, node::Limits, pairing::payload::ClientConfig, store::AccountId};
+use crate::{event::Prefer, node::Limits, noise::CertificatePolicy, pairing::payload::ClientConfig, store::AccountId};
 
 /// Configuration of one engine.
 #[derive(Clone, Debug)]

@@ -323,13 +323,16 @@ impl Engine {
                 let login = Login { login_counter: account.logins.saturating_add(1), ..Login::default() };
                 payload::login(&client, &linked.pn, &login)
             }
-            None => payload::registration(&client, &Registration {
-                registration_id: account.registration_id,
-                identity: *account.identity.public(),
-                signed_prekey_id: account.signed_pre_key.id,
-                signed_prekey: *account.signed_pre_key.pair.public(),
-                signed_prekey_signature: account.signed_pre_key.signature,
-            }),
+            None => payload::registration(
+                &client,
+                &Registration {
+                    registration_id: account.registration_id,
+                    identity: *account.identity.public(),
+                    signed_prekey_id: account.signed_pre_key.id,
+                    signed_prekey: *account.signed_pre_key.pair.public(),
+                    signed_prekey_signature: account.signed_pre_key.signature,
+                },
+            ),
         }
     }
 
@@ -449,10 +452,13 @@ impl Engine {
             Inbound::Success(success) => self.logged_in(now, &success),
             Inbound::Failure(failure) => self.login_refused(now, &failure),
             Inbound::StreamError(error) => self.stream_error(now, &error),
-            Inbound::StreamEnd => self.lose(now, Loss::Retry {
-                reason: DisconnectReason::ConnectionLost,
-                detail: "the server ended the stream".to_owned(),
-            }),
+            Inbound::StreamEnd => self.lose(
+                now,
+                Loss::Retry {
+                    reason: DisconnectReason::ConnectionLost,
+                    detail: "the server ended the stream".to_owned(),
+                },
+            ),
             Inbound::Info(children) => children.into_iter().for_each(|child| self.info(now, child)),
             Inbound::Ack(target) => self.act(now, |step| step.send(&target.ack())),
             Inbound::Nack(target, reason) => self.act(now, |step| step.send(&target.nack(reason))),

@@ -102,12 +102,7 @@ fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(),
 
 impl Engine {
     /// The server answered, or did not answer, which devices some users have.
-    pub(super) fn devices_answered(
-        &mut self,
-        now: Now,
-        asked: Vec<Jid>,
-        result: Result<Vec<UserDevices>, QueryError>,
-    ) {
+    pub(super) fn devices_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Vec<UserDevices>, QueryError>) {
         match result {
             Ok(answered) => {
                 if let Err(keys) = self.step(now, |step| store(step, &answered)) {

@@ -126,13 +126,7 @@ fn targets(
 }
 
 /// Encrypts for every device and puts the stanza behind the batch.
-fn seal(
-    step: &mut Step<'_>,
-    op: &SendOp,
-    user: &User,
-    linked: &Linked,
-    targets: &[Target],
-) -> Result<Plan, Miss> {
+fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
     let chat = &user.canonical;
     let Ok(message) = e2e::Message::decode(op.message.clone()) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));

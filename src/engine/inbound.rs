@@ -31,7 +31,10 @@ pub(crate) enum Inbound {
     /// One of these that cannot be used, and its id.
     PairFailed(PairError, Option<String>),
     /// The server wants to know whether we live.
-    Ping { id: Option<String>, from: Jid },
+    Ping {
+        id: Option<String>,
+        from: Jid,
+    },
     Success(Success),
     Failure(Failure),
     StreamError(StreamError),
@@ -102,7 +105,7 @@ fn parse_iq(node: NodeRef<'_>, queries: &mut Queries) -> Inbound {
     let id = node.attr_str("id").map(|id| id.into_owned());
     match (node.attr_str("type").as_deref(), id) {
         (Some("result" | "error"), Some(id)) => queries.answer(&id, node).map_or(Inbound::Ignored, Inbound::Answer),
-        (Some("set"), id) => match pair::parse(&node) {
+        (Some("set"), id) => match pair::parse(node) {
             Ok(Some(iq)) => Inbound::Pair(iq),
             Ok(None) => Inbound::Ignored,
             Err(error) => Inbound::PairFailed(error, id),

@@ -333,10 +333,7 @@ impl Engine {
             Phase::Halted { until } => Some(until),
             _ => None,
         };
-        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue.

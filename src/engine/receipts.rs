@@ -24,11 +24,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Miss`].
-pub(crate) fn receipt(
-    step: &mut Step<'_>,
-    receipt: &InboundReceipt,
-    ack: &AckTarget,
-) -> Result<Vec<String>, Miss> {
+pub(crate) fn receipt(step: &mut Step<'_>, receipt: &InboundReceipt, ack: &AckTarget) -> Result<Vec<String>, Miss> {
     let mut settled = Vec::new();
     let reader = receipt.participant.as_ref().unwrap_or(&receipt.from);
     let own = step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(reader));
@@ -82,7 +78,15 @@ fn message_receipt(
         return Ok(settles);
     }
     let first = sent.status.values().all(|known| *known < status.number());
-    let about = notices::ReceiptAbout { chat: &addressed, people: chat, id, reader, sent: &sent, first, prefer: step.config.prefer };
+    let about = notices::ReceiptAbout {
+        chat: &addressed,
+        people: chat,
+        id,
+        reader,
+        sent: &sent,
+        first,
+        prefer: step.config.prefer,
+    };
     let delivered = ReceiptStatus::Delivered;
     if before < delivered.number() && status != delivered {
         step.emit_from(receipt.offline, notices::receipt(&about, delivered, receipt.timestamp, true));

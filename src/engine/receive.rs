@@ -127,12 +127,7 @@ fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Mi
 
 /// Everything that is known to be read before the first curve operation.
 fn declare_reads(step: &mut Step<'_>, context: &Context<'_>, address: &Address) -> Result<(), Miss> {
-    let mut reads = vec![
-        context.received.clone(),
-        keys::session(address),
-        keys::identity(address),
-        retry_key(context),
-    ];
+    let mut reads = vec![context.received.clone(), keys::session(address), keys::identity(address), retry_key(context)];
     for enc in &context.message.encs {
         let EncKind::Pairwise(kind) = enc.kind else { continue };
         let Ok(peek) = signal::peek(kind, &enc.bytes) else { continue };
@@ -210,11 +205,7 @@ fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) ->
 }
 
 /// Messages by which own devices keep each other up to date (spec 06 §5). From anybody else they are dropped.
-fn housekeeping(
-    step: &mut Step<'_>,
-    context: &Context<'_>,
-    protocol: &e2e::ProtocolMessage,
-) -> Result<Outcome, Miss> {
+fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if !inbound.from_me {
         tracing::warn!("somebody else sent a message that only own devices send");
@@ -338,11 +329,8 @@ fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u3
             device_identity: &linked.device_identity,
         }),
     };
-    let record = RetryCountRecord {
-        count,
-        at: step.now.unix_seconds(),
-        pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id),
-    };
+    let record =
+        RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
     step.put(retry_key(context), record.to_bytes());
     step.send(&receipt.to_node());
     Ok(Some(count))

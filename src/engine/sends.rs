@@ -152,7 +152,9 @@ impl Sends {
     pub(crate) fn give_up(&mut self) -> Vec<Event> {
         let failure = SendFailure::new("logged_out", "the account was logged out");
         let ops = std::mem::take(&mut self.ops);
-        ops.into_values().map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure)).collect()
+        ops.into_values()
+            .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
+            .collect()
     }
 }
 

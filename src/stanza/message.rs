@@ -151,9 +151,7 @@ impl InboundMessage {
             peer: node.attr_str("category").as_deref() == Some("peer"),
             edit: text("edit"),
             encs: encs(node, own),
-            unavailable: node
-                .child("unavailable")
-                .map(|child| child.attr_str("type").unwrap_or_default().into_owned()),
+            unavailable: node.child("unavailable").map(|child| child.attr_str("type").unwrap_or_default().into_owned()),
             plaintext: node.child("plaintext").is_some(),
         })
     }

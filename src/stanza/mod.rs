@@ -62,11 +62,7 @@ fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Res
 }
 
 /// A child that must be there.
-fn required_child<'a>(
-    node: NodeRef<'a>,
-    tag: &'static str,
-    child: &'static str,
-) -> Result<NodeRef<'a>, StanzaError> {
+fn required_child<'a>(node: NodeRef<'a>, tag: &'static str, child: &'static str) -> Result<NodeRef<'a>, StanzaError> {
     node.child(child).ok_or(StanzaError::Child { tag, child })
 }
 

@@ -148,10 +148,9 @@ impl InfoBroadcast {
             }),
             "offline" => Some(Self::Offline { count: number("count") }),
             "edge_routing" => Some(Self::EdgeRouting(node.child("routing_info")?.bytes()?)),
-            "dirty" => Some(Self::Dirty {
-                kind: node.attr_str("type")?.into_owned(),
-                timestamp: node.attr_u64("timestamp"),
-            }),
+            "dirty" => {
+                Some(Self::Dirty { kind: node.attr_str("type")?.into_owned(), timestamp: node.attr_u64("timestamp") })
+            }
             "downgrade_webclient" => Some(Self::DowngradeWebClient),
             "client_expiration" => Some(Self::ClientExpiration(node.attr_u64("t")?)),
             _ => None,

@@ -49,5 +49,9 @@ pub(crate) fn error_of(node: NodeRef<'_>) -> IqError {
     let mut text = error.and_then(|error| error.attr_str("text")).map(|text| text.into_owned()).unwrap_or_default();
     // A text of the server that goes into logs and events; no real one is longer.
     text.truncate(text.char_indices().nth(64).map_or(text.len(), |(at, _)| at));
-    IqError { code: number("code").and_then(|code| u32::try_from(code).ok()).unwrap_or(0), text, backoff: number("backoff") }
+    IqError {
+        code: number("code").and_then(|code| u32::try_from(code).ok()).unwrap_or(0),
+        text,
+        backoff: number("backoff"),
+    }
 }

@@ -73,9 +73,7 @@ pub fn count_request() -> Node {
 /// # Errors
 /// [`StanzaError`] without a count.
 pub fn count(node: NodeRef<'_>) -> Result<u64, StanzaError> {
-    required_child(node, "iq", "count")?
-        .attr_u64("value")
-        .ok_or(StanzaError::Attribute { tag: "count", name: "value" })
+    required_child(node, "iq", "count")?.attr_u64("value").ok_or(StanzaError::Attribute { tag: "count", name: "value" })
 }
 
 /// Asks for the bundles of devices.

@@ -13,8 +13,7 @@ pub const MAX_DEVICES: usize = 100;
 
 /// Asks for the devices and the LID of users. `sid` is a unique short text.
 pub fn devices_request<'a>(sid: &str, users: impl IntoIterator<Item = &'a Jid>) -> Node {
-    let query =
-        Node::new("query").child(Node::new("devices").attr("version", "2")).child(Node::new("lid"));
+    let query = Node::new("query").child(Node::new("devices").attr("version", "2")).child(Node::new("lid"));
     let list = Node::new("list").children(users.into_iter().map(|jid| Node::new("user").attr("jid", jid)));
     let usync = Node::new("usync")
         .attr("sid", sid)
@@ -66,9 +65,7 @@ fn user_devices(user: NodeRef<'_>) -> Option<UserDevices> {
         user: user.attr_jid("jid")?.to_bare(),
         lid: user.child("lid").and_then(|lid| lid.attr_jid("val")).map(|lid| lid.to_bare()),
         devices: list.map(|list| list.children().filter_map(device).take(MAX_DEVICES).collect()),
-        key_index_list: devices
-            .and_then(|devices| devices.child("key-index-list"))
-            .and_then(|list| list.bytes()),
+        key_index_list: devices.and_then(|devices| devices.child("key-index-list")).and_then(|list| list.bytes()),
     })
 }
 
