@@ -137,6 +137,12 @@ impl Server {
         phone::send_text(&mut self.core, number, to, text)
     }
 
+    /// The stanzas that logged-in clients sent since the last call, each with its device, if
+    /// [`Config::record`] says so.
+    pub fn take_recorded(&mut self) -> Vec<(Jid, Node)> {
+        std::mem::take(&mut self.core.recorded)
+    }
+
     /// How the connection of a device was set up; `None` when it is not connected.
     pub fn pattern(&self, jid: &Jid) -> Option<Pattern> {
         let id = self.core.connection_of(self.core.directory.resolve(jid)?)?;
