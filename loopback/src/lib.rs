@@ -1,9 +1,8 @@
 //! The other side: a small WhatsApp-like server with simulated phones.
 //!
 //! [`Server`] is a machine without I/O. It answers the Noise handshake, links companions by QR code or pair code with a
-//! simulated phone,
-//! logs devices in, keeps their key bundles and device lists, routes messages and receipts between them, and keeps what
-//! they have not acknowledged. The same seed and the same inputs give the same outputs, byte for byte.
+//! simulated phone, logs devices in, keeps their key bundles and device lists, routes messages and receipts between them,
+//! and keeps what they have not acknowledged. The same seed and the same inputs give the same outputs, byte for byte.
 //!
 //! ```text
 //!  websocket ──Input::Opened, Bytes, Closed──▶ ┌────────┐ ──Output::Send, Close──▶ websocket
@@ -11,7 +10,7 @@
 //!  test ───────phone, scan, disconnect, fault─▶└────────┘ ──views──▶ test
 //! ```
 //!
-//! `Loopback` runs a [`Server`] on a socket of this machine: the websocket that clients connect to, and an HTTP interface
+//! [`Loopback`] runs a [`Server`] on a socket of this machine: the websocket that clients connect to, and an HTTP interface
 //! for tests in other languages, on one port.
 //!
 //! What is simulated, and how the pieces fit:

@@ -133,7 +133,7 @@ impl Server {
         pair_code::enter(&mut self.core, number, code, options)
     }
 
-    /// What the phone of a number has received and could decrypt, oldest first.
+    /// What the phone of a number has received and could decrypt, oldest first; at least the last 50,000 messages.
     pub fn received(&self, number: &str) -> Vec<ReceivedMessage> {
         let account = parse_number(number).and_then(|number| self.core.directory.account(number));
         account.map(|account| account.phone.received.clone()).unwrap_or_default()
