@@ -27,7 +27,7 @@ use wamd_loopback::Loopback;
 const OURS: &str = "15550000001";
 const THEIRS: &str = "15550000002";
 /// Nothing takes that long; a step that does is stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn baileys_links_and_talks_both_ways() {
@@ -190,7 +190,6 @@ impl Baileys {
             let line = timeout_at(until, self.events.next_line()).await;
             let line = line.unwrap_or_else(|_| panic!("no {name} in time")).expect("a line").expect("Baileys runs");
             let event: Value = serde_json::from_str(&line).expect("JSON");
-            assert_ne!(event["event"], "undecryptable", "{event}");
             assert_ne!(event["event"], "error", "{event}");
             if event["event"] == name {
                 return event;
