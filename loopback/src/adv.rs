@@ -56,6 +56,11 @@ impl Offer {
         Self { companion, signed }
     }
 
+    fn is_hosted(&self) -> bool {
+        let details = self.signed.details.clone().map(AdvDeviceIdentity::decode);
+        details.is_some_and(|details| details.is_ok_and(|details| details.device_type() == AdvEncryptionType::Hosted))
+    }
+
     /// Spoils the account signature: the companion must refuse it.
     pub(crate) fn spoil_signature(&mut self) {
         self.signed.account_signature = self.signed.account_signature.as_deref().map(flip_last);
@@ -90,8 +95,15 @@ impl Offer {
         let details = self.signed.details.as_deref().unwrap_or_default();
         let account = self.signed.account_signature_key.as_deref().unwrap_or_default();
         let signature = answer.device_signature.as_deref().unwrap_or_default();
-        let message: [&[u8]; 4] = [&DEVICE, details, self.companion.as_bytes(), account];
-        xeddsa::verify(&self.companion, &message, signature).map_err(|_| AnswerError::Signature)?;
+        let signed_with = |prefix: &[u8; 2]| {
+            let message: [&[u8]; 4] = [prefix, details, self.companion.as_bytes(), account];
+            xeddsa::verify(&self.companion, &message, signature).is_ok()
+        };
+        // Clients differ in the prefix for hosted accounts (spec 01 §4.4).
+        let accepted = signed_with(&DEVICE) || self.is_hosted() && signed_with(&HOSTED_DEVICE);
+        if !accepted {
+            return Err(AnswerError::Signature);
+        }
         let complete = AdvSignedDeviceIdentity { device_signature: answer.device_signature, ..self.signed.clone() };
         Ok(complete.encode_to_vec().into())
     }
@@ -139,6 +151,7 @@ const ACCOUNT: [u8; 2] = [0x06, 0x00];
 const DEVICE: [u8; 2] = [0x06, 0x01];
 const KEY_INDEX_LIST: [u8; 2] = [0x06, 0x02];
 const HOSTED_ACCOUNT: [u8; 2] = [0x06, 0x05];
+const HOSTED_DEVICE: [u8; 2] = [0x06, 0x06];
 
 #[cfg(test)]
 mod tests {
@@ -198,5 +211,24 @@ mod tests {
         let companion = pair(2);
         let message: [&[u8]; 3] = [&[6, 0], signed.details.as_deref().unwrap(), companion.public().as_bytes()];
         assert_eq!(xeddsa::verify(pair(1).public(), &message, &signed.account_signature.unwrap()), Ok(()));
+    }
+
+    /// Container and answer of spec 01 §8, for an ordinary and a hosted account.
+    #[test]
+    fn vectors_of_the_specification() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/adv_pairing.json");
+        let vector: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let bytes = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let secret: [u8; 32] = bytes(&vector["adv_secret"]).try_into().unwrap();
+        let companion = PublicKey::from_slice(&bytes(&vector["companion_identity"]["public"])).unwrap();
+        for (name, hosted) in [("e2ee", false), ("hosted", true)] {
+            let case = &vector[name];
+            let signed = bytes(&case["signed_device_identity_from_primary"]);
+            let offer = Offer { companion, signed: AdvSignedDeviceIdentity::decode(&signed[..]).unwrap() };
+            let container = offer.container(&secret, hosted, false);
+            assert_eq!(container, bytes(&case["device_identity_content_of_pair_success"]), "{name}");
+            let answer = bytes(&case["pair_device_sign_device_identity"]);
+            assert_eq!(offer.accept(&answer).unwrap(), bytes(&case["stored_account_with_signature_key"]), "{name}");
+        }
     }
 }

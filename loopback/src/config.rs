@@ -9,7 +9,6 @@ use crate::authority::Validity;
 
 /// How the server behaves. The default is what every public client expects; tests change single fields.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Config {
     /// The root of the certificate chain; `None` derives one from the seed.
     pub root: Option<PrivateKey>,

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use wamd::node::{Decoder, Limits};
+use wamd::node::NodeRef;
 use wamd::noise::frame::{self, FrameBuffer, FrameError, IntroError, IntroReader, MAX_HANDSHAKE_PAYLOAD};
 use wamd::noise::{Transport, TransportError};
 
@@ -148,17 +148,27 @@ fn handle_payload(core: &mut Core, id: ConnId, payload: BytesMut) -> Result<(), 
     }
     let Some(transport) = connection.transport.as_mut() else { return Ok(()) };
     let plaintext = transport.receiver.open(payload)?;
-    let mut decoder = Decoder::new(Limits::default());
-    let node = decoder.decode(plaintext).map_err(ConnectionError::Node)?;
-    match &connection.phase {
-        Phase::Linking(_) => linking::handle(core, id, node),
-        Phase::Online(session) => {
+    let mut decoder = std::mem::take(&mut core.decoder);
+    let handled = match decoder.decode(plaintext) {
+        Ok(node) => {
+            handle_stanza(core, id, node);
+            Ok(())
+        }
+        Err(error) => Err(ConnectionError::Node(error)),
+    };
+    core.decoder = decoder;
+    handled
+}
+
+fn handle_stanza(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
+    match core.connections.get(&id).map(|connection| &connection.phase) {
+        Some(Phase::Linking(_)) => linking::handle(core, id, node),
+        Some(Phase::Online(session)) => {
             let address = session.address;
             stanza::handle(core, id, address, node);
         }
-        Phase::Handshake(_) | Phase::Closing(_) => {}
+        Some(Phase::Handshake(_) | Phase::Closing(_)) | None => {}
     }
-    Ok(())
 }
 
 fn handshake(core: &mut Core, id: ConnId, responder: Responder, payload: &[u8]) -> Result<(), ConnectionError> {

@@ -305,14 +305,19 @@ pub enum Fault {
         /// The stanza.
         node: Node,
     },
-    /// Seal and send these bytes, flag byte included, to a device.
-    #[serde(skip)]
+    /// Seal and send these bytes, flag byte included, to a device. In JSON they are hex digits.
     InjectRaw {
         /// The device.
         jid: Jid,
         /// The plaintext of the frame.
+        #[serde(deserialize_with = "hex_bytes")]
         plaintext: Bytes,
     },
+}
+
+fn hex_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    hex::decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
 }
 
 const fn one() -> u32 {
@@ -355,5 +360,7 @@ mod tests {
         let jid = "15551234567:1@s.whatsapp.net".parse().unwrap();
         assert_eq!(fault.unwrap(), Fault::TamperNext { jid, count: 1 });
         assert!(serde_json::from_str::<Fault>(r#"{"fault":"tamper_next"}"#).is_err());
+        let raw = r#"{"fault":"inject_raw","jid":"15551234567:1@s.whatsapp.net","plaintext":"00f80102"}"#;
+        assert!(matches!(serde_json::from_str(raw), Ok(Fault::InjectRaw { .. })));
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use wamd::clock::Now;
 use wamd::jid::Jid;
-use wamd::node::Node;
+use wamd::node::{Decoder, Node};
 
 use crate::authority::Authority;
 use crate::config::Config;
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
     pub(crate) now: Now,
+    /// Reads one stanza after the other; taken out while its stanza is handled.
+    pub(crate) decoder: Decoder,
     stanzas: u64,
 }
 
@@ -44,6 +46,7 @@ impl Core {
             outputs: VecDeque::new(),
             routed: Routed::default(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
+            decoder: Decoder::default(),
             stanzas: 0,
         }
     }

@@ -185,3 +185,6 @@ fn server_hello(ephemeral: &PublicKey, server: Option<Vec<u8>>, payload: Vec<u8>
     };
     HandshakeMessage { server_hello: Some(Box::new(hello)), ..HandshakeMessage::default() }.encode_to_vec()
 }
+
+#[cfg(test)]
+mod tests;

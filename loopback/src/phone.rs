@@ -109,7 +109,7 @@ fn share_app_state_keys(core: &mut Core, address: Address) {
     let id = message_id(&mut core.rng);
     match encrypt(core, address.number, address, &message, None) {
         Ok(enc) => {
-            let outgoing = Outgoing::of_phone(core, address.number, to, id, vec![(address, enc)], true);
+            let outgoing = Outgoing::of_phone(core, address.number, &to, id, vec![(address, enc)], true);
             if let Some(outgoing) = outgoing {
                 routing::route(core, outgoing);
             }
@@ -135,7 +135,7 @@ pub(crate) fn send_text(core: &mut Core, number: u64, to: &Jid, text: &str) -> R
     if let Some(account) = core.directory.account_mut(number) {
         account.phone.sent.insert(id.clone(), Sent { to: to.clone(), message });
     }
-    let outgoing = Outgoing::of_phone(core, number, to, id.clone(), copies, false);
+    let outgoing = Outgoing::of_phone(core, number, &to, id.clone(), copies, false);
     routing::route(core, outgoing.ok_or(ControlError::UnknownDevice)?);
     Ok(id)
 }
@@ -190,7 +190,7 @@ pub(crate) fn receive_receipt(core: &mut Core, number: u64, receipt: &Node) {
     let enc = prepared.and_then(|()| encrypt_for(core, number, target, &sent.to, &sent.message, Some(count)));
     match enc {
         Ok(enc) => {
-            if let Some(outgoing) = Outgoing::of_phone(core, number, sent.to, id, vec![(target, enc)], false) {
+            if let Some(outgoing) = Outgoing::of_phone(core, number, &sent.to, id, vec![(target, enc)], false) {
                 routing::route(core, outgoing);
             }
         }
@@ -211,6 +211,9 @@ fn keep(phone: &mut Phone, entry: &Entry, plaintext: &[u8]) -> Option<e2e::Messa
         content.conversation.clone().or(extended)
     });
     let recipient = entry.node.attr_jid("recipient");
+    if phone.received.len() >= MAX_RECEIVED {
+        phone.received.drain(..MAX_RECEIVED / 2);
+    }
     phone.received.push(ReceivedMessage { id: entry.id.clone(), from: entry.from.clone(), recipient, text, message });
     Some(decoded)
 }
@@ -396,6 +399,9 @@ const APP_STATE_KEY_ID: [u8; 6] = [0, 0, 0, 0, 0, 1];
 
 /// Ids have three bytes, and 0 means absent.
 const LAST_PREKEY: u32 = 0xFF_FFFF;
+
+/// Messages that a phone keeps; the older half goes when there are so many.
+const MAX_RECEIVED: usize = 100_000;
 
 /// How often one message is asked for or sent again.
 const MAX_RETRIES: u64 = 5;

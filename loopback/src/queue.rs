@@ -73,12 +73,6 @@ impl Queue {
             .collect()
     }
 
-    /// Who sent the messages with this id.
-    pub(crate) fn senders<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a Jid> {
-        let messages = self.entries.iter().filter(move |entry| entry.class == Class::Message && entry.id == id);
-        messages.map(|entry| &entry.from)
-    }
-
     /// Takes out what an `<ack>` answers: the entry with this class, id and sender, of the same type if there are
     /// several.
     pub(crate) fn acknowledge(&mut self, class: Class, id: &str, to: Option<&Jid>, kind: Option<&str>) -> bool {

@@ -46,17 +46,14 @@ fn message_ids(first: &str, node: NodeRef<'_>) -> BTreeSet<String> {
     std::iter::once(first.to_owned()).chain(more).collect()
 }
 
+/// Takes a message out of a device's queue if the account that the receipt is for has sent it, by whatever name.
 fn take_out(core: &mut Core, address: Address, id: &str, to: Option<&Jid>) {
-    let directory = &core.directory;
-    let account = |jid: &Jid| directory.resolve(jid).map(|address| address.number);
-    let wanted = to.and_then(account);
-    let numbers: Vec<(Jid, Option<u64>)> = match directory.device(address) {
-        Some(device) => device.queue.senders(id).map(|from| (from.clone(), account(from))).collect(),
-        None => return,
+    let sender = to.and_then(|to| core.directory.resolve(to)).and_then(|sender| core.directory.account(sender.number));
+    let Some(names) = sender.map(|account| [Namespace::Pn, Namespace::Lid].map(|name| account.jid(name, 0))) else {
+        return;
     };
-    let sent_by = |from: &Jid| numbers.iter().any(|(jid, number)| jid == from && number.is_some() && *number == wanted);
     if let Some(device) = core.directory.device_mut(address) {
-        device.queue.received(id, sent_by);
+        device.queue.received(id, |from| names.iter().any(|name| name.same_account(from)));
     }
 }
 

@@ -8,7 +8,6 @@ use wamd::jid::Jid;
 use wamd::node::{Node, NodeContent, NodeRef};
 
 use crate::ConnId;
-use crate::adv::flip_last;
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
 use crate::queue::{Class, Entry};
@@ -16,10 +15,12 @@ use crate::{phone, stanza};
 
 /// A message that came in, taken apart.
 pub(crate) struct Outgoing {
-    pub(crate) id: String,
-    pub(crate) to: Jid,
-    pub(crate) sender: Address,
+    id: String,
+    sender: Address,
+    /// The account that the message is for.
     recipient: u64,
+    /// The chat as own devices see it: `recipient` of a resend to one of them, `to` otherwise.
+    chat: Jid,
     namespace: Namespace,
     copies: Vec<(Address, Node)>,
     device_identity: Option<Node>,
@@ -39,21 +40,21 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
         return core.send(id, &stanza::error(479, "smax-invalid"));
     };
     let to = node.attr_jid("to");
-    let mut ack = Node::new("ack")
+    let ack = Node::new("ack")
         .attr("class", "message")
         .attr("id", &*stanza_id)
         .attr_opt("from", to.clone())
         .attr("t", core.now.unix_seconds());
     match Outgoing::read(core, sender, &stanza_id, to, node) {
+        // The ack goes first: a phone answers at once, and its receipt must not overtake.
         Ok(outgoing) => {
-            route(core, outgoing);
-            if core.faults.take(sender, |faults| &mut faults.drop_ack) {
-                return;
+            if !core.faults.take(sender, |faults| &mut faults.drop_ack) {
+                core.send(id, &ack);
             }
+            route(core, outgoing);
         }
-        Err(Refusal(code)) => ack = ack.attr("error", code),
+        Err(Refusal(code)) => core.send(id, &ack.attr("error", code)),
     }
-    core.send(id, &ack);
 }
 
 impl Outgoing {
@@ -65,9 +66,10 @@ impl Outgoing {
         if peer && recipient.number != sender.number {
             return Err(Refusal(400));
         }
+        let chat = node.attr_jid("recipient").filter(|_| recipient.number == sender.number).unwrap_or(to).to_bare();
         let mut outgoing = Self {
             id: id.to_owned(),
-            to,
+            chat,
             sender,
             recipient: recipient.number,
             namespace,
@@ -162,8 +164,10 @@ impl Outgoing {
             node = node.attr(name, core.jid(Address::phone(self.sender.number), other));
         } else {
             let name = if other == Namespace::Lid { "peer_recipient_lid" } else { "peer_recipient_pn" };
-            node =
-                node.attr("recipient", self.to.to_bare()).attr(name, core.jid(Address::phone(self.recipient), other));
+            let partner = core.directory.resolve(&self.chat);
+            node = node
+                .attr("recipient", &self.chat)
+                .attr_opt(name, partner.map(|partner| core.jid(Address::phone(partner.number), other)));
         }
         let prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
         let node = node
@@ -178,13 +182,13 @@ impl Outgoing {
     pub(crate) fn of_phone(
         core: &Core,
         number: u64,
-        to: Jid,
+        to: &Jid,
         id: String,
         copies: Vec<(Address, Node)>,
         peer: bool,
     ) -> Option<Self> {
-        let namespace = Namespace::of(&to)?;
-        let recipient = core.directory.resolve(&to)?.number;
+        let namespace = Namespace::of(to)?;
+        let recipient = core.directory.resolve(to)?.number;
         let mut attrs = vec![("type".to_owned(), "text".to_owned())];
         if peer {
             attrs.push(("category".to_owned(), "peer".to_owned()));
@@ -192,7 +196,7 @@ impl Outgoing {
         let sender = Address::phone(number);
         Some(Self {
             id,
-            to,
+            chat: to.to_bare(),
             sender,
             recipient,
             namespace,
@@ -205,13 +209,18 @@ impl Outgoing {
     }
 }
 
-/// Changes one bit of the ciphertext, in its MAC.
+/// Changes one bit of the ciphertext. A message ends with its MAC, a prekey message with two short ids after it; this far
+/// from the end is what the MAC covers, or the MAC itself, in both.
 fn tamper(node: &mut Node) {
+    const FROM_END: usize = 12;
     let NodeContent::Nodes(children) = &mut node.content else { return };
     for child in children.iter_mut().filter(|child| child.is("enc")) {
-        if let NodeContent::Bytes(bytes) = &mut child.content {
-            *bytes = flip_last(bytes);
+        let NodeContent::Bytes(bytes) = &mut child.content else { continue };
+        let mut changed = bytes.to_vec();
+        if let Some(byte) = changed.iter_mut().nth_back(FROM_END) {
+            *byte ^= 1;
         }
+        *bytes = changed.into();
     }
 }
 

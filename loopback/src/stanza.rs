@@ -96,3 +96,28 @@ pub(crate) fn ping(core: &mut Core, id: ConnId) {
 
 /// Characters of a push name that are kept; the phones allow 25.
 const MAX_PUSH_NAME: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::leaf;
+
+    /// What the server says, as spec 01 §8 has it encoded.
+    #[test]
+    fn stanzas_of_the_specification() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/stanzas.json");
+        let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let routing = Node::new("edge_routing").child(leaf("routing_info", [8, 2, 8, 5, 18, 1]));
+        let built = [
+            ("restart", stream_error(515)),
+            ("device removed", device_removed()),
+            ("offline end", ib(Node::new("offline").attr("count", 3))),
+            ("edge routing", ib(routing)),
+        ];
+        for (name, node) in built {
+            let all = vectors["stanzas"].as_array().unwrap();
+            let expected = all.iter().find(|vector| vector["name"] == name).unwrap();
+            assert_eq!(hex::encode(node.encode().unwrap()), expected["encoded"].as_str().unwrap(), "{name}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Each package of the schema is a module with a short name: [`e2e`] holds `Message`, [`wa6`] the handshake and the client
 //! payload, [`adv`] the device identity … Everything in them is generated from `proto/schema` by `wamd-proto-gen` and
-//! checked in; see the README of this crate for how, and for the shape of the types (boxed members, `Bytes`, enums as
+//! checked in. [`json`] turns their wire bytes into the JSON form of spec 07 §2. See the README of this crate for how, and for the shape of the types (boxed members, `Bytes`, enums as
 //! `i32`).
 //!
 //! ```
@@ -23,12 +23,13 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod generated;
+pub mod json;
 
 pub use prost;
 pub use prost::Message;
 pub use prost::bytes::Bytes;
 
-/// `WAAdv`: signed device identity and device lists: `ADVSignedDeviceIdentity`, `ADVKeyIndexList` …
+/// `WAAdv`: signed device identity and device lists: `AdvSignedDeviceIdentity`, `AdvKeyIndexList` …
 #[doc(inline)]
 pub use generated::wa_adv as adv;
 /// `WACert`: the certificate chain of the Noise handshake: `CertChain`, `NoiseCertificate`.
@@ -67,7 +68,7 @@ pub use generated::wa_web_protobuf_sync_action as sync_action;
 /// `WAWebProtobufsAea`.
 #[doc(inline)]
 pub use generated::wa_web_protobufs_aea as aea;
-/// `WAWebProtobufsAICommon`: bot metadata and rich bot answers: `BotMetadata`, `AIRichResponseMessage` …
+/// `WAWebProtobufsAICommon`: bot metadata and rich bot answers: `BotMetadata`, `AiRichResponseMessage` …
 #[doc(inline)]
 pub use generated::wa_web_protobufs_ai_common as ai;
 /// `WAWebProtobufsChatLockSettings`.

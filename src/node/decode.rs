@@ -3,6 +3,9 @@
 //! There is no recursion: open nodes stand on an explicit stack of at most `max_depth` entries, and the parts of a JID are
 //! plain texts. Every announced length and count is checked against the bytes that are left before anything is stored.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 
 use super::inflate::Inflater;

@@ -11,6 +11,8 @@ use super::NodeError;
 pub(super) struct Inflater {
     state: Option<Decompress>,
     buffer: BytesMut,
+    /// Size of the allocation that `buffer` is the rest of.
+    allocated: usize,
 }
 
 impl Inflater {
@@ -43,6 +45,7 @@ impl Inflater {
             match status {
                 Status::StreamEnd if done > max => return Err(NodeError::TooLarge { max }),
                 Status::StreamEnd => {
+                    self.allocated = buffer.capacity();
                     buffer.truncate(done);
                     return Ok(buffer.split().freeze());
                 }
@@ -62,8 +65,10 @@ impl Inflater {
 
     /// Gives the output buffer back if it is much larger than the frame just read.
     pub(super) fn trim(&mut self, used: usize) {
-        if self.buffer.capacity() > RETAIN && self.buffer.capacity() / 4 > used {
+        let allocated = self.allocated.max(self.buffer.capacity());
+        if allocated > RETAIN && allocated / 4 > used {
             self.buffer = BytesMut::new();
+            self.allocated = 0;
         }
     }
 }

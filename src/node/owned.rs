@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use compact_str::{CompactString, ToCompactString, format_compact};
+use compact_str::{CompactString, ToCompactString};
 
 use super::{Decoder, JidRef, Limits, NodeError, Value, show};
 use crate::jid::Jid;
@@ -285,9 +285,3 @@ macro_rules! from_number {
 
 from_text!(&str, String, Cow<'_, str>);
 from_number!(u8, u16, u32, u64, usize, i32, i64);
-
-impl From<fmt::Arguments<'_>> for AttrValue {
-    fn from(text: fmt::Arguments<'_>) -> Self {
-        Self::Text(format_compact!("{text}"))
-    }
-}

@@ -120,3 +120,60 @@ const PHONE_DIGITS: usize = 7;
 const MAX_CHILDREN: usize = 64;
 /// Levels of an owned node that are shown; a decoded one is limited by its decoder.
 const MAX_DEPTH: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jid::Jid;
+
+    fn check(node: &Node, expected: &str) {
+        assert_eq!(format!("{node:?}"), expected);
+        let mut decoder = super::super::Decoder::default();
+        let frame = node.encode().unwrap().into();
+        assert_eq!(format!("{:?}", decoder.decode(frame).unwrap()), expected);
+    }
+
+    #[test]
+    fn logs_show_structure_and_no_contents() {
+        let node = Node::new("message")
+            .attr("from", Jid::pn("5511987654321").with_device(2))
+            .attr("to", "5511987654321@s.whatsapp.net")
+            .attr("type", "text")
+            .attr("id", "3EB0C767D71D7A7C5CB5")
+            .attr("t", 1_755_873_901)
+            .attr("notify", "Maria")
+            .attr("empty", "")
+            .child(Node::new("enc").attr("v", 2).bytes(vec![7; 300]))
+            .child(Node::new("user").text("5511987654321"));
+        check(
+            &node,
+            "<message from=\"**21:2@s.whatsapp.net\" to=\"[28 bytes]\" type=\"text\" id=\"3EB0C767D71D7A7C5CB5\" \
+             t=\"1755873901\" notify=\"[5 bytes]\" empty=\"\"><enc v=\"2\">[300 bytes]</enc>\
+             <user>[13 bytes]</user></message>",
+        );
+    }
+
+    #[test]
+    fn a_phone_number_is_hidden_in_plain_keys_too() {
+        check(&Node::new("group").attr("id", "5511987654321-1415389947"), "<group id=\"[24 bytes]\"/>");
+        check(&Node::new("group").attr("t", "5511987654321"), "<group t=\"[13 bytes]\"/>");
+    }
+
+    #[test]
+    fn remote_control_characters_and_long_lists_do_not_flood_the_log() {
+        check(&Node::new("a\nb").attr("c\u{1b}", true), "<a\\nb c\\u{1b}=\"true\"/>");
+        let many = Node::new("list").children(vec![Node::new("item"); 70]);
+        check(&many, &format!("<list>{}[6 more]</list>", "<item/>".repeat(64)));
+    }
+
+    #[test]
+    fn parts_are_redacted_too() {
+        let node = Node::new("user").attr("jid", Jid::lid("210987654321098"));
+        assert_eq!(format!("{:?}", node.attrs), "[(\"jid\", **98@lid)]");
+        assert_eq!(format!("{:?}", node.get_attr("jid").unwrap()), "**98@lid");
+        assert_eq!(format!("{:?}", NodeContent::Text("secret".into())), "[6 bytes]");
+        assert_eq!(format!("{:?}", NodeContent::Jid(Jid::lid("210987654321098"))), "**98@lid");
+        assert_eq!(format!("{:?}", NodeContent::Nodes(vec![node])), "[1 nodes]");
+        assert_eq!(format!("{:?}", NodeContent::None), "[nothing]");
+    }
+}

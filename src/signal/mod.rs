@@ -44,6 +44,9 @@ mod store;
 pub mod wire;
 mod x3dh;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -53,7 +56,7 @@ use crate::crypto::{KeyPair, PublicKey};
 
 pub use error::{SignalError, StepError};
 pub use record::{ArchiveIndex, Session};
-pub use session::{decrypt, encrypt, establish, forget, peek};
+pub use session::{decrypt, encrypt, establish, forget, peek, relocate};
 pub use skipped::{PageId, SkippedPage};
 pub use state::{SenderPosition, State};
 pub use store::SignalStore;

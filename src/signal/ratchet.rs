@@ -307,3 +307,15 @@ fn take_page(pages: Pages, id: PageId) -> SkippedPage {
 const fn page_id(state: super::StateId, receiver: &ReceiverChain, page: u32) -> PageId {
     PageId { state, chain: receiver.serial, page }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_states_together_may_cost_eight_thousand_steps() {
+        let mut budget = Budget::of(None);
+        (0..4).for_each(|_| budget.charge(MAX_JUMP).unwrap());
+        assert_eq!(budget.charge(1), Err(SignalError::TooFarAhead { jump: 1, max: 0 }));
+    }
+}

@@ -8,8 +8,8 @@ use super::{Address, ArchiveIndex, PageId, PreKeyId, Session, SignedPreKeyId, Sk
 ///
 /// A getter answers from what is at hand: `Ok(None)` says that the record does not exist, `Err` that it is not loaded.
 /// The step then stops without an effect, and the caller runs it again when the record is there. A step asks for
-/// everything of one round before it gives up, so an implementation that notes its misses needs at most three rounds
-/// (session; then archive and prekeys; then pages), and one when it loads what [`super::peek`] names beforehand.
+/// everything of one round before it gives up, so an implementation that notes its misses needs at most four rounds
+/// (session; archive and prekeys; archived states; pages), and one or two when it loads what [`super::peek`] names beforehand.
 ///
 /// The effects are called only after all reads and checks, and cannot fail. They belong into one durable batch.
 pub trait SignalStore {

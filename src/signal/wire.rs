@@ -89,7 +89,7 @@ impl<'a> WhisperMessage<'a> {
 pub struct PreKeyMessage<'a> {
     /// The one-time prekey that the session consumes.
     pub pre_key_id: Option<PreKeyId>,
-    /// The sender's base key, by which a session is recognised.
+    /// The sender's base key, by which a session is recognised: the top bit, which X25519 ignores, is cleared.
     pub base_key: PublicKey,
     /// The sender's identity key.
     pub identity: PublicKey,
@@ -114,7 +114,7 @@ impl<'a> PreKeyMessage<'a> {
             match number {
                 // Zero is how some clients write "absent".
                 1 => pre_key_id = Some(value.uint32()?).filter(|&id| id != 0).map(PreKeyId),
-                2 => base_key = Some(value.key()?),
+                2 => base_key = Some(without_ignored_bit(&value.key()?)),
                 3 => identity = Some(value.key()?),
                 4 => message = Some(value.bytes()?),
                 5 => registration_id = value.uint32()?,
@@ -146,6 +146,16 @@ impl<'a> PreKeyMessage<'a> {
         put_varint(&mut out, 6, self.signed_pre_key_id.0.into());
         out
     }
+}
+
+/// Clears the top bit of a key, which X25519 ignores (RFC 7748 §5).
+///
+/// The base key of a pkmsg names the session, but no MAC covers it. Were both forms different names, whoever flips the bit
+/// could have a pkmsg without one-time prekey read twice.
+fn without_ignored_bit(key: &PublicKey) -> PublicKey {
+    let mut bytes = *key.as_bytes();
+    bytes[31] &= 0x7F;
+    PublicKey::from_bytes(bytes)
 }
 
 /// Takes the version byte off.

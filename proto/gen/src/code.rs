@@ -28,7 +28,7 @@ const INDEX: &str = "
 )]
 ";
 
-/// One file per package, and `mod.rs`.
+/// One file per package, and `mod.rs`, which also includes the table of the JSON form (`descriptor.rs`).
 pub(crate) fn generate(set: FileDescriptorSet) -> Result<Files, Error> {
     let mut config = Config::new();
     config.bytes(["."]).btree_map(["."]).disable_comments(["."]);
@@ -53,6 +53,7 @@ pub(crate) fn generate(set: FileDescriptorSet) -> Result<Files, Error> {
         write!(index, "\npub mod {name} {{\n    include!(\"{path}\");\n}}\n")?;
         files.insert(path, format!("{BANNER}{code}"));
     }
+    index.push_str("\npub mod descriptor {\n    include!(\"descriptor.rs\");\n}\n");
     files.insert("mod.rs".into(), index);
     Ok(files)
 }

@@ -4,6 +4,7 @@
 //! compares them with what is checked in. No `protoc`, no network, no clock, and the same input gives the same output.
 
 mod code;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +37,10 @@ pub fn generated_dir() -> PathBuf {
 /// When a file cannot be read, does not compile, or prost-build refuses it.
 pub fn generate(schema: &Path) -> Result<Files, Error> {
     let set = compile(schema)?;
-    code::generate(set)
+    let table = table::generate(&set)?;
+    let mut files = code::generate(set)?;
+    files.insert("descriptor.rs".into(), table);
+    Ok(files)
 }
 
 /// The schema as descriptors, files in a stable order (imports before importers).

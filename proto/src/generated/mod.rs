@@ -137,3 +137,7 @@ pub mod wa_web_protobufs_web {
 pub mod waai_common_deprecated {
     include!("waai_common_deprecated.rs");
 }
+
+pub mod descriptor {
+    include!("descriptor.rs");
+}

@@ -1,0 +1,153 @@
+//! What a gateway pays per device and per message: session set-up, 256-byte messages in an established session (with and
+//! without the encoding of the record), a turn, and the record alone.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use wamd::{
+    crypto::{KeyPair, xeddsa},
+    signal::{
+        self, Address, Ciphertext, Own, PreKeyBundle, PreKeyId, Session, SignalStore, SignedPreKeyId,
+        memory::MemorySignalStore,
+    },
+};
+
+const PLAINTEXT: [u8; 256] = [0x5A; 256];
+/// Messages that are encrypted ahead of a timed run of decryptions.
+const CHUNK: u64 = 1_000;
+
+#[derive(Clone)]
+struct Party {
+    identity: KeyPair,
+    bundle: PreKeyBundle,
+    store: MemorySignalStore,
+    peer: Address,
+    rng: ChaCha20Rng,
+}
+
+impl Party {
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let [identity, signed, one_time] = [(); 3].map(|()| KeyPair::generate(&mut rng));
+        let bundle = PreKeyBundle {
+            registration_id: 1,
+            identity: *identity.public(),
+            signed_pre_key_id: SignedPreKeyId(1),
+            signed_pre_key: *signed.public(),
+            signature: xeddsa::sign(identity.private(), &[&signed.public().to_typed()], &mut rng),
+            pre_key: Some((PreKeyId(1), *one_time.public())),
+        };
+        let mut store = MemorySignalStore::new();
+        store.put_signed_pre_key(SignedPreKeyId(1), signed);
+        store.put_pre_key(PreKeyId(1), one_time);
+        Self { identity, bundle, store, peer: Address::new("4915112345678:3@s.whatsapp.net"), rng }
+    }
+
+    fn establish(&mut self, bundle: &PreKeyBundle) {
+        let own = Own { identity: &self.identity, registration_id: 1 };
+        signal::establish(&mut self.store, &own, &self.peer, bundle, &mut self.rng).expect("bundle");
+    }
+
+    fn encrypt(&mut self) -> Ciphertext {
+        let own = Own { identity: &self.identity, registration_id: 1 };
+        signal::encrypt(&mut self.store, &own, &self.peer, &PLAINTEXT).expect("session")
+    }
+
+    fn decrypt(&mut self, sent: &Ciphertext) {
+        let own = Own { identity: &self.identity, registration_id: 1 };
+        let found = signal::decrypt(&mut self.store, &own, &self.peer, sent.kind, &sent.bytes, &mut self.rng);
+        black_box(found.expect("message"));
+    }
+
+    fn session(&mut self) -> Session {
+        let Ok(session) = self.store.session(&self.peer.clone());
+        session.expect("session")
+    }
+}
+
+/// Two parties that have answered each other and turned often enough to have five receiver chains.
+fn established() -> (Party, Party) {
+    let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+    alice.establish(&bob.bundle.clone());
+    for _ in 0..6 {
+        let sent = alice.encrypt();
+        bob.decrypt(&sent);
+        let sent = bob.encrypt();
+        alice.decrypt(&sent);
+    }
+    (alice, bob)
+}
+
+fn set_up(c: &mut Criterion) {
+    let (alice, bob) = (Party::new(1), Party::new(2));
+    c.bench_function("signal/set-up/initiator", |b| {
+        b.iter_batched_ref(|| alice.clone(), |alice| alice.establish(&bob.bundle), BatchSize::SmallInput);
+    });
+    let mut initiator = alice;
+    initiator.establish(&bob.bundle);
+    let first = initiator.encrypt();
+    c.bench_function("signal/set-up/responder with first decrypt", |b| {
+        b.iter_batched_ref(|| bob.clone(), |bob| bob.decrypt(&first), BatchSize::SmallInput);
+    });
+}
+
+fn messages(c: &mut Criterion) {
+    for (suffix, with_record) in [("", false), (" + record encode and decode", true)] {
+        c.bench_function(&format!("signal/encrypt 256 B{suffix}"), |b| {
+            let (mut alice, _) = established();
+            b.iter(|| {
+                if with_record {
+                    alice.store.reload().expect("record");
+                }
+                black_box(alice.encrypt())
+            });
+        });
+        c.bench_function(&format!("signal/decrypt 256 B in order{suffix}"), |b| {
+            let (mut alice, mut bob) = established();
+            b.iter_custom(|iterations| {
+                let (mut left, mut spent) = (iterations, Duration::ZERO);
+                while left > 0 {
+                    let sent: Vec<_> = (0..left.min(CHUNK)).map(|_| alice.encrypt()).collect();
+                    left -= sent.len() as u64;
+                    let start = Instant::now();
+                    for sent in &sent {
+                        if with_record {
+                            bob.store.reload().expect("record");
+                        }
+                        bob.decrypt(sent);
+                    }
+                    spent += start.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    c.bench_function("signal/turn: two messages, both sides ratchet", |b| {
+        let (mut alice, mut bob) = established();
+        b.iter(|| {
+            let sent = alice.encrypt();
+            bob.decrypt(&sent);
+            let sent = bob.encrypt();
+            alice.decrypt(&sent);
+        });
+    });
+    c.bench_function("signal/decrypt after 500 skipped", |b| {
+        let (mut alice, bob) = established();
+        let sent = (0..=500).map(|_| alice.encrypt()).last().expect("last of many");
+        b.iter_batched_ref(|| bob.clone(), |bob| bob.decrypt(&sent), BatchSize::SmallInput);
+    });
+}
+
+fn records(c: &mut Criterion) {
+    let session = established().0.session();
+    let bytes = session.encode();
+    c.bench_function("signal/record/encode", |b| b.iter(|| black_box(session.encode())));
+    c.bench_function("signal/record/decode", |b| b.iter(|| Session::decode(black_box(&bytes)).expect("record")));
+}
+
+criterion_group!(benches, set_up, messages, records);
+criterion_main!(benches);

@@ -1,0 +1,101 @@
+//! How an account is put together.
+
+use std::sync::Arc;
+
+use crate::{
+    client::{
+        Client, Error, Events,
+        driver::Driver,
+        socket::{Connector, DEFAULT_URL},
+    },
+    crypto::PublicKey,
+    engine::Config,
+    store::{AccountId, MemoryStore, Store},
+};
+
+/// Events that wait in the channel to the consumer; more wait in the store.
+const DEFAULT_EVENT_CAPACITY: usize = 256;
+
+/// Describes an account; made by [`Client::builder`].
+#[derive(Debug)]
+pub struct ClientBuilder {
+    account: AccountId,
+    config: Config,
+    store: Option<Arc<dyn Store>>,
+    url: String,
+    tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+    event_capacity: usize,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(account: AccountId) -> Self {
+        Self {
+            config: Config::new(account.clone()),
+            account,
+            store: None,
+            url: DEFAULT_URL.to_owned(),
+            tls: None,
+            event_capacity: DEFAULT_EVENT_CAPACITY,
+        }
+    }
+
+    /// Where the account is kept. Default: a [`MemoryStore`], which forgets it when the program ends.
+    #[must_use]
+    pub fn store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// Where the account is kept, shared with other accounts.
+    #[must_use]
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// The server, `wss://…` or `ws://…` (a loopback server). Default: [`DEFAULT_URL`].
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into();
+        self
+    }
+
+    /// Trusts servers whose certificates go back to this key, instead of the real ones.
+    #[must_use]
+    pub fn root_key(mut self, root: PublicKey) -> Self {
+        self.config.certificates.roots = vec![root];
+        self
+    }
+
+    /// TLS with a configuration of your own (roots, client certificates, crypto provider). Default: ring and the roots
+    /// of Mozilla.
+    #[must_use]
+    pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Changes the engine's configuration.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// How many events may wait in the channel to the consumer, at least 1.
+    #[must_use]
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events.max(1);
+        self
+    }
+
+    /// Starts the account's task on the current tokio runtime. It loads the account and stays offline until
+    /// [`Client::connect`] or [`Client::link_qr`]; events that were not acknowledged come first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the outbox cannot be read, [`Error::Url`], [`Error::Random`].
+    pub async fn start(self) -> Result<(Client, Events), Error> {
+        let connector = Connector::new(&self.url, self.tls)?;
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        Driver::start(self.account, self.config, store, connector, self.event_capacity).await
+    }
+}

@@ -1,0 +1,349 @@
+//! The task of one account. It carries out the engine's outputs and feeds it what happens; it decides nothing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    client::{
+        Client, Error, Events,
+        socket::{Connector, Socket},
+    },
+    clock::Now,
+    engine::{Command, CommandError, CommandId, Config, Engine, Input, LoadId, Loaded, Output, Reply, Snapshot},
+    event::Envelope,
+    store::{AccountId, Batch, Key, RecordKind, Store, StoreError},
+};
+
+/// Commands that may wait for the task.
+const REQUEST_CAPACITY: usize = 64;
+/// Events read from the store at a time when the account starts.
+const REPLAY_PAGE: usize = 256;
+
+/// The caller's answer.
+type Answer = oneshot::Sender<Result<Reply, CommandError>>;
+
+/// What handles ask of the task.
+#[derive(Debug)]
+pub(super) enum Request {
+    Command(Command, Answer),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// What the store answered.
+#[derive(Debug)]
+enum Stored {
+    Loaded(LoadId, Result<Loaded, StoreError>),
+    Committed(u64, Result<(), StoreError>),
+    Trimmed(u64, Result<(), StoreError>),
+}
+
+/// What the task waited for.
+enum Happened {
+    Stored(Stored),
+    Request(Option<Request>),
+    Acknowledged(u64),
+    ConsumerGone,
+    Input(Input),
+}
+
+pub(super) struct Driver {
+    account: AccountId,
+    store: Arc<dyn Store>,
+    engine: Engine,
+    connector: Connector,
+    started: Instant,
+    requests: mpsc::Receiver<Request>,
+    acknowledged: mpsc::UnboundedReceiver<u64>,
+    events: mpsc::Sender<Envelope>,
+    /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged.
+    waiting_events: VecDeque<Envelope>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    socket: Option<Socket>,
+    answers: BTreeMap<CommandId, Answer>,
+    next_command: u64,
+    work: FuturesUnordered<BoxFuture<'static, Stored>>,
+    /// A commit is under way.
+    committing: bool,
+    /// What came up meanwhile: committed as one batch.
+    waiting_batch: Option<(u64, Batch)>,
+    trimming: bool,
+    /// The consumer has everything up to here, and the store does not know yet.
+    to_trim: Option<u64>,
+    stopping: Option<Vec<oneshot::Sender<()>>>,
+}
+
+impl Driver {
+    pub(super) async fn start(
+        account: AccountId,
+        config: Config,
+        store: Arc<dyn Store>,
+        connector: Connector,
+        event_capacity: usize,
+    ) -> Result<(Client, Events), Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
+        let waiting_events = replay(&*store, &account).await?;
+        let mut engine = Engine::new(config, seed);
+        let started = Instant::now();
+        if let Some(seq) = waiting_events.front().and_then(|envelope| envelope.seq) {
+            engine.handle(now(started), Input::Acknowledged(seq.saturating_sub(1)));
+        }
+        let (requests, request_queue) = mpsc::channel(REQUEST_CAPACITY);
+        let (events, queue) = mpsc::channel(event_capacity);
+        let (acknowledge, acknowledged) = mpsc::unbounded_channel();
+        let (snapshot, snapshots) = watch::channel(Arc::new(engine.snapshot()));
+        let driver = Self {
+            account,
+            store,
+            engine,
+            connector,
+            started,
+            requests: request_queue,
+            acknowledged,
+            events,
+            waiting_events,
+            snapshot,
+            socket: None,
+            answers: BTreeMap::new(),
+            next_command: 0,
+            work: FuturesUnordered::new(),
+            committing: false,
+            waiting_batch: None,
+            trimming: false,
+            to_trim: None,
+            stopping: None,
+        };
+        tokio::spawn(driver.run());
+        let client = Client { requests, snapshot: snapshots };
+        Ok((client, Events { queue, acknowledged: acknowledge, handled: None }))
+    }
+
+    /// Runs until the account is stopped and everything is stored.
+    async fn run(mut self) {
+        loop {
+            while let Some(output) = self.engine.poll() {
+                self.carry_out(output);
+            }
+            self.snapshot.send_if_modified(|known| {
+                let current = self.engine.snapshot();
+                let changed = **known != current;
+                if changed {
+                    *known = Arc::new(current);
+                }
+                changed
+            });
+            if self.stopping.is_some() && self.work.is_empty() && self.waiting_events.is_empty() {
+                break;
+            }
+            self.wait().await;
+        }
+        for stopped in self.stopping.into_iter().flatten() {
+            let _ = stopped.send(());
+        }
+    }
+
+    /// Waits for the next thing to happen and tells the engine.
+    async fn wait(&mut self) {
+        let deadline = self.engine.deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
+        let until = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3_600));
+        let reading = self.engine.wants_read();
+        let has_events = !self.waiting_events.is_empty();
+        let happened = tokio::select! {
+            Some(stored) = self.work.next(), if !self.work.is_empty() => Happened::Stored(stored),
+            request = self.requests.recv(), if self.stopping.is_none() => Happened::Request(request),
+            Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
+            room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
+                (Ok(room), Some(envelope)) => {
+                    room.send(envelope);
+                    return;
+                }
+                _ => Happened::ConsumerGone,
+            },
+            input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
+            () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
+        };
+        match happened {
+            Happened::Stored(stored) => self.stored(stored),
+            Happened::Request(Some(request)) => self.request(request),
+            // Nobody can ask for anything any more.
+            Happened::Request(None) => self.stop(None),
+            Happened::Acknowledged(seq) => self.acknowledge(seq),
+            // The events stay in the store for the next consumer.
+            Happened::ConsumerGone => self.waiting_events.clear(),
+            Happened::Input(input) => self.tell(input),
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.engine.handle(now(self.started), input);
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Command(command, answer) => {
+                let id = CommandId(self.next_command);
+                self.next_command = self.next_command.saturating_add(1);
+                self.answers.insert(id, answer);
+                self.tell(Input::Command(id, command));
+            }
+            Request::Shutdown(stopped) => self.stop(Some(stopped)),
+        }
+    }
+
+    /// Goes offline; the task ends when everything is stored.
+    fn stop(&mut self, stopped: Option<oneshot::Sender<()>>) {
+        let id = CommandId(self.next_command);
+        self.next_command = self.next_command.saturating_add(1);
+        self.tell(Input::Command(id, Command::Disconnect));
+        self.stopping.get_or_insert_default().extend(stopped);
+    }
+
+    // ---- outputs ----------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Open(id) => self.socket = Some(self.connector.open(id)),
+            Output::Send(id, bytes) => {
+                if let Some(socket) = self.socket.as_ref().filter(|socket| socket.id == id) {
+                    socket.send(bytes);
+                }
+            }
+            Output::Close(id) => drop(self.socket.take_if(|socket| socket.id == id)),
+            Output::Load { id, keys, scans } => {
+                self.work.push(load(self.store.clone(), self.account.clone(), id, keys, scans).boxed());
+            }
+            Output::Commit { seq, batch } => {
+                match &mut self.waiting_batch {
+                    Some((last, waiting)) => {
+                        *last = seq;
+                        waiting.append(batch);
+                    }
+                    None => self.waiting_batch = Some((seq, batch)),
+                }
+                self.commit();
+            }
+            Output::Event(envelope) => self.waiting_events.push_back(*envelope),
+            Output::Reply(id, reply) => {
+                if let Some(answer) = self.answers.remove(&id) {
+                    let _ = answer.send(reply);
+                }
+            }
+        }
+    }
+
+    /// Commits what waits, unless a commit is under way.
+    fn commit(&mut self) {
+        if self.committing {
+            return;
+        }
+        if let Some((seq, batch)) = self.waiting_batch.take() {
+            self.committing = true;
+            let commit = self.store.commit(&self.account, batch);
+            self.work.push(commit.map(move |result| Stored::Committed(seq, result)).boxed());
+        }
+    }
+
+    // ---- the store --------------------------------------------------------------------------------------------
+
+    fn stored(&mut self, stored: Stored) {
+        match stored {
+            Stored::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
+            Stored::Loaded(_, Err(error)) => self.store_failed(&error),
+            Stored::Committed(seq, Ok(())) => {
+                self.committing = false;
+                self.tell(Input::Durable(seq));
+                self.commit();
+            }
+            Stored::Committed(_, Err(error)) => {
+                self.committing = false;
+                self.store_failed(&error);
+            }
+            Stored::Trimmed(seq, result) => {
+                self.trimming = false;
+                match result {
+                    Ok(()) => self.tell(Input::Acknowledged(seq)),
+                    // The events stay and come again after a restart; the consumer tells them apart by their ids.
+                    Err(error) => tracing::warn!(%error, "acknowledged events cannot be removed"),
+                }
+                self.trim();
+            }
+        }
+    }
+
+    /// What waits for a commit rests on the one that failed.
+    fn store_failed(&mut self, error: &StoreError) {
+        self.waiting_batch = None;
+        self.tell(Input::StoreFailed(error.to_string()));
+    }
+
+    fn acknowledge(&mut self, seq: u64) {
+        self.to_trim = self.to_trim.max(Some(seq));
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        if self.trimming {
+            return;
+        }
+        if let Some(seq) = self.to_trim.take() {
+            self.trimming = true;
+            let (store, account) = (self.store.clone(), self.account.clone());
+            let trim = async move { Stored::Trimmed(seq, store.trim_outbox(&account, seq).await) };
+            self.work.push(trim.boxed());
+        }
+    }
+}
+
+/// The next thing of the socket.
+async fn inbound(socket: &mut Option<Socket>) -> Input {
+    let Some(open) = socket else { return std::future::pending().await };
+    match open.inbound.recv().await {
+        Some(input) => input,
+        None => {
+            let id = open.id;
+            *socket = None;
+            Input::Closed(id, String::new())
+        }
+    }
+}
+
+async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Stored {
+    let load = async {
+        let values = store.load(&account, &keys).await?;
+        let mut scanned = Vec::new();
+        for kind in scans {
+            scanned.extend(store.scan(&account, kind).await?);
+        }
+        Ok(Loaded { records: keys.iter().cloned().zip(values).collect(), scanned })
+    };
+    let loaded = load.await;
+    Stored::Loaded(id, loaded)
+}
+
+/// The events that were not acknowledged when the account stopped.
+async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envelope>, StoreError> {
+    let mut events = VecDeque::new();
+    let mut after = 0;
+    loop {
+        let page = store.outbox(account, after, REPLAY_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(events) };
+        after = last.seq;
+        for entry in page {
+            match Envelope::from_json(&entry.body) {
+                Ok(envelope) => events.push_back(envelope),
+                Err(error) => tracing::error!(seq = entry.seq, %error, "a stored event is unusable"),
+            }
+        }
+    }
+}
+
+fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: started.elapsed(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}

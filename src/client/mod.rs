@@ -1,0 +1,163 @@
+//! The tokio driver: one task per account that carries out what the [`Engine`](crate::engine::Engine) wants.
+//!
+//! ```text
+//!   Client ──commands──►┌──────────┐──load, commit──► Store
+//!   Events ◄──events────│  driver  │
+//!                       └──────────┘──frames──► socket task ──► websocket (TLS)
+//! ```
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), wamd::Error> {
+//! use wamd::{client::Client, store::{AccountId, SqliteStore}};
+//!
+//! let store = SqliteStore::open("accounts.db")?;
+//! let (client, mut events) = Client::builder(AccountId::new("sales")).store(store).start().await?;
+//! client.link_qr().await?;
+//! while let Some(event) = events.recv().await {
+//!     println!("{}", event.to_json());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The client adds sockets, time and randomness, and no rule of the protocol. Memory per connection: buffers of
+//! [`SOCKET_BUFFER`] bytes each way.
+
+mod builder;
+mod driver;
+mod error;
+mod events;
+pub mod qr;
+mod socket;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    engine::{Command, Reply, SendRequest, Snapshot},
+    jid::Jid,
+    message::MessageId,
+};
+use driver::Request;
+
+pub use builder::ClientBuilder;
+pub use error::Error;
+pub use events::{Delivery, Events};
+pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
+
+/// A message that was accepted: it is stored, and will be sent or reported as failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// Its id.
+    pub id: MessageId,
+    /// When it was accepted, unix seconds.
+    pub timestamp: u64,
+}
+
+/// A handle of one account. Cheap to clone; when the last one and the [`Events`] are dropped, the account stops.
+#[derive(Clone, Debug)]
+pub struct Client {
+    requests: mpsc::Sender<Request>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl Client {
+    /// Starts to describe an account.
+    pub fn builder(account: crate::store::AccountId) -> ClientBuilder {
+        ClientBuilder::new(account)
+    }
+
+    /// Links this account to a phone by QR code: connects, and emits `session.qr_updated` for every code, then
+    /// `session.paired` or `session.qr_exhausted`. After linking the account stays connected.
+    ///
+    /// # Errors
+    /// [`CommandError::AlreadyLinked`](crate::engine::CommandError::AlreadyLinked), and [`Error::Stopped`].
+    pub async fn link_qr(&self) -> Result<(), Error> {
+        self.command(Command::LinkQr).await.map(drop)
+    }
+
+    /// Connects a linked account and keeps it connected.
+    ///
+    /// # Errors
+    /// [`CommandError::NotLinked`](crate::engine::CommandError::NotLinked), and [`Error::Stopped`].
+    pub async fn connect(&self) -> Result<(), Error> {
+        self.command(Command::Connect).await.map(drop)
+    }
+
+    /// Drops the connection and connects at once; ends a backoff and the `REPLACED` state.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn reconnect(&self) -> Result<(), Error> {
+        self.command(Command::Reconnect).await.map(drop)
+    }
+
+    /// Closes the connection and stays offline. The account remains linked.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn disconnect(&self) -> Result<(), Error> {
+        self.command(Command::Disconnect).await.map(drop)
+    }
+
+    /// Unlinks this device, best effort within 5 s, and removes everything that is stored of the account but its events.
+    ///
+    /// # Errors
+    /// [`CommandError::NotLinked`](crate::engine::CommandError::NotLinked), and [`Error::Stopped`].
+    pub async fn logout(&self) -> Result<(), Error> {
+        self.command(Command::Logout).await.map(drop)
+    }
+
+    /// Sends a text to a user. Answers when the message is stored: from then on it will be sent, or reported by
+    /// `message.failed`, whatever crashes.
+    ///
+    /// # Errors
+    /// A [`CommandError`](crate::engine::CommandError) that says why it was not accepted, and [`Error::Stopped`].
+    pub async fn send_text(&self, to: &Jid, text: impl Into<String>) -> Result<Accepted, Error> {
+        self.send(SendRequest::text(to.clone(), text)).await
+    }
+
+    /// Sends a message; as [`send_text`](Self::send_text), with an id or a correlation text of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    pub async fn send(&self, request: SendRequest) -> Result<Accepted, Error> {
+        match self.command(Command::Send(request)).await? {
+            Reply::Accepted { id, timestamp } => Ok(Accepted { id, timestamp }),
+            Reply::Done => Err(Error::Stopped),
+        }
+    }
+
+    /// Tells the author of messages that they were read. `participant` is the author, in groups.
+    ///
+    /// # Errors
+    /// [`CommandError::NotConnected`](crate::engine::CommandError::NotConnected) and
+    /// [`CommandError::NoIds`](crate::engine::CommandError::NoIds), and [`Error::Stopped`].
+    pub async fn mark_read(&self, chat: &Jid, participant: Option<&Jid>, ids: &[&str]) -> Result<(), Error> {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let command = Command::MarkRead { chat: chat.clone(), participant: participant.cloned(), ids };
+        self.command(command).await.map(drop)
+    }
+
+    /// What is known about the account now; the state is the one that the last event told.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Closes the connection, waits until everything is stored, and stops the account. Other handles then answer
+    /// [`Error::Stopped`]; the [`Events`] end after what is queued.
+    pub async fn shutdown(self) {
+        let (done, stopped) = oneshot::channel();
+        if self.requests.send(Request::Shutdown(done)).await.is_ok() {
+            let _ = stopped.await;
+        }
+    }
+
+    async fn command(&self, command: Command) -> Result<Reply, Error> {
+        let (answer, reply) = oneshot::channel();
+        self.requests.send(Request::Command(command, answer)).await.map_err(|_| Error::Stopped)?;
+        Ok(reply.await.map_err(|_| Error::Stopped)??)
+    }
+}

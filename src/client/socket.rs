@@ -1,0 +1,193 @@
+//! The websocket: one task per connection that moves frames, and nothing else (spec 01 §1.1).
+
+use std::{fmt::Display, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Message,
+        client::IntoClientRequest,
+        handshake::client::Request,
+        http::{HeaderValue, Uri, header},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::{
+    client::Error,
+    engine::{ConnectionId, Input},
+};
+
+/// The real server.
+pub const DEFAULT_URL: &str = "wss://web.whatsapp.com/ws/chat";
+/// Bytes of the read and of the write buffer of a connection; the library's default is 128 KiB each.
+pub const SOCKET_BUFFER: usize = 4 * 1024;
+
+/// All clients send it, and the server demands it (spec 01 §1.1).
+const ORIGIN: &str = "https://web.whatsapp.com";
+/// Largest websocket message taken: a frame has at most 16 MiB.
+const MAX_MESSAGE: usize = 20 * 1024 * 1024;
+/// How long a clean close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages of the server that may wait for the driver: beyond, the socket is not read.
+const INBOUND_CAPACITY: usize = 4;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Knows how to reach the server.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    request: Request,
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// The driver's end of a connection. Dropping it closes the connection after what is queued was sent.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) id: ConnectionId,
+    outbound: mpsc::UnboundedSender<Bytes>,
+    pub(super) inbound: mpsc::Receiver<Input>,
+}
+
+impl Socket {
+    /// Queues a message.
+    pub(super) fn send(&self, bytes: Bytes) {
+        // A socket task that is gone has said so by an input already.
+        let _ = self.outbound.send(bytes);
+    }
+}
+
+impl Connector {
+    pub(super) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, Error> {
+        let bad = || Error::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let host = uri.host().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
+        let secure = match uri.scheme_str() {
+            Some("wss") => true,
+            Some("ws") => false,
+            _ => return Err(bad()),
+        };
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let mut request = uri.into_client_request().map_err(|_| bad())?;
+        request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(ORIGIN));
+        let tls = match (secure, tls) {
+            (false, _) => None,
+            (true, Some(config)) => Some(config),
+            (true, None) => Some(Arc::new(default_tls()?)),
+        };
+        Ok(Self { request, host, port, tls })
+    }
+
+    /// Opens a connection in a task of its own. What comes of it arrives as inputs.
+    pub(super) fn open(&self, id: ConnectionId) -> Socket {
+        let (outbound, to_send) = mpsc::unbounded_channel();
+        let (received, inbound) = mpsc::channel(INBOUND_CAPACITY);
+        let connector = self.clone();
+        tokio::spawn(async move {
+            let reason = match connector.connect().await {
+                Ok(stream) => {
+                    if received.send(Input::Opened(id)).await.is_err() {
+                        return;
+                    }
+                    pump(stream, id, to_send, &received).await
+                }
+                Err(error) => error,
+            };
+            let _ = received.send(Input::Closed(id, reason)).await;
+        });
+        Socket { id, outbound, inbound }
+    }
+
+    async fn connect(&self) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(text)?;
+        tcp.set_nodelay(true).map_err(text)?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some(config) => {
+                let name = ServerName::try_from(self.host.clone()).map_err(text)?;
+                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(text)?)
+            }
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(SOCKET_BUFFER)
+            .write_buffer_size(SOCKET_BUFFER)
+            .max_write_buffer_size(MAX_MESSAGE)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let (stream, _) = client_async_with_config(self.request.clone(), stream, Some(config)).await.map_err(text)?;
+        Ok(stream)
+    }
+}
+
+/// Moves messages both ways until either side ends. Reads only while the driver takes what was read.
+async fn pump(
+    mut stream: WebSocketStream<Box<dyn Stream>>,
+    id: ConnectionId,
+    mut to_send: mpsc::UnboundedReceiver<Bytes>,
+    received: &mpsc::Sender<Input>,
+) -> String {
+    loop {
+        tokio::select! {
+            // The driver's wishes first: a close must not wait for a server that keeps talking.
+            biased;
+            outbound = to_send.recv() => match outbound {
+                Some(bytes) => {
+                    if let Err(error) = stream.send(Message::Binary(bytes)).await {
+                        return error.to_string();
+                    }
+                }
+                None => {
+                    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.close(Some(frame))).await;
+                    return String::new();
+                }
+            },
+            message = next(&mut stream, received) => match message {
+                Some((permit, Ok(Message::Binary(bytes)))) => permit.send(Input::Received(id, bytes)),
+                Some((_, Ok(Message::Close(_)))) | None => return "closed by the server".to_owned(),
+                // Text is ignored, pings are answered by the library.
+                Some((_, Ok(_))) => {}
+                Some((_, Err(error))) => return error.to_string(),
+            },
+        }
+    }
+}
+
+type Received = Result<Message, tokio_tungstenite::tungstenite::Error>;
+
+/// Room at the driver first, then a message of the server.
+async fn next<'a>(
+    stream: &mut WebSocketStream<Box<dyn Stream>>,
+    received: &'a mpsc::Sender<Input>,
+) -> Option<(mpsc::Permit<'a, Input>, Received)> {
+    let permit = received.reserve().await.ok()?;
+    Some((permit, stream.next().await?))
+}
+
+/// TLS with ring and Mozilla's roots. Never installs a provider for the process.
+fn default_tls() -> Result<ClientConfig, Error> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Url(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,111 @@
+//! One person, two identities: phone number (PN) and LID (spec 03 §4.10).
+//!
+//! Records are kept under the canonical identity: the LID once it is known, the PN before. A session that was begun
+//! under the PN moves to the LID address when it is next used.
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{
+        notices,
+        step::{Miss, Step, keys},
+    },
+    event::MappingSource,
+    jid::Jid,
+    signal::{self, Address},
+    store::{Key, RecordKind},
+};
+
+/// A user under both identities, without device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    /// The identity that records are kept under.
+    pub(crate) canonical: Jid,
+    pub(crate) pn: Option<Jid>,
+    pub(crate) lid: Option<Jid>,
+}
+
+impl User {
+    /// The other identity than `jid`, when it is known.
+    pub(crate) fn other(&self, jid: &Jid) -> Option<&Jid> {
+        if jid.is_lid_family() { self.pn.as_ref() } else { self.lid.as_ref() }
+    }
+}
+
+fn map_key(jid: &Jid) -> Key {
+    Key::new(RecordKind::LidMap, jid.to_string())
+}
+
+/// Looks both identities of a user up.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn user(step: &mut Step<'_>, jid: &Jid) -> Result<User, Miss> {
+    let jid = jid.to_account();
+    let other = other_identity(step, &jid)?;
+    let (pn, lid) = match (jid.is_lid_family(), jid.is_pn_family()) {
+        (true, _) => (other, Some(jid.clone())),
+        (_, true) => (Some(jid.clone()), other),
+        _ => (None, None),
+    };
+    let canonical = lid.clone().unwrap_or(jid);
+    Ok(User { canonical, pn, lid })
+}
+
+fn other_identity(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Jid>, Miss> {
+    if !jid.is_lid_family() && !jid.is_pn_family() {
+        return Ok(None);
+    }
+    if let Some(linked) = &step.account().linked
+        && let Some(lid) = &linked.lid
+    {
+        if jid.same_account(&linked.pn) {
+            return Ok(Some(lid.to_bare()));
+        }
+        if jid.same_account(lid) {
+            return Ok(Some(linked.pn.to_bare()));
+        }
+    }
+    let stored = step.read(&map_key(jid))?;
+    Ok(stored.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
+}
+
+/// Stores that two JIDs are the same person, when one is a PN and the other a LID; tells the application when it is news.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource) -> Result<(), Miss> {
+    let (a, b) = (a.to_account(), b.to_account());
+    let (pn, lid) = match (a.is_pn_family() && b.is_lid_family(), a.is_lid_family() && b.is_pn_family()) {
+        (true, _) => (a, b),
+        (_, true) => (b, a),
+        _ => return Ok(()),
+    };
+    if other_identity(step, &pn)?.as_ref() == Some(&lid) {
+        return Ok(());
+    }
+    step.put(map_key(&pn), Bytes::from(lid.to_string()));
+    step.put(map_key(&lid), Bytes::from(pn.to_string()));
+    step.emit(notices::lid_mapping(&pn, &lid, source));
+    Ok(())
+}
+
+/// The address of a device, under which its session is stored. Moves a session that still stands under the PN.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn device(step: &mut Step<'_>, jid: &Jid) -> Result<Address, Miss> {
+    let user = user(step, jid)?;
+    let address = address_of(&user.canonical, jid.device());
+    let Some(pn) = user.pn.as_ref().filter(|pn| **pn != user.canonical) else { return Ok(address) };
+    let before = address_of(pn, jid.device());
+    step.require([&keys::session(&address), &keys::session(&before)])?;
+    if step.read(&keys::session(&address))?.is_none() && step.read(&keys::session(&before))?.is_some() {
+        signal::relocate(step, &before, &address)?;
+    }
+    Ok(address)
+}
+
+fn address_of(user: &Jid, device: u16) -> Address {
+    Address::new(&user.with_device(device).to_string())
+}

@@ -1,0 +1,155 @@
+//! The bounded cache of records: what handlers read, in front of the store.
+//!
+//! Two generations: a read moves an entry into the young one; when that is full, it becomes the old one and what the
+//! old one still held is dropped. An entry that is written but not durable yet is never dropped: the store does not
+//! have it.
+//!
+//! ```text
+//!   fill / write ──► young ──(full)──► old ──(young full again)──► dropped, unless not durable yet
+//!                      ▲                │
+//!                      └────── read ────┘
+//! ```
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::store::Key;
+
+/// What an entry costs besides key and value.
+const ENTRY_OVERHEAD: usize = 96;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    /// `None`: known to be absent.
+    value: Option<Bytes>,
+    /// Batch that wrote it; 0 when it came from the store.
+    batch: u64,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    young: HashMap<Key, Entry>,
+    old: HashMap<Key, Entry>,
+    young_bytes: usize,
+    /// Bytes per generation.
+    capacity: usize,
+}
+
+impl Cache {
+    /// A cache of about `bytes` bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, capacity: bytes / 2 }
+    }
+
+    /// Looks a record up: `None` when it must be loaded, `Some(None)` when it is known to be absent.
+    pub(crate) fn read(&self, key: &Key) -> Option<Option<Bytes>> {
+        self.young.get(key).or_else(|| self.old.get(key)).map(|entry| entry.value.clone())
+    }
+
+    /// Notes that a record was used.
+    pub(crate) fn touch(&mut self, key: &Key) {
+        if let Some((key, entry)) = self.old.remove_entry(key) {
+            self.insert(key, entry);
+        }
+    }
+
+    /// Takes over what the store answered. A record that was written meanwhile keeps the newer value.
+    pub(crate) fn fill(&mut self, records: Vec<(Key, Option<Bytes>)>, durable: u64) {
+        if self.young_bytes > self.capacity {
+            self.rotate(durable);
+        }
+        for (key, value) in records {
+            if self.read(&key).is_none() {
+                self.insert(key, Entry { value, batch: 0 });
+            }
+        }
+    }
+
+    /// Takes over what a step wrote.
+    pub(crate) fn write(&mut self, key: Key, value: Option<Bytes>, batch: u64) {
+        self.old.remove(&key);
+        self.insert(key, Entry { value, batch });
+    }
+
+    /// Drops the generation that was not used lately.
+    fn rotate(&mut self, durable: u64) {
+        let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        self.young_bytes = 0;
+        for (key, entry) in old {
+            if entry.batch > durable {
+                self.insert(key, entry);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        let cost = |entry: &Entry| entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD;
+        self.young_bytes += key.id.len() + cost(&entry);
+        let key_len = key.id.len();
+        if let Some(before) = self.young.insert(key, entry) {
+            self.young_bytes = self.young_bytes.saturating_sub(key_len + cost(&before));
+        }
+    }
+
+    /// Keeps the cache within its bound; called between steps.
+    pub(crate) fn trim(&mut self, durable: u64) {
+        if self.young_bytes > self.capacity {
+            self.rotate(durable);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RecordKind;
+
+    fn key(i: u32) -> Key {
+        Key::new(RecordKind::Session, i.to_be_bytes())
+    }
+
+    #[test]
+    fn absent_is_not_unknown() {
+        let mut cache = Cache::new(10_000);
+        assert_eq!(cache.read(&key(1)), None);
+        cache.fill(vec![(key(1), None)], 0);
+        assert_eq!(cache.read(&key(1)), Some(None));
+    }
+
+    #[test]
+    fn a_late_answer_does_not_undo_a_write() {
+        let mut cache = Cache::new(10_000);
+        cache.write(key(1), Some(Bytes::from_static(b"new")), 1);
+        cache.fill(vec![(key(1), Some(Bytes::from_static(b"old")))], 0);
+        assert_eq!(cache.read(&key(1)), Some(Some(Bytes::from_static(b"new"))));
+    }
+
+    #[test]
+    fn stays_bounded_and_keeps_what_is_not_durable() {
+        let mut cache = Cache::new(20_000);
+        cache.write(key(0), Some(Bytes::from_static(b"not durable")), 7);
+        for i in 1..1_000 {
+            cache.fill(vec![(key(i), Some(Bytes::from(vec![0; 100])))], 6);
+            cache.trim(6);
+        }
+        assert!(cache.young.len() + cache.old.len() < 200);
+        assert_eq!(cache.read(&key(0)), Some(Some(Bytes::from_static(b"not durable"))));
+        for i in 1_000..2_000 {
+            cache.fill(vec![(key(i), Some(Bytes::from(vec![0; 100])))], 7);
+        }
+        assert_eq!(cache.read(&key(0)), None, "durable and not used: dropped");
+    }
+
+    #[test]
+    fn what_is_used_stays() {
+        let mut cache = Cache::new(20_000);
+        cache.fill(vec![(key(0), Some(Bytes::from_static(b"hot")))], 0);
+        for i in 1..1_000 {
+            cache.fill(vec![(key(i), Some(Bytes::from(vec![0; 100])))], 0);
+            cache.touch(&key(0));
+        }
+        assert!(cache.read(&key(0)).is_some());
+    }
+}

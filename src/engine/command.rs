@@ -1,0 +1,133 @@
+//! What the embedding program asks of an account, and the answers.
+
+use crate::{engine::records::RecordError, jid::Jid, message::MessageId};
+
+/// Names a command, so that its [`Reply`] finds the caller. Chosen by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// A command to an account.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Stay connected from now on: log in, and connect again whenever the connection is lost. For an account that is
+    /// not linked, use [`Command::LinkQr`].
+    Connect,
+    /// Link this account by QR code: connect and emit `session.qr_updated` until it is scanned or the codes are used up.
+    LinkQr,
+    /// Close the connection and stay offline.
+    Disconnect,
+    /// Drop the connection, if there is one, and connect at once; ends a backoff and the `REPLACED` state.
+    Reconnect,
+    /// Unlink this device and remove everything that is stored of it.
+    Logout,
+    /// Send a message to a user.
+    Send(SendRequest),
+    /// Tell the authors of messages that they were read.
+    MarkRead {
+        /// The chat.
+        chat: Jid,
+        /// The author, in groups.
+        participant: Option<Jid>,
+        /// Message ids; more than 256 go out as several receipts.
+        ids: Vec<String>,
+    },
+}
+
+/// A message to send.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SendRequest {
+    /// A user, by phone number or LID; a device part is ignored.
+    pub to: Jid,
+    /// What to send.
+    pub content: Content,
+    /// The message id. A second send with the id of an accepted one is answered alike and sends nothing.
+    pub id: Option<MessageId>,
+    /// The caller's correlation text, given back in `message.sent`.
+    pub client_ref: Option<String>,
+}
+
+impl SendRequest {
+    /// A text message.
+    pub fn text(to: Jid, text: impl Into<String>) -> Self {
+        Self { to, content: Content::Text(text.into()), id: None, client_ref: None }
+    }
+
+    /// Sets the message id.
+    #[must_use]
+    pub fn with_id(mut self, id: MessageId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Sets the correlation text.
+    #[must_use]
+    pub fn with_client_ref(mut self, client_ref: impl Into<String>) -> Self {
+        self.client_ref = Some(client_ref.into());
+        self
+    }
+}
+
+/// The content of a message to send.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Content {
+    /// Plain text; not empty, at most 65,536 characters.
+    Text(String),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reply {
+    /// Done, or under way with events to follow.
+    Done,
+    /// The message is accepted: it is stored, and will be sent or reported as failed, whatever crashes.
+    Accepted {
+        /// Its id.
+        id: MessageId,
+        /// When it was accepted, unix seconds.
+        timestamp: u64,
+    },
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The account is not linked to a phone.
+    #[error("the account is not linked")]
+    NotLinked,
+    /// The account is linked already.
+    #[error("the account is linked already")]
+    AlreadyLinked,
+    /// There is no connection that the command could use.
+    #[error("the account is not connected")]
+    NotConnected,
+    /// The recipient is not a user.
+    #[error("{0} is not a user that a message can be sent to")]
+    NotAUser(String),
+    /// The content cannot be sent.
+    #[error("the content cannot be sent: {0}")]
+    Content(&'static str),
+    /// The message id is empty, too long or has characters that do not belong into one.
+    #[error("the message id is not usable")]
+    MessageId,
+    /// No message ids were given.
+    #[error("no message ids")]
+    NoIds,
+    /// Too many sends wait already.
+    #[error("{waiting} sends wait already")]
+    Busy {
+        /// How many.
+        waiting: usize,
+    },
+    /// What is stored of the account cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The engine started over (the store failed, or the account was removed); the command had no effect, or its
+    /// effect is not known.
+    #[error("the command was interrupted")]
+    Interrupted,
+}

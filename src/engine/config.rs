@@ -1,0 +1,85 @@
+//! What an account can be configured with. Every number has a default that suits a gateway.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use crate::{event::Prefer, node::Limits, noise::CertificatePolicy, pairing::payload::ClientConfig, store::AccountId};
+
+/// Configuration of one engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The embedding program's name of the account; `sessionId` of its events.
+    pub session: AccountId,
+    /// What the device tells the server about itself.
+    pub client: ClientConfig,
+    /// Which servers are trusted.
+    pub certificates: CertificatePolicy,
+    /// Whether to resume with the IK handshake when the server's key is known (spec 01 §2.4).
+    pub resume: bool,
+    /// Which identity events show first where both are known.
+    pub prefer: Prefer,
+    /// Limits of the node decoder.
+    pub limits: Limits,
+    /// Largest frame taken from the server, bytes.
+    pub max_frame: usize,
+    /// Bytes of records kept in memory.
+    pub cache_bytes: usize,
+    /// How many events may wait for the consumer before the socket is not read any more.
+    pub max_unacknowledged: u64,
+    /// Bytes of stanzas that may wait for records before the socket is not read any more.
+    pub max_waiting_bytes: usize,
+    /// Most sends that may wait at a time.
+    pub max_sends: usize,
+    /// How many one-time prekeys an upload holds (spec 03 §1.3).
+    pub pre_key_batch: u32,
+    /// Fewer one-time prekeys than this on the server lead to an upload.
+    pub pre_key_low_water: u64,
+    /// The client is shown as online: delivery receipts count as seen by the peer (spec 03 §5.5).
+    pub online: bool,
+    /// Pause between keepalives.
+    pub keepalive: RangeInclusive<Duration>,
+    /// How long a keepalive may stay unanswered.
+    pub keepalive_timeout: Duration,
+    /// How long connecting and the handshake may take, each.
+    pub handshake_timeout: Duration,
+    /// How long the login may take after the handshake.
+    pub login_timeout: Duration,
+    /// How long a query may stay unanswered.
+    pub query_timeout: Duration,
+    /// How long a sent message may stay unacknowledged on a standing connection.
+    pub ack_timeout: Duration,
+    /// How long a logout waits for the server before everything is removed.
+    pub logout_timeout: Duration,
+    /// Longest pause between attempts to connect.
+    pub max_backoff: Duration,
+}
+
+impl Config {
+    /// The defaults for an account.
+    pub fn new(session: AccountId) -> Self {
+        Self {
+            session,
+            client: ClientConfig::default(),
+            certificates: CertificatePolicy::default(),
+            resume: true,
+            prefer: Prefer::Addressed,
+            limits: Limits::default(),
+            max_frame: 0xFF_FFFF,
+            cache_bytes: 256 * 1024,
+            max_unacknowledged: 2_000,
+            max_waiting_bytes: 4 * 1024 * 1024,
+            max_sends: 1_000,
+            pre_key_batch: 812,
+            pre_key_low_water: 5,
+            online: false,
+            keepalive: Duration::from_secs(20)..=Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(20),
+            login_timeout: Duration::from_secs(60),
+            query_timeout: Duration::from_secs(75),
+            ack_timeout: Duration::from_secs(75),
+            logout_timeout: Duration::from_secs(5),
+            max_backoff: Duration::from_secs(900),
+        }
+    }
+}

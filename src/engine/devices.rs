@@ -1,0 +1,123 @@
+//! Device lists: which devices a user has, kept until the server says that they changed (spec 03 §4.9).
+
+use super::{Engine, notices};
+use crate::{
+    clock::Now,
+    engine::{
+        address::{self, User},
+        queries::QueryError,
+        records::{DeviceListRecord, Record},
+        step::{Miss, Step},
+    },
+    event::MappingSource,
+    jid::Jid,
+    signal::{self, Address},
+    stanza::{ack::AckTarget, iq::usync::UserDevices, stream::Notification},
+    store::{Key, RecordKind},
+};
+
+fn list_key(user: &User) -> Key {
+    Key::new(RecordKind::DeviceList, user.canonical.to_string())
+}
+
+/// The devices of a user; `None` when they must be asked for.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn list(step: &mut Step<'_>, user: &User) -> Result<Option<Vec<u16>>, Miss> {
+    let record = step.record::<DeviceListRecord>(&list_key(user))?;
+    Ok(record.map(|record| record.devices.iter().filter_map(|id| u16::try_from(*id).ok()).collect()))
+}
+
+/// Stores what the server answered about some users.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn store(step: &mut Step<'_>, answered: &[UserDevices]) -> Result<(), Miss> {
+    for user in answered {
+        if let Some(lid) = &user.lid {
+            address::learn(step, &user.user, lid, MappingSource::Usync)?;
+        }
+        let Some(devices) = &user.devices else { continue };
+        let key = list_key(&address::user(step, &user.user)?);
+        let record = DeviceListRecord {
+            devices: devices.iter().map(|device| u32::from(device.id)).collect(),
+            fetched: step.now.unix_seconds(),
+        };
+        step.put(key, record.to_bytes());
+    }
+    Ok(())
+}
+
+/// Handles a notification; true when prekeys must be refilled.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn notification(
+    step: &mut Step<'_>,
+    notification: &Notification,
+    ack: &AckTarget,
+    offline: bool,
+) -> Result<bool, Miss> {
+    let mut refill = false;
+    match notification {
+        Notification::PreKeysLow { count } => {
+            tracing::debug!(count, "prekeys run low");
+            refill = true;
+        }
+        Notification::DevicesChanged { user, lid } => {
+            if let Some(lid) = lid {
+                address::learn(step, user, lid, MappingSource::Notification)?;
+            }
+            let key = list_key(&address::user(step, user)?);
+            step.delete(key);
+        }
+        Notification::IdentityChanged { user } => identity_changed(step, user, offline)?,
+        Notification::Other => {}
+    }
+    step.send(&ack.ack());
+    Ok(refill)
+}
+
+/// A user has a new identity key: sessions with the old one are of no use (spec 03 §4.9). Companions and the own account
+/// tell nothing about the user's identity.
+fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(), Miss> {
+    let own = step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(jid));
+    if own || jid.device() != 0 {
+        return Ok(());
+    }
+    let user = address::user(step, jid)?;
+    let mut devices = list(step, &user)?.unwrap_or_default();
+    if !devices.contains(&0) {
+        devices.push(0);
+    }
+    for device in devices {
+        let address: Address = address::device(step, &user.canonical.with_device(device))?;
+        signal::forget(step, &address)?;
+    }
+    step.delete(list_key(&user));
+    step.emit_from(offline, notices::identity_changed(jid, false));
+    Ok(())
+}
+
+impl Engine {
+    /// The server answered, or did not answer, which devices some users have.
+    pub(super) fn devices_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Vec<UserDevices>, QueryError>) {
+        match result {
+            Ok(answered) => {
+                if let Err(keys) = self.step(now, |step| store(step, &answered)) {
+                    let answer = super::Answer::Devices(asked, Ok(answered));
+                    return self.park(super::Job::Answer(answer), keys);
+                }
+                let known = answered.iter().filter(|user| user.devices.is_some()).map(|user| &user.user);
+                let unanswered = asked.iter().filter(|jid| !known.clone().any(|known| known == *jid)).cloned();
+                let unanswered: Vec<Jid> = unanswered.collect();
+                self.sends_go_on(now, &asked, |op| op.lacks_devices(&unanswered, "the server does not know the user"));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.sends_go_on(now, &asked, |op| op.lacks_devices(&asked, &text));
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! From an accepted message to a stanza (spec 03 §4.2, §4.5): which devices, which sessions, one ciphertext each.
+//!
+//! [`plan`] is one restartable function. It says what is missing, or encrypts for every device and leaves the stanza
+//! behind a batch that holds all the ratchet steps and the stanza itself.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::{
+    engine::{
+        account::Linked,
+        address::{self, User},
+        devices,
+        notices::{self, SendFailure},
+        queries::Bundles,
+        records::{Record, SentRecord},
+        sends::{SendOp, outgoing_key, sent_key},
+        step::{Miss, Step, keys, own},
+    },
+    jid::Jid,
+    message::{build, classify, padding},
+    pairing::adv,
+    proto::{Message as _, e2e},
+    signal::{self, Address, Ciphertext, IdentityChange, StepError},
+    stanza::{iq::prekeys::FetchedBundle, message::UserMessage},
+};
+
+/// What a send needs next.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// The device lists of these users.
+    Devices(Vec<Jid>),
+    /// The keys of these devices.
+    Bundles(Vec<Jid>),
+    /// Nothing: this is the encoded stanza, on its way.
+    Sent(Bytes),
+    /// It failed; the event is on its way.
+    Failed,
+}
+
+/// A device to encrypt for.
+struct Target {
+    jid: Jid,
+    address: Address,
+    /// One of our own: it gets the copy that says whom the message went to.
+    own: bool,
+}
+
+/// Goes on with a send.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
+    if let Some(failure) = &op.failure {
+        return Ok(fail(step, op, failure));
+    }
+    let Some(linked) = step.account().linked.clone() else {
+        return Ok(fail(step, op, &SendFailure::new("logged_out", "the account is not linked")));
+    };
+    let user = address::user(step, &op.to)?;
+    let own_user = address::user(step, &linked.pn)?;
+
+    // Both lists are read before either is missed.
+    let (recipients, own_devices) = (devices::list(step, &user), devices::list(step, &own_user));
+    let (recipients, own_devices) = (recipients?, own_devices?);
+    let mut unknown = Vec::new();
+    if recipients.is_none() {
+        unknown.push(op.to.clone());
+    }
+    if own_devices.is_none() && !linked.own().is_account(&op.to) {
+        unknown.push(linked.pn.to_bare());
+    }
+    if !unknown.is_empty() {
+        return Ok(Plan::Devices(unknown));
+    }
+    let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if recipients.is_empty() {
+        return Ok(fail(step, op, &SendFailure::new("not_on_whatsapp", "the recipient has no devices")));
+    }
+
+    let targets = targets(step, op, &user, &linked, &recipients, &own_devices)?;
+    let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
+    step.require(&session_keys)?;
+    let mut usable = Vec::new();
+    let mut missing = Vec::new();
+    for (target, key) in targets.into_iter().zip(&session_keys) {
+        match step.read(key)? {
+            Some(_) => usable.push(target),
+            None if op.skipped.contains(&target.jid) => {}
+            None => missing.push(target.jid),
+        }
+    }
+    if !missing.is_empty() {
+        return Ok(Plan::Bundles(missing));
+    }
+    let to_self = linked.own().is_account(&op.to);
+    if usable.is_empty() || !to_self && usable.iter().all(|target| target.own) {
+        let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
+        return Ok(fail(step, op, &failure));
+    }
+    seal(step, op, &user, &linked, &usable)
+}
+
+/// The recipient's devices and our own other ones, in the namespace of the chat.
+fn targets(
+    step: &mut Step<'_>,
+    op: &SendOp,
+    user: &User,
+    linked: &Linked,
+    recipients: &[u16],
+    own_devices: &[u16],
+) -> Result<Vec<Target>, Miss> {
+    let chat = &user.canonical;
+    let own_user = match &linked.lid {
+        Some(lid) if chat.is_lid_family() => lid.to_bare(),
+        _ => linked.pn.to_bare(),
+    };
+    let to_self = linked.own().is_account(&op.to);
+    let recipients = recipients.iter().filter(|_| !to_self).map(|device| (chat.with_device(*device), false));
+    let own = own_devices.iter().map(|device| (own_user.with_device(*device), true));
+    let jids: BTreeSet<(Jid, bool)> = recipients.chain(own).filter(|(jid, _)| !linked.own().is_device(jid)).collect();
+    jids.into_iter().map(|(jid, own)| Ok(Target { address: address::device(step, &jid)?, jid, own })).collect()
+}
+
+/// Encrypts for every device and puts the stanza behind the batch.
+fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
+    let chat = &user.canonical;
+    let Ok(message) = e2e::Message::decode(op.message.clone()) else {
+        return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
+    };
+    let class = classify(&message);
+    let plain = padded(op.message.to_vec(), step.rng);
+    let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
+
+    let account = step.account().clone();
+    let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
+    for target in targets {
+        let plaintext = if target.own { &copy } else { &plain };
+        match signal::encrypt(step, &own(&account), &target.address, plaintext) {
+            Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
+            Err(StepError::Miss(miss)) => return Err(miss),
+            Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
+        }
+    }
+    let stanza = UserMessage {
+        to: chat,
+        id: op.id.as_str(),
+        kind: class.stanza_type.as_str(),
+        recipient_pn: user.pn.as_ref().filter(|pn| *pn != chat),
+        edit: class.edit.map(|edit| edit.as_str()),
+        media_type: class.media_type,
+        hide_failure: class.hide_failure,
+        devices: &ciphertexts,
+        device_identity: &linked.device_identity,
+    };
+    let Ok(encoded) = stanza.to_node().encode() else {
+        return Ok(fail(step, op, &SendFailure::new("encoding", "the stanza cannot be encoded")));
+    };
+    let encoded = Bytes::from(encoded);
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
+    step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
+    step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
+    step.send_encoded(&encoded);
+    Ok(Plan::Sent(encoded))
+}
+
+fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
+    padding::pad(&mut message, rng);
+    message
+}
+
+/// Settles a send as failed.
+fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
+    step.delete(outgoing_key(op.id.as_str()));
+    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure));
+    Plan::Failed
+}
+
+/// Starts sessions from bundles and answers for which devices it succeeded. A bundle that is refused concerns only its
+/// device.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn establish(step: &mut Step<'_>, bundles: &Bundles) -> Result<BTreeSet<Jid>, Miss> {
+    let account = step.account().clone();
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let mut established = BTreeSet::new();
+    let mut missed = Ok(());
+    for (jid, fetched) in bundles {
+        let bundle = match fetched {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                tracing::warn!(device = %jid.redacted(), %error, "no bundle");
+                continue;
+            }
+        };
+        // Every device's reads are noted, so that one round loads them all.
+        match establish_one(step, &account, jid, bundle, &mut rng) {
+            Ok(true) => {
+                established.insert(jid.clone());
+            }
+            Ok(false) => {}
+            Err(miss) => missed = Err(miss),
+        }
+    }
+    missed.map(|()| established)
+}
+
+fn establish_one(
+    step: &mut Step<'_>,
+    account: &super::Account,
+    jid: &Jid,
+    fetched: &FetchedBundle,
+    rng: &mut ChaCha20Rng,
+) -> Result<bool, Miss> {
+    let address = address::device(step, jid)?;
+    if jid.device() != 0 && !is_authentic(step, jid, fetched)? {
+        return Ok(false);
+    }
+    match signal::establish(step, &own(account), &address, &fetched.bundle, rng) {
+        Ok(change) => {
+            if let IdentityChange::Changed { .. } = change {
+                step.emit(notices::identity_changed(jid, true));
+            }
+            Ok(true)
+        }
+        Err(StepError::Miss(miss)) => Err(miss),
+        Err(StepError::Signal(error)) => {
+            tracing::warn!(device = %jid.redacted(), %error, "bundle refused");
+            Ok(false)
+        }
+    }
+}
+
+/// A companion must show that the account's key vouches for it (spec 03 §1.6). A bundle that shows nothing, or nothing that
+/// can be checked yet, is taken, as the other clients do.
+fn is_authentic(step: &mut Step<'_>, jid: &Jid, fetched: &FetchedBundle) -> Result<bool, Miss> {
+    let Some(identity) = &fetched.device_identity else {
+        tracing::debug!(device = %jid.redacted(), "companion without device identity");
+        return Ok(true);
+    };
+    let primary = address::device(step, &jid.with_device(0))?;
+    let known = signal::SignalStore::identity(step, &primary)?;
+    match adv::verify_device(identity, &fetched.bundle.identity, known.as_ref()) {
+        Ok(_) | Err(crate::pairing::PairError::NoAccountKey) => Ok(true),
+        Err(error) => {
+            tracing::warn!(device = %jid.redacted(), %error, "companion is not of this account");
+            Ok(false)
+        }
+    }
+}

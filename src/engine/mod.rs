@@ -1,0 +1,703 @@
+//! One linked account as a value: no socket, no clock, no thread, no database, and no randomness of its own.
+//!
+//! A driver feeds inputs and carries out outputs:
+//!
+//! ```text
+//!  socket bytes, commands,          ┌────────┐          socket bytes, events, replies,
+//!  loaded records, durable batches, │ Engine │          records to load, batches to commit,
+//!  time             ── handle ────► │        │ ──poll─► connections to open and close
+//!                                   └────────┘
+//! ```
+//!
+//! # The run loop
+//!
+//! 1. Create the engine with [`Engine::new`] and a fresh random seed.
+//! 2. Call [`Engine::poll`] until it answers `None`; carry each output out, in order.
+//! 3. Wait for the first of: bytes or the end of the connection, the answer of the store, a command, the instant of
+//!    [`Engine::deadline`]. While [`Engine::wants_read`] is false, do not read the socket.
+//! 4. Tell the engine by [`Engine::handle`] with the current time, and go on with 2.
+//!
+//! **The contract: every [`Output::Commit`] is given to the store in the order in which it came, and
+//! [`Input::Durable`] is said only when the store has it for good. Whatever depends on a batch (a ciphertext, an ack,
+//! an event, a reply) comes out of `poll` only after that.** The engine may be dropped at any point: what was
+//! committed is a state from which a new engine goes on, and nothing that left the old one contradicts it.
+//!
+//! The same seed and the same inputs give the same outputs, byte for byte.
+//!
+//! | file | what |
+//! |---|---|
+//! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
+//! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
+//! | `link`, `login` | the two ways to get online |
+//! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
+//! | `sends`, `encrypt`, `devices` | outbound messages, an operation each |
+//! | `queries` | which answer belongs to which question |
+//! | `account`, `records`, `address` | what is stored |
+//! | `notices` | the events that the engine tells |
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod account;
+mod address;
+mod cache;
+mod command;
+mod config;
+mod connection;
+mod devices;
+mod encrypt;
+mod gate;
+mod inbound;
+mod lanes;
+mod link;
+mod login;
+mod notices;
+mod prekeys;
+mod queries;
+mod receipts;
+mod receive;
+mod records;
+mod sends;
+mod step;
+
+use std::{collections::BTreeMap, collections::VecDeque, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::{
+    clock::Now,
+    event::{Envelope, Event, SessionState},
+    jid::Jid,
+    message::MessageId,
+    store::{Batch, Key, OutboxEntry, RecordKind},
+};
+use account::Account;
+use cache::Cache;
+use connection::Connection;
+use gate::Gate;
+use lanes::{Lanes, Stanza};
+use queries::{Answer, Queries};
+use records::{OutboxHeadRecord, Record};
+use sends::Sends;
+use step::{Collected, Miss, Step};
+
+pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use config::Config;
+pub use records::RecordError;
+
+/// Names one connection to the server, so that late news of an old one is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Names one request for records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LoadId(pub u64);
+
+/// What the driver tells.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// The websocket of [`Output::Open`] stands.
+    Opened(ConnectionId),
+    /// Bytes of a binary websocket message, or any part of it.
+    Received(ConnectionId, Bytes),
+    /// The connection is gone or could not be opened; a short text for events and logs.
+    Closed(ConnectionId, String),
+    /// The embedding program wants something.
+    Command(CommandId, Command),
+    /// What the store has, for every key and kind that was asked.
+    Loaded(LoadId, Loaded),
+    /// Every batch up to this one is durable.
+    Durable(u64),
+    /// The store failed, in a load or a commit. The engine drops what is not durable and starts over from the store
+    /// after a pause.
+    StoreFailed(String),
+    /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
+    /// much of the outbox waits from earlier; without it nothing does.
+    Acknowledged(u64),
+    /// Time has passed.
+    Tick,
+}
+
+/// The answer to an [`Output::Load`].
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// One entry per key asked; `None` when there is no such record.
+    pub records: Vec<(Key, Option<Bytes>)>,
+    /// All records of the kinds asked, ordered by id.
+    pub scanned: Vec<(Key, Bytes)>,
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Open a websocket to the server, then say [`Input::Opened`] or [`Input::Closed`].
+    Open(ConnectionId),
+    /// Send these bytes as one binary websocket message.
+    Send(ConnectionId, Bytes),
+    /// Close this connection; what is queued for it should still be sent.
+    Close(ConnectionId),
+    /// Load records, and all records of some kinds, then say [`Input::Loaded`] with the same id.
+    Load {
+        /// Goes into the answer.
+        id: LoadId,
+        /// Single records.
+        keys: Vec<Key>,
+        /// All records of these kinds.
+        scans: Vec<RecordKind>,
+    },
+    /// Make this batch durable, then say [`Input::Durable`] with its number.
+    Commit {
+        /// Numbered from 1 without gaps.
+        seq: u64,
+        /// What to write.
+        batch: Batch,
+    },
+    /// An event for the consumer. Its outbox entry is durable, unless it is ephemeral (no `seq`).
+    Event(Box<Envelope>),
+    /// The answer to a command.
+    Reply(CommandId, Result<Reply, CommandError>),
+}
+
+/// What waits at the gate.
+#[derive(Debug)]
+enum Queued {
+    Output(Output),
+    /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
+    Frame(ConnectionId, Vec<u8>),
+}
+
+/// Work that was stopped by a missing record.
+#[derive(Debug)]
+enum Job {
+    /// The account and what was under way are loaded.
+    Boot,
+    /// The head of a lane.
+    Lane(Jid),
+    /// A send.
+    Send(u64),
+    /// The answer to a query.
+    Answer(Answer),
+    /// A command.
+    Command(CommandId, Command),
+}
+
+/// Whether the account is known.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// The account is being loaded.
+    Booting,
+    /// It is.
+    Ready,
+    /// The store failed; the account is loaded again then.
+    Halted { until: Duration },
+    /// What is stored cannot be read.
+    Broken(RecordError),
+}
+
+/// How many sealed frames go into one websocket message.
+const COALESCE_FRAMES: usize = 16;
+/// How many bytes go into one websocket message, if more than one frame does.
+const COALESCE_BYTES: usize = 64 * 1024;
+/// Pause before the account is loaded again after the store failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// One linked account. See the [module documentation](self).
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    rng: ChaCha20Rng,
+    phase: Phase,
+    account: Account,
+    cache: Cache,
+    gate: Gate<Queued>,
+    /// Number of the newest batch.
+    batches: u64,
+    /// Sequence number of the newest event.
+    last_event: u64,
+    /// The consumer has everything up to here.
+    acknowledged: u64,
+    state: SessionState,
+    connection: Connection,
+    queries: Queries,
+    lanes: Lanes,
+    sends: Sends,
+    jobs: BTreeMap<LoadId, Job>,
+    /// Commands that came before the account was loaded.
+    early: VecDeque<(CommandId, Command)>,
+    next_load: u64,
+    next_connection: u64,
+    last_received: Option<u64>,
+    /// When the last keepalive was answered, unix milliseconds.
+    last_pong: Option<u64>,
+    /// Logouts whose connection went away before the answer.
+    logouts: VecDeque<CommandId>,
+    /// What the driver said about the outbox before the account was loaded.
+    acknowledged_before: Option<u64>,
+}
+
+/// What can be asked about an account at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The state that the last event told.
+    pub state: SessionState,
+    /// Own JID with device, when linked.
+    pub jid: Option<Jid>,
+    /// Own LID with device, when known.
+    pub lid: Option<Jid>,
+    /// Own push name, when known.
+    pub push_name: Option<String>,
+    /// When the last frame of the server came, unix milliseconds.
+    pub last_seen_ms: Option<u64>,
+    /// Sequence number of the newest event.
+    pub last_event: u64,
+    /// Events that the consumer has not acknowledged.
+    pub unacknowledged: u64,
+    /// Sends that are not settled.
+    pub sends: usize,
+    /// Batches committed so far.
+    pub batches: u64,
+    /// Bytes of stanzas that wait for records.
+    pub waiting_bytes: usize,
+}
+
+impl Engine {
+    /// An account that is about to load itself. `seed` must be fresh random bytes for every engine that is made.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut engine = Self {
+            account: Account::generate(&mut rng),
+            cache: Cache::new(config.cache_bytes),
+            queries: Queries::new(&mut rng),
+            rng,
+            phase: Phase::Booting,
+            gate: Gate::new(),
+            batches: 0,
+            last_event: 0,
+            acknowledged: 0,
+            state: SessionState::Pending,
+            connection: Connection::new(),
+            lanes: Lanes::default(),
+            sends: Sends::default(),
+            jobs: BTreeMap::new(),
+            early: VecDeque::new(),
+            next_load: 0,
+            next_connection: 0,
+            last_received: None,
+            last_pong: None,
+            logouts: VecDeque::new(),
+            acknowledged_before: None,
+            config,
+        };
+        engine.load_account();
+        engine
+    }
+
+    /// Takes an input. Never fails: what is wrong with an input becomes an event, a reply or the end of a connection.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Opened(id) => self.opened(now, id),
+            Input::Received(id, bytes) => self.received(now, id, bytes),
+            Input::Closed(id, reason) => self.closed(now, id, &reason),
+            Input::Command(id, command) => self.command(now, id, command),
+            Input::Loaded(id, loaded) => self.loaded(now, id, loaded),
+            Input::Durable(seq) => self.gate.release(seq.min(self.batches)),
+            Input::StoreFailed(reason) => self.store_failed(now, &reason),
+            Input::Acknowledged(seq) if self.phase == Phase::Booting => self.acknowledged_before = Some(seq),
+            Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
+            Input::Tick => {}
+        }
+        self.expire(now);
+        self.cache.trim(self.gate.durable());
+    }
+
+    /// The next thing to do; `None` when there is nothing until the next input.
+    pub fn poll(&mut self) -> Option<Output> {
+        loop {
+            match self.gate.pop()? {
+                Queued::Output(output) => return Some(output),
+                Queued::Frame(id, frame) => {
+                    if let Some(bytes) = self.seal(id, &frame) {
+                        return Some(Output::Send(id, bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`Input::Tick`] is due at the latest, on the monotonic clock.
+    pub fn deadline(&self) -> Option<Duration> {
+        let halted = match self.phase {
+            Phase::Halted { until } => Some(until),
+            _ => None,
+        };
+        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
+    }
+
+    /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue.
+    pub fn wants_read(&self) -> bool {
+        self.last_event.saturating_sub(self.acknowledged) < self.config.max_unacknowledged
+            && self.lanes.bytes() < self.config.max_waiting_bytes
+    }
+
+    /// What is known about the account now.
+    pub fn snapshot(&self) -> Snapshot {
+        let linked = self.account.linked.as_ref();
+        Snapshot {
+            state: self.state,
+            jid: linked.map(|linked| linked.pn.clone()),
+            lid: linked.and_then(|linked| linked.lid.clone()),
+            push_name: self.account.push_name.clone(),
+            last_seen_ms: self.last_received,
+            last_event: self.last_event,
+            unacknowledged: self.last_event.saturating_sub(self.acknowledged),
+            sends: self.sends.len(),
+            batches: self.batches,
+            waiting_bytes: self.lanes.bytes(),
+        }
+    }
+
+    /// Seals a frame and those behind it that go to the same connection.
+    fn seal(&mut self, id: ConnectionId, first: &[u8]) -> Option<Bytes> {
+        let wire = self.connection.wire(id)?;
+        let mut out = BytesMut::new();
+        let mut sealed = wire.seal(first, &mut out);
+        let mut frames = 1;
+        while sealed.is_ok() && frames < COALESCE_FRAMES && out.len() < COALESCE_BYTES {
+            let next = self.gate.pop_if(|queued| matches!(queued, Queued::Frame(other, _) if *other == id));
+            let Some(Queued::Frame(_, frame)) = next else { break };
+            sealed = wire.seal(&frame, &mut out);
+            frames += 1;
+        }
+        if let Err(error) = sealed {
+            // Counters used up, or a frame above 16 MiB: this connection cannot go on.
+            tracing::warn!(%error, "frame cannot be sealed");
+            self.gate.push_free(Queued::Output(Output::Close(id)));
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    // ---- steps ------------------------------------------------------------------------------------------------
+
+    /// Runs a handler. On a miss nothing has happened, and the missing keys come back.
+    fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Vec<Key>> {
+        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.account);
+        match handler(&mut step) {
+            Ok(value) => {
+                let collected = step.collect();
+                self.apply(now, collected);
+                Ok(value)
+            }
+            Err(Miss) => Err(step.missing),
+        }
+    }
+
+    /// Runs a handler that reads no records.
+    fn act(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>)) {
+        let done = self.step(now, |step| {
+            handler(step);
+            Ok(())
+        });
+        debug_assert!(done.is_ok(), "the handler reads no records");
+    }
+
+    /// Makes what a step collected one batch, with everything else behind it.
+    fn apply(&mut self, now: Now, collected: Collected) {
+        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        if let Some(account) = account {
+            if let Some(record) = account.to_record() {
+                overlay.insert(account_key(), Some(record));
+            }
+            self.account = account;
+        }
+        let mut batch = Batch { clear, ..Batch::default() };
+        if clear {
+            self.cache = Cache::new(self.config.cache_bytes);
+        }
+        let mut envelopes = Vec::with_capacity(events.len());
+        for emitted in events {
+            envelopes.push(self.envelope(now, emitted, &mut batch));
+        }
+        if clear || !batch.events.is_empty() {
+            overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
+        }
+        let seq = self.batches + 1;
+        for (key, value) in overlay {
+            self.cache.write(key.clone(), value.clone(), seq);
+            match value {
+                Some(value) => batch.puts.push((key, value)),
+                None => batch.deletes.push(key),
+            }
+        }
+        if !batch.is_empty() {
+            self.batches = seq;
+            self.gate.push_free(Queued::Output(Output::Commit { seq, batch }));
+        }
+        // A step that wrote nothing may rest on what an earlier one wrote: it waits for that all the same.
+        let after = self.batches;
+        for envelope in envelopes {
+            let event = Queued::Output(Output::Event(Box::new(envelope)));
+            self.gate.push_after(after, event);
+        }
+        for (command, reply) in replies {
+            self.gate.push_after(after, Queued::Output(Output::Reply(command, reply)));
+        }
+        if let Some(id) = self.connection.id() {
+            for frame in frames {
+                self.gate.push_after(after, Queued::Frame(id, frame));
+            }
+        }
+    }
+
+    /// Numbers an event, puts it into the batch unless it is ephemeral, and follows the state that it tells.
+    fn envelope(&mut self, now: Now, emitted: step::Emitted, batch: &mut Batch) -> Envelope {
+        let step::Emitted { event, offline } = emitted;
+        if let Some(state) = SessionState::after(&event) {
+            self.state = state;
+        }
+        let mut envelope = notices::envelope(&self.config.session, now, &mut self.rng, &event, offline);
+        if !event.is_ephemeral() {
+            self.last_event += 1;
+            envelope.seq = Some(self.last_event);
+            batch.events.push(OutboxEntry { seq: self.last_event, body: envelope.to_json().into() });
+        }
+        envelope
+    }
+
+    /// Emits an event outside of any handler.
+    fn emit(&mut self, now: Now, event: impl Into<Event>) {
+        let event = event.into();
+        self.act(now, |step| step.emit(event));
+    }
+
+    // ---- records ----------------------------------------------------------------------------------------------
+
+    /// Loads the account and what was under way.
+    fn load_account(&mut self) {
+        self.phase = Phase::Booting;
+        self.request(Job::Boot, vec![account_key(), head_key()], vec![RecordKind::Outgoing]);
+    }
+
+    /// Stops a job until its records are there.
+    fn park(&mut self, job: Job, keys: Vec<Key>) {
+        self.request(job, keys, Vec::new());
+    }
+
+    fn request(&mut self, job: Job, keys: Vec<Key>, scans: Vec<RecordKind>) {
+        let id = LoadId(self.next_load);
+        self.next_load += 1;
+        self.jobs.insert(id, job);
+        self.gate.push_free(Queued::Output(Output::Load { id, keys, scans }));
+    }
+
+    fn loaded(&mut self, now: Now, id: LoadId, loaded: Loaded) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if matches!(job, Job::Boot) {
+            return self.boot(now, loaded);
+        }
+        self.cache.fill(loaded.records, self.gate.durable());
+        self.run(now, job);
+    }
+
+    /// Runs a job, or goes on with it.
+    fn run(&mut self, now: Now, job: Job) {
+        match job {
+            Job::Boot => {}
+            Job::Lane(lane) => self.run_lane(now, lane),
+            Job::Send(order) => self.run_send(now, order),
+            Job::Answer(answer) => self.run_answer(now, answer),
+            Job::Command(id, command) => self.run_command(now, id, command),
+        }
+    }
+
+    /// The account is loaded.
+    fn boot(&mut self, now: Now, loaded: Loaded) {
+        let Loaded { records, scanned } = loaded;
+        let of = |wanted: Key| records.iter().find(|(key, _)| *key == wanted).and_then(|(_, value)| value.clone());
+        if let Some(head) = of(head_key()) {
+            match OutboxHeadRecord::from_bytes(&head) {
+                Ok(head) => self.last_event = self.last_event.max(head.last),
+                Err(error) => return self.broken(now, error),
+            }
+        }
+        // Without word from the driver nothing waits in the outbox.
+        self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
+        if let Some(record) = of(account_key()) {
+            match Account::from_record(&record) {
+                Ok(account) => self.account = account,
+                Err(error) => return self.broken(now, error),
+            }
+        } else if self.account.linked.is_some() {
+            // The store lost the account while we ran: nothing of the old keys may be used again.
+            self.account = Account::generate(&mut self.rng);
+        }
+        self.sends.restore(scanned);
+        self.phase = Phase::Ready;
+        if self.account.linked.is_some() && self.state == SessionState::Pending {
+            self.state = SessionState::Disconnected;
+        }
+        self.resume(now);
+        for (id, command) in std::mem::take(&mut self.early) {
+            self.run_command(now, id, command);
+        }
+    }
+
+    /// What is stored cannot be read: nothing is touched, and every command is refused.
+    fn broken(&mut self, now: Now, error: RecordError) {
+        tracing::error!(%error, "the account cannot be loaded");
+        self.phase = Phase::Broken(error);
+        for (id, command) in std::mem::take(&mut self.early) {
+            self.run_command(now, id, command);
+        }
+    }
+
+    /// Drops everything that is not durable, as a crash would, and loads the account again after a pause.
+    fn store_failed(&mut self, now: Now, reason: &str) {
+        tracing::error!(reason, "the store failed, starting over");
+        self.gate.clear();
+        // Batches that failed are never confirmed; later ones must not wait for them.
+        self.gate.release(self.batches);
+        let interrupted = self.jobs.values().filter_map(|job| match job {
+            Job::Command(id, _) => Some(*id),
+            _ => None,
+        });
+        for id in interrupted.collect::<Vec<_>>() {
+            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+        }
+        self.jobs.clear();
+        self.lanes.clear();
+        self.sends = Sends::default();
+        self.cache = Cache::new(self.config.cache_bytes);
+        self.drop_connection();
+        self.last_event = 0;
+        self.acknowledged = 0;
+        self.state = if self.account.linked.is_some() { SessionState::Disconnected } else { SessionState::Pending };
+        self.phase = Phase::Halted { until: now.mono + STORE_PAUSE };
+    }
+
+    // ---- time -------------------------------------------------------------------------------------------------
+
+    /// Does everything whose time has come.
+    fn expire(&mut self, now: Now) {
+        if let Phase::Halted { until } = self.phase
+            && until <= now.mono
+        {
+            self.load_account();
+        }
+        while let Some(answer) = self.queries.expire(now.mono) {
+            self.run_answer(now, answer);
+        }
+        self.expire_sends(now);
+        self.expire_connection(now);
+    }
+
+    // ---- lanes ------------------------------------------------------------------------------------------------
+
+    /// Queues a stanza and handles it when its turn has come.
+    fn arrive(&mut self, now: Now, stanza: Stanza, size: usize) {
+        let lane = stanza.lane();
+        if self.lanes.push(lane.clone(), stanza, size) {
+            self.run_lane(now, lane);
+        }
+    }
+
+    fn run_lane(&mut self, now: Now, lane: Jid) {
+        while let Some(stanza) = self.lanes.take_head(&lane) {
+            match self.handle_stanza(now, &stanza) {
+                Ok(()) => self.lanes.pop(&lane),
+                Err(keys) => {
+                    self.lanes.put_head(&lane, stanza);
+                    return self.park(Job::Lane(lane), keys);
+                }
+            }
+        }
+    }
+
+    fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Vec<Key>> {
+        match stanza {
+            Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
+            Stanza::Receipt(receipt, ack) => {
+                let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
+                self.settle(now, &settled);
+                Ok(())
+            }
+            Stanza::Ack(ack) => {
+                self.step(now, |step| sends::acknowledged(step, ack))?;
+                self.settle(now, std::slice::from_ref(&ack.id));
+                Ok(())
+            }
+            Stanza::Notification(notification, ack, offline) => {
+                let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
+                if refill {
+                    self.refill_pre_keys(now);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    // ---- commands ---------------------------------------------------------------------------------------------
+
+    fn command(&mut self, now: Now, id: CommandId, command: Command) {
+        match self.phase {
+            Phase::Booting | Phase::Halted { .. } => self.early.push_back((id, command)),
+            Phase::Ready | Phase::Broken(_) => self.run_command(now, id, command),
+        }
+    }
+
+    fn run_command(&mut self, now: Now, id: CommandId, command: Command) {
+        if let Phase::Broken(error) = self.phase {
+            return self.answer(id, Err(error.into()));
+        }
+        match command {
+            Command::Connect => {
+                let reply = self.connect(now);
+                self.answer(id, reply);
+            }
+            Command::LinkQr => {
+                let reply = self.link(now);
+                self.answer(id, reply);
+            }
+            Command::Disconnect => {
+                self.disconnect(now);
+                self.answer(id, Ok(Reply::Done));
+            }
+            Command::Reconnect => {
+                let reply = self.reconnect(now);
+                self.answer(id, reply);
+            }
+            Command::Logout => self.log_out(now, id),
+            Command::Send(request) => self.accept_send(now, id, request),
+            Command::MarkRead { chat, participant, ids } => {
+                if !self.connection.is_online() {
+                    return self.answer(id, Err(CommandError::NotConnected));
+                }
+                let done = self.step(now, |step| receipts::mark_read(step, id, &chat, participant.as_ref(), &ids));
+                if let Err(keys) = done {
+                    self.park(Job::Command(id, Command::MarkRead { chat, participant, ids }), keys);
+                }
+            }
+        }
+    }
+
+    /// Answers a command that wrote nothing.
+    fn answer(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
+        self.gate.push_after(self.batches, Queued::Output(Output::Reply(id, reply)));
+    }
+
+    /// A message id for a send without one.
+    fn next_message_id(&mut self, now: Now) -> MessageId {
+        let user = self.account.linked.as_ref().map(|linked| linked.pn.user());
+        MessageId::generate(now.unix_seconds(), user, &mut self.rng)
+    }
+}
+
+fn account_key() -> Key {
+    Key::new(RecordKind::Account, b"")
+}
+
+fn head_key() -> Key {
+    Key::new(RecordKind::OutboxHead, b"")
+}

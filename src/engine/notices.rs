@@ -1,0 +1,431 @@
+//! The events that the engine tells, put together from what handlers know (spec 07 §5, §7).
+
+use std::time::Duration;
+
+use rand_core::Rng;
+
+use crate::{
+    clock::Now,
+    engine::{
+        account::{Account, Linked},
+        address::User,
+        receive::author,
+        records::SentRecord,
+    },
+    event::{
+        AccountDirty, AddressingMode, BanKind, DisconnectReason, Envelope, Event, EventId, IdentityChanged,
+        LidMappingUpdated, LogoutReason, MappingSource, MessageDelivered, MessageFailed, MessageKey, MessageObject,
+        MessageRead, MessageReceived, MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt,
+        ReceiptKind, Reply, SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected,
+        SessionConnecting, SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
+        SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairError, SessionPaired,
+        SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated, SessionReconnecting,
+        SessionStreamError, Source,
+    },
+    jid::Jid,
+    message::{self, Action, Normalised, normalise},
+    pairing::{PairError, payload::ClientConfig, qr::RefTurn},
+    proto::{e2e, json},
+    signal::SignalError,
+    stanza::{
+        message::{Enc, EncKind, InboundMessage},
+        stream::{Failure, StreamError},
+    },
+    store::AccountId,
+};
+
+/// Wraps an event; its number comes later.
+pub(crate) fn envelope(session: &AccountId, now: Now, rng: &mut impl Rng, event: &Event, offline: bool) -> Envelope {
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    let id = EventId::of(event, session.as_str(), now.wall_ms, &random);
+    Envelope::new(event, session.as_str(), id, now.wall_ms).with_offline(offline)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+// ---- session --------------------------------------------------------------------------------------------------
+
+pub(crate) fn connecting(attempt: u32) -> Event {
+    SessionConnecting::new(attempt).into()
+}
+
+pub(crate) fn qr_updated(now: Now, qr: String, turn: &RefTurn) -> Event {
+    let lifetime = millis(turn.lifetime);
+    SessionQrUpdated::new(qr, turn.index, turn.total, lifetime, now.wall_ms.saturating_add(lifetime)).into()
+}
+
+pub(crate) fn qr_exhausted() -> Event {
+    SessionQrExhausted::new().into()
+}
+
+pub(crate) fn scanned_without_multidevice() -> Event {
+    SessionQrScannedWithoutMultidevice::new().into()
+}
+
+pub(crate) fn paired(linked: &Linked) -> Event {
+    let platform = Some(linked.platform.clone()).filter(|platform| !platform.is_empty());
+    SessionPaired::new(linked.pn.clone(), linked.lid.clone(), platform, linked.business_name.clone()).into()
+}
+
+pub(crate) fn pair_error(error: &PairError) -> Event {
+    SessionPairError::new(error.text().to_owned()).into()
+}
+
+pub(crate) fn connected(account: &Account) -> Option<Event> {
+    let linked = account.linked.as_ref()?;
+    let mut event = SessionConnected::new(linked.pn.clone());
+    event.lid.clone_from(&linked.lid);
+    event.push_name.clone_from(&account.push_name);
+    event.platform = Some(linked.platform.clone()).filter(|platform| !platform.is_empty());
+    event.is_new_login = account.logins == 1;
+    event.business_name.clone_from(&linked.business_name);
+    Some(event.into())
+}
+
+pub(crate) fn disconnected(reason: DisconnectReason, detail: String, attempt: u32, pause: Duration) -> Event {
+    SessionDisconnected::new(reason).with_retry(attempt, millis(pause)).with_detail(detail).into()
+}
+
+pub(crate) fn disconnected_for_good(reason: DisconnectReason) -> Event {
+    SessionDisconnected::new(reason).into()
+}
+
+pub(crate) fn reconnecting(attempt: u32, pause: Duration, reason: DisconnectReason) -> Event {
+    SessionReconnecting::new(attempt, millis(pause), reason).into()
+}
+
+pub(crate) fn logged_out(reason: LogoutReason, on_connect: bool) -> Event {
+    SessionLoggedOut::new(reason, on_connect).into()
+}
+
+pub(crate) fn banned(kind: BanKind, now: Now, failure: &Failure) -> Event {
+    let code = failure.code.and_then(|code| u16::try_from(code).ok());
+    let until = failure.expire.map(|seconds| now.wall_ms.saturating_add(seconds.saturating_mul(1_000)));
+    let mut event = match kind {
+        BanKind::Temporary => SessionBanned::temporary(code, until),
+        BanKind::Locked => SessionBanned::locked(),
+        BanKind::Permanent => SessionBanned::permanent(),
+    };
+    event.url.clone_from(&failure.url);
+    event.message.clone_from(&failure.message);
+    event.into()
+}
+
+pub(crate) fn outdated(client: &ClientConfig) -> Event {
+    SessionOutdated::new(client.version_text()).into()
+}
+
+pub(crate) fn client_expiration(at: u64) -> Event {
+    SessionClientExpiration::new(at.saturating_mul(1_000)).into()
+}
+
+pub(crate) fn connect_failure(failure: &Failure) -> Event {
+    let reason = u16::try_from(failure.reason).ok().filter(|reason| *reason != 0);
+    SessionConnectFailure::new(reason, failure.attrs.clone()).into()
+}
+
+pub(crate) fn stream_error(error: &StreamError) -> Event {
+    let code = match error {
+        StreamError::Unknown(Some(code)) => Some(code.to_string()),
+        _ => None,
+    };
+    SessionStreamError::new(code, format!("{error:?}")).into()
+}
+
+pub(crate) fn keepalive_lost(misses: u32, last_success: Option<u64>) -> Event {
+    SessionKeepaliveLost::new(misses, last_success).into()
+}
+
+pub(crate) fn keepalive_restored(misses: u32, now: Now) -> Event {
+    SessionKeepaliveRestored::new(misses, Some(now.wall_ms)).into()
+}
+
+pub(crate) fn offline_started(total: u64, messages: u64, receipts: u64, notifications: u64) -> Event {
+    let mut counts = OfflineCounts::new(total);
+    counts.messages = Some(messages);
+    counts.receipts = Some(receipts);
+    counts.notifications = Some(notifications);
+    SessionOfflineSyncStarted::new(counts).into()
+}
+
+pub(crate) fn offline_completed(total: u64) -> Event {
+    SessionOfflineSyncCompleted::new(OfflineCounts::new(total)).into()
+}
+
+// ---- account --------------------------------------------------------------------------------------------------
+
+pub(crate) fn lid_mapping(pn: &Jid, lid: &Jid, source: MappingSource) -> Event {
+    LidMappingUpdated::new(lid.clone(), pn.clone(), source).into()
+}
+
+pub(crate) fn dirty(kind: String, timestamp: Option<u64>) -> Event {
+    AccountDirty::new(kind, timestamp).into()
+}
+
+pub(crate) fn identity_changed(jid: &Jid, implicit: bool) -> Event {
+    IdentityChanged::new(jid.to_bare(), implicit).into()
+}
+
+// ---- messages -------------------------------------------------------------------------------------------------
+
+/// Why a send failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SendFailure(SendError);
+
+impl SendFailure {
+    /// It never left; `code` is a stable word.
+    pub(crate) fn new(code: &'static str, text: &str) -> Self {
+        Self(SendError::Local { code, text: Some(text.to_owned()) })
+    }
+
+    /// The server refused it (spec 03 §6.1).
+    pub(crate) fn refused(code: u32) -> Self {
+        let text = match code {
+            400 => "malformed, or mixed namespaces",
+            404 => "unknown recipient",
+            405 | 473 => "content not allowed for this sender",
+            406 => "not acceptable",
+            421 => "stale group addressing mode",
+            429 => "rate limited",
+            463 => "reach-out restricted",
+            475 => "cap on new chats reached",
+            479 => "stanza violates the server's schema",
+            500..=599 => "server error",
+            _ => "refused by the server",
+        };
+        Self(SendError::Refused { code: u16::try_from(code).unwrap_or(u16::MAX), text: Some(text.to_owned()) })
+    }
+
+    /// No answer in time.
+    pub(crate) const fn timeout() -> Self {
+        Self(SendError::Timeout)
+    }
+}
+
+/// The status that a receipt reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceiptStatus {
+    Delivered,
+    Read,
+    Played,
+}
+
+impl ReceiptStatus {
+    const fn kind(self) -> ReceiptKind {
+        match self {
+            Self::Delivered => ReceiptKind::Delivered,
+            Self::Read => ReceiptKind::Read,
+            Self::Played => ReceiptKind::Played,
+        }
+    }
+
+    /// Its rank; never goes down for a user.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Delivered => 3,
+            Self::Read => 4,
+            Self::Played => 5,
+        }
+    }
+}
+
+/// Whether a message is something that the application is told about.
+pub(crate) fn is_visible(view: &Normalised<'_>) -> bool {
+    matches!(view.action(), Action::Content)
+}
+
+/// The key of a message in a chat with a user or group.
+fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefer) -> MessageKey {
+    let mut key = MessageKey::new(chat.to_bare(), from_me, id);
+    key.remote_jid_alt = people.and_then(|user| user.other(chat)).cloned();
+    key.addressing_mode = match (chat.is_lid_family(), chat.is_pn_family()) {
+        (true, _) => Some(AddressingMode::Lid),
+        (_, true) => Some(AddressingMode::Pn),
+        _ => None,
+    };
+    key.preferring(prefer)
+}
+
+fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Prefer) -> MessageKey {
+    let mut key = key(&inbound.chat, Some(chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
+    if let Some(author) = author(inbound) {
+        key.participant_alt = sender.other(&author).cloned();
+        key.participant = Some(author);
+    }
+    key.preferring(prefer)
+}
+
+/// An object with content and what can be said about it.
+fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
+    let view = normalise(message);
+    let options = json::Options::default();
+    let object = MessageObject::new(key).with_phones();
+    let mut object = match object.clone().with_message(view.original(), &options) {
+        Ok(object) => object,
+        Err(error) => {
+            // Too deep or too large for JSON: the application still hears of the message.
+            tracing::warn!(%error, "message content is left out");
+            object
+        }
+    };
+    object.kind = Some(view.kind().as_str());
+    object.text = view.text().map(str::to_owned);
+    object.reply = view.selection().map(|selection| Reply::new(selection.id, selection.text));
+    object.view_once = view.view_once().is_some();
+    object.ephemeral = view.expiration();
+    object
+}
+
+/// A message of somebody else.
+pub(crate) fn received(
+    inbound: &InboundMessage,
+    chat: &User,
+    sender: &User,
+    message: &e2e::Message,
+    prefer: Prefer,
+) -> Event {
+    let mut object = object(inbound_key(inbound, chat, sender, prefer), message);
+    object.message_timestamp = Some(inbound.timestamp);
+    object.push_name.clone_from(&inbound.push_name);
+    object.broadcast = Some(inbound.chat.is_broadcast());
+    object.source = Some(if inbound.offline { Source::Offline } else { Source::Live });
+    MessageReceived::new(vec![object]).into()
+}
+
+/// A message that another device of ours sent.
+pub(crate) fn sent_elsewhere(inbound: &InboundMessage, chat: &User, message: &e2e::Message, prefer: Prefer) -> Event {
+    let key = key(&inbound.chat, Some(chat), true, &inbound.ack.id, prefer);
+    let mut object = object(key, message);
+    object.message_timestamp = Some(inbound.timestamp);
+    object.status = Some(MessageStatus::ServerAck);
+    object.source = Some(Source::Device);
+    MessageSent::new(vec![object]).into()
+}
+
+/// A message of ours is with the server.
+pub(crate) fn sent(
+    chat: &Jid,
+    people: &User,
+    id: &str,
+    timestamp: u64,
+    message: &[u8],
+    client_ref: Option<&str>,
+    prefer: Prefer,
+) -> Event {
+    let key = key(chat, Some(people), true, id, prefer);
+    let mut object = match message::decode(message) {
+        Ok(message) => object(key, &message),
+        Err(_) => MessageObject::new(key).with_phones(),
+    };
+    object.message_timestamp = Some(timestamp);
+    object.status = Some(MessageStatus::ServerAck);
+    object.client_ref = client_ref.map(str::to_owned);
+    MessageSent::new(vec![object]).into()
+}
+
+/// A message of ours will not get there.
+pub(crate) fn send_failed(to: &Jid, id: &str, client_ref: Option<&str>, failure: &SendFailure) -> Event {
+    let key = key(to, None, true, id, Prefer::Addressed);
+    let mut object = MessageObject::with_error(key, failure.0.clone()).with_phones();
+    object.client_ref = client_ref.map(str::to_owned);
+    MessageFailed::new(vec![object]).into()
+}
+
+/// What a receipt is about.
+pub(crate) struct ReceiptAbout<'a> {
+    /// The chat as addressed.
+    pub(crate) chat: &'a Jid,
+    pub(crate) people: &'a User,
+    pub(crate) id: &'a str,
+    pub(crate) reader: &'a User,
+    pub(crate) sent: &'a SentRecord,
+    /// Nobody else had got as far.
+    pub(crate) first: bool,
+    pub(crate) prefer: Prefer,
+}
+
+/// Somebody got, read or played a message of ours. `implied`: it is known only because more than that is.
+pub(crate) fn receipt(about: &ReceiptAbout<'_>, status: ReceiptStatus, timestamp: u64, implied: bool) -> Event {
+    let mut key = key(about.chat, Some(about.people), true, about.id, about.prefer);
+    let reader = match about.prefer {
+        Prefer::Lid => about.reader.lid.as_ref(),
+        _ => about.reader.pn.as_ref(),
+    };
+    let reader = reader.unwrap_or(&about.reader.canonical);
+    let in_group = about.chat.is_group();
+    if in_group {
+        key.participant = Some(reader.clone());
+    }
+    let receipt = Receipt::new(reader.clone(), status.kind(), timestamp);
+    let mut object = MessageObject::with_receipt(key, receipt).with_phones();
+    object.first = in_group && about.first;
+    object.implied = implied;
+    if let Ok(message) = message::decode(&about.sent.message) {
+        object = object.clone().with_message(&message, &json::Options::default()).unwrap_or(object);
+    }
+    match status {
+        ReceiptStatus::Delivered => MessageDelivered::new(vec![object]).into(),
+        ReceiptStatus::Read | ReceiptStatus::Played => MessageRead::new(vec![object]).into(),
+    }
+}
+
+/// Why a message cannot be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Undecryptable {
+    reason: String,
+    will_retry: bool,
+    hidden: bool,
+}
+
+impl Undecryptable {
+    /// The Signal layer refused it.
+    pub(crate) fn failed(error: &SignalError, hidden: bool) -> Self {
+        let reason = match error {
+            SignalError::NoSession => "no_session",
+            SignalError::BadMac => "bad_mac",
+            SignalError::InvalidPreKeyId(_) | SignalError::InvalidSignedPreKeyId(_) => "invalid_prekey_id",
+            SignalError::TooFarAhead { .. } => "too_far_ahead",
+            SignalError::IdentityMismatch => "identity_mismatch",
+            SignalError::Key(_) => "invalid_key",
+            SignalError::RecordVersion { .. } | SignalError::Record { .. } => "invalid_session",
+            _ => "invalid_message",
+        };
+        Self { reason: reason.to_owned(), will_retry: false, hidden }
+    }
+
+    /// Whether the sender was asked to send it again.
+    pub(crate) fn asked_again(self, will_retry: bool) -> Self {
+        Self { will_retry, ..self }
+    }
+
+    /// A placeholder without content.
+    pub(crate) fn unavailable(kind: &str) -> Self {
+        let reason = if kind.is_empty() { "unavailable".to_owned() } else { kind.to_owned() };
+        Self { reason, will_retry: false, hidden: false }
+    }
+
+    /// Encrypted in a way that is not spoken yet.
+    pub(crate) fn unsupported(encs: &[Enc]) -> Self {
+        let reason = match encs.iter().map(|enc| &enc.kind).next() {
+            Some(EncKind::SenderKey) => "no_sender_key",
+            Some(EncKind::MessageSecret) => "no_message_secret",
+            _ => "unsupported",
+        };
+        Self { reason: reason.to_owned(), will_retry: false, hidden: encs.iter().all(|enc| enc.hide) }
+    }
+}
+
+/// A message arrived that cannot be shown.
+pub(crate) fn undecryptable(
+    inbound: &InboundMessage,
+    chat: &User,
+    sender: &User,
+    why: &Undecryptable,
+    prefer: Prefer,
+) -> Event {
+    let key = inbound_key(inbound, chat, sender, prefer);
+    MessageUndecryptable::new(key, why.reason.clone(), why.will_retry, why.hidden).into()
+}

@@ -1,0 +1,161 @@
+//! The correlator: which answer belongs to which question (spec 01 §6.10).
+//!
+//! A query dies with its connection; whoever needs the answer asks again on the next one.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    crypto::Rng,
+    engine::command::CommandId,
+    jid::Jid,
+    node::NodeRef,
+    stanza::{
+        StanzaError,
+        iq::{self, IqError, prekeys, usync},
+    },
+};
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Query {
+    /// Is the connection alive?
+    Keepalive,
+    /// How many one-time prekeys does the server have?
+    PreKeyCount,
+    /// Take these prekeys.
+    PreKeyUpload,
+    /// Start delivering.
+    Active,
+    /// Which devices do these users have?
+    Devices(Vec<Jid>),
+    /// Which keys do these devices have?
+    Bundles(Vec<Jid>),
+    /// Unlink this device.
+    Logout(CommandId),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum QueryError {
+    #[error(transparent)]
+    Refused(#[from] IqError),
+    #[error(transparent)]
+    Malformed(#[from] StanzaError),
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// Bundles of devices, as the server answered.
+pub(crate) type Bundles = Vec<(Jid, Result<prekeys::FetchedBundle, prekeys::BundleError>)>;
+
+/// An answer, or that there is none.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Keepalive,
+    PreKeyCount(Result<u64, QueryError>),
+    PreKeyUpload(Result<(), QueryError>),
+    Active(Result<(), QueryError>),
+    Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
+    Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    Logout(CommandId),
+}
+
+impl Query {
+    /// Reads the answer.
+    fn parse(self, node: NodeRef<'_>) -> Answer {
+        let result = iq::answer(node).map_err(QueryError::from);
+        match self {
+            Self::Keepalive => Answer::Keepalive,
+            Self::PreKeyCount => Answer::PreKeyCount(result.and_then(|node| Ok(prekeys::count(node)?))),
+            Self::PreKeyUpload => Answer::PreKeyUpload(result.map(|_| ())),
+            Self::Active => Answer::Active(result.map(|_| ())),
+            Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
+            Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
+            Self::Logout(command) => Answer::Logout(command),
+        }
+    }
+
+    /// What it means that nothing came in time.
+    fn timed_out(self) -> Answer {
+        let error = QueryError::TimedOut;
+        match self {
+            Self::Keepalive => Answer::Keepalive,
+            Self::PreKeyCount => Answer::PreKeyCount(Err(error)),
+            Self::PreKeyUpload => Answer::PreKeyUpload(Err(error)),
+            Self::Active => Answer::Active(Err(error)),
+            Self::Devices(users) => Answer::Devices(users, Err(error)),
+            Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
+            Self::Logout(command) => Answer::Logout(command),
+        }
+    }
+}
+
+/// A question that waits.
+#[derive(Debug)]
+struct Pending {
+    query: Query,
+    deadline: Duration,
+}
+
+/// All questions of one connection.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    prefix: [u8; 2],
+    next: u64,
+    pending: BTreeMap<String, Pending>,
+}
+
+impl Queries {
+    /// No questions yet. Ids start with two random bytes, so that two processes do not use the same.
+    pub(crate) fn new(rng: &mut impl Rng) -> Self {
+        let mut prefix = [0; 2];
+        rng.fill_bytes(&mut prefix);
+        Self { prefix, next: 1, pending: BTreeMap::new() }
+    }
+
+    /// A unique id.
+    pub(crate) fn next_id(&mut self) -> String {
+        let [a, b] = self.prefix;
+        let id = format!("{a}.{b}-{}", self.next);
+        self.next += 1;
+        id
+    }
+
+    /// Notes a question; the id goes into its stanza.
+    pub(crate) fn ask(&mut self, query: Query, deadline: Duration) -> String {
+        let id = self.next_id();
+        self.pending.insert(id.clone(), Pending { query, deadline });
+        id
+    }
+
+    /// Reads an answer; `None` when nobody asked.
+    pub(crate) fn answer(&mut self, id: &str, node: NodeRef<'_>) -> Option<Answer> {
+        self.pending.remove(id).map(|pending| pending.query.parse(node))
+    }
+
+    /// Takes one question whose time is up. A keepalive has no answer then; its owner keeps its own deadline.
+    pub(crate) fn expire(&mut self, now: Duration) -> Option<Answer> {
+        let id = self.pending.iter().find(|(_, pending)| pending.deadline <= now).map(|(id, _)| id.clone())?;
+        self.pending.remove(&id).map(|pending| pending.query.timed_out())
+    }
+
+    /// The next deadline.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.pending.values().map(|pending| pending.deadline).min()
+    }
+
+    /// Forgets every question: the connection is gone. Gives the logouts back, whose commands still want an answer.
+    pub(crate) fn clear(&mut self) -> Vec<CommandId> {
+        let pending = std::mem::take(&mut self.pending);
+        let logouts = pending.into_values().filter_map(|pending| match pending.query {
+            Query::Logout(command) => Some(command),
+            _ => None,
+        });
+        logouts.collect()
+    }
+
+    /// Whether a question waits for which `is` holds.
+    pub(crate) fn any(&self, mut is: impl FnMut(&Query) -> bool) -> bool {
+        self.pending.values().any(|pending| is(&pending.query))
+    }
+}

@@ -1,0 +1,350 @@
+//! Inbound messages (spec 03 §5): decrypt, deduplicate, tell, answer. One step, one batch: the ratchet's new state, the
+//! mark that the message was received, and its event stand or fall together, and the receipt leaves after them.
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::{
+    engine::{
+        Account,
+        address::{self, User},
+        notices::{self, Undecryptable},
+        prekeys,
+        records::{ReceivedRecord, Record, RetryCountRecord},
+        step::{Miss, Step, keys, own, pair_of},
+    },
+    event::{Event, MappingSource},
+    jid::Jid,
+    message::{self, normalise, padding, protocol, unwrap_device_sent},
+    proto::{Message as _, e2e},
+    signal::{self, Address, SignalError, StepError},
+    stanza::{
+        ack::Nack,
+        message::{Enc, EncKind, InboundMessage},
+        receipt::{DeliveryReceipt, RetryKeys, RetryReceipt},
+    },
+    store::{Key, RecordKind},
+};
+
+/// How often a resend is asked for (spec 03 §5.6).
+const MAX_RETRIES: u32 = 5;
+
+/// What became of the ciphertexts of a stanza.
+enum Outcome {
+    /// Decrypted, or decrypted before: the sender gets a delivery receipt.
+    Received,
+    /// It was history or housekeeping of the phone and wants its own receipt.
+    Handled(&'static str),
+    /// Cannot be decrypted now; the sender is asked to encrypt again.
+    Retry(Undecryptable, u8, u32),
+    /// Will never be processed; acknowledged without a receipt.
+    Dropped(Undecryptable),
+    /// Refused.
+    Refused(Nack),
+}
+
+/// Handles a message.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
+    if let Some(alt) = &message.sender_alt {
+        address::learn(step, &message.sender, alt, MappingSource::Message)?;
+    }
+    if let Some(alt) = &message.chat_alt {
+        address::learn(step, &message.chat, alt, MappingSource::Message)?;
+    }
+    let chat = address::user(step, &message.chat)?;
+    let sender = address::user(step, &message.sender)?;
+    let context = Context { message, chat: &chat, sender: &sender, received: received_key(message, &chat, &sender) };
+
+    if message.encs.is_empty() {
+        return without_ciphertext(step, &context);
+    }
+    if message.encs.iter().all(|enc| enc.kind == EncKind::Unknown) {
+        step.send(&message.ack.nack(Nack::UnrecognisedStanza));
+        return Ok(());
+    }
+    let outcome = decrypt_all(step, &context)?;
+    answer(step, &context, outcome)
+}
+
+/// A message with its people looked up.
+struct Context<'a> {
+    message: &'a InboundMessage,
+    chat: &'a User,
+    sender: &'a User,
+    /// The mark that it was received.
+    received: Key,
+}
+
+/// Ids are unique per chat and sender; both under the identity that does not change from stanza to stanza.
+fn received_key(message: &InboundMessage, chat: &User, sender: &User) -> Key {
+    let (chat, sender) = (chat.canonical.to_string(), sender.canonical.to_string());
+    Key::joined(RecordKind::Received, &[chat.as_bytes(), sender.as_bytes(), message.ack.id.as_bytes()])
+}
+
+/// Newsletters carry plaintext, placeholders nothing.
+fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), Miss> {
+    let message = context.message;
+    match &message.unavailable {
+        Some(kind) => {
+            if mark_received(step, context)? {
+                let why = Undecryptable::unavailable(kind);
+                let event = undecryptable(step, context, &why);
+                step.emit_from(message.offline, event);
+            }
+            step.send(&message.ack.ack());
+        }
+        None if message.plaintext => step.send(&message.ack.ack()),
+        None => step.send(&message.ack.nack(Nack::UnrecognisedStanza)),
+    }
+    Ok(())
+}
+
+fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) -> Event {
+    notices::undecryptable(context.message, context.chat, context.sender, why, step.config.prefer)
+}
+
+/// Pairwise ciphertexts first, in their order; the others cannot be read yet.
+fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
+    let address = address::device(step, &context.message.sender)?;
+    declare_reads(step, context, &address)?;
+    let account = step.account().clone();
+    let mut outcome = None;
+    for enc in &context.message.encs {
+        let EncKind::Pairwise(kind) = enc.kind else { continue };
+        let next = decrypt(step, context, &account, &address, kind, enc)?;
+        outcome = Some(match (outcome, next) {
+            // One failure decides, whatever else was readable.
+            (Some(failed @ (Outcome::Retry(..) | Outcome::Refused(_))), _) => failed,
+            (_, next) => next,
+        });
+    }
+    Ok(outcome.unwrap_or_else(|| Outcome::Dropped(Undecryptable::unsupported(&context.message.encs))))
+}
+
+/// Everything that is known to be read before the first curve operation.
+fn declare_reads(step: &mut Step<'_>, context: &Context<'_>, address: &Address) -> Result<(), Miss> {
+    let mut reads = vec![context.received.clone(), keys::session(address), keys::identity(address), retry_key(context)];
+    for enc in &context.message.encs {
+        let EncKind::Pairwise(kind) = enc.kind else { continue };
+        let Ok(peek) = signal::peek(kind, &enc.bytes) else { continue };
+        reads.extend(peek.pre_key.map(|id| keys::pre_key(id.0)));
+        reads.extend(peek.signed_pre_key.map(|id| keys::signed_pre_key(id.0)));
+        if peek.signed_pre_key.is_some() {
+            reads.push(keys::archive_index(address));
+        }
+    }
+    step.require(&reads)
+}
+
+fn decrypt(
+    step: &mut Step<'_>,
+    context: &Context<'_>,
+    account: &Account,
+    address: &Address,
+    kind: signal::CiphertextKind,
+    enc: &Enc,
+) -> Result<Outcome, Miss> {
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes, &mut rng) {
+        Ok(decrypted) => decrypted,
+        Err(StepError::Miss(miss)) => return Err(miss),
+        // Its event stands in the outbox since the step that advanced the ratchet.
+        Err(StepError::Signal(SignalError::Duplicate)) => return Ok(Outcome::Received),
+        Err(StepError::Signal(error)) => {
+            tracing::debug!(%error, "message cannot be decrypted");
+            let why = Undecryptable::failed(&error, enc.hide);
+            return Ok(Outcome::Retry(why, error.retry_reason(), enc.count));
+        }
+    };
+    if decrypted.identity_changed {
+        let event = notices::identity_changed(&context.message.sender, true);
+        step.emit_from(context.message.offline, event);
+    }
+    let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
+    let content = padding::unpad(version, &decrypted.plaintext)
+        .and_then(|plaintext| message::decode(plaintext).map(|content| (content, plaintext.len())));
+    match content {
+        Ok((content, _)) => deliver(step, context, content),
+        Err(error) => {
+            tracing::warn!(%error, "plaintext is not a message");
+            Ok(Outcome::Refused(Nack::InvalidProtobuf))
+        }
+    }
+}
+
+/// Acts on a decrypted message, and tells the application once.
+fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Outcome, Miss> {
+    let inbound = context.message;
+    let (content, destination) = unwrap_device_sent(content);
+    if destination.is_some() && !inbound.from_me {
+        tracing::warn!("somebody else sent a copy that only own devices send");
+        return Ok(Outcome::Received);
+    }
+    let view = normalise(&content);
+    if let Some(protocol) = view.content().protocol_message.as_deref()
+        && protocol::own_sender(protocol).is_some()
+    {
+        return housekeeping(step, context, protocol);
+    }
+    if !notices::is_visible(&view) {
+        return Ok(Outcome::Received);
+    }
+    if mark_received(step, context)? {
+        let prefer = step.config.prefer;
+        let event = match inbound.from_me {
+            true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
+            false => notices::received(inbound, context.chat, context.sender, &content, prefer),
+        };
+        step.emit_from(inbound.offline, event);
+    }
+    Ok(Outcome::Received)
+}
+
+/// Messages by which own devices keep each other up to date (spec 06 §5). From anybody else they are dropped.
+fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Result<Outcome, Miss> {
+    let inbound = context.message;
+    if !inbound.from_me {
+        tracing::warn!("somebody else sent a message that only own devices send");
+        return Ok(Outcome::Received);
+    }
+    if let Some(share) = &protocol.app_state_sync_key_share {
+        for key in &share.keys {
+            let id = key.key_id.as_ref().and_then(|id| id.key_id.as_ref());
+            if let (Some(id), Some(data)) = (id, &key.key_data) {
+                step.put(Key::new(RecordKind::AppStateKey, id), Bytes::from(data.encode_to_vec()));
+            }
+        }
+    }
+    Ok(match protocol.history_sync_notification {
+        Some(_) => Outcome::Handled("hist_sync"),
+        None => Outcome::Received,
+    })
+}
+
+/// Notes that a message was received; false when it was before.
+fn mark_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    if step.read(&context.received)?.is_some() {
+        return Ok(false);
+    }
+    step.put(context.received.clone(), ReceivedRecord { at: step.now.unix_seconds() }.to_bytes());
+    Ok(true)
+}
+
+/// Exactly one answer per stanza.
+fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Result<(), Miss> {
+    let inbound = context.message;
+    match outcome {
+        Outcome::Received => step.send(&delivery_receipt(step, inbound).to_node()),
+        Outcome::Handled(kind) => {
+            let receipt = delivery_receipt(step, inbound);
+            step.send(&receipt.to_node());
+            let own = step.account().linked.as_ref().map(|linked| linked.pn.to_bare());
+            if let Some(own) = own {
+                let id = inbound.ack.id.as_str();
+                let handled = DeliveryReceipt { id, to: &own, participant: None, recipient: None, kind: Some(kind) };
+                step.send(&handled.to_node());
+            }
+        }
+        Outcome::Retry(why, reason, count) => {
+            let again = ask_again(step, context, reason, count)?;
+            if mark_failed(step, context, again)? {
+                let why = why.asked_again(again.is_some());
+                let event = undecryptable(step, context, &why);
+                step.emit_from(inbound.offline, event);
+            }
+            step.send(&inbound.ack.ack());
+        }
+        Outcome::Dropped(why) => {
+            if mark_received(step, context)? {
+                let event = undecryptable(step, context, &why);
+                step.emit_from(inbound.offline, event);
+            }
+            step.send(&inbound.ack.ack());
+        }
+        Outcome::Refused(reason) => step.send(&inbound.ack.nack(reason)),
+    }
+    Ok(())
+}
+
+/// The receipt that takes the place of an ack (spec 03 §5.5).
+fn delivery_receipt<'a>(step: &Step<'_>, inbound: &'a InboundMessage) -> DeliveryReceipt<'a> {
+    let ack = &inbound.ack;
+    let (kind, recipient) = match (inbound.peer, inbound.from_me) {
+        (true, _) => (Some("peer_msg"), None),
+        (false, true) => (Some("sender"), ack.recipient.as_ref()),
+        (false, false) => ((!step.config.online).then_some("inactive"), None),
+    };
+    DeliveryReceipt { id: &ack.id, to: &ack.from, participant: ack.participant.as_ref(), recipient, kind }
+}
+
+// ---- asking again ---------------------------------------------------------------------------------------------
+
+fn retry_key(context: &Context<'_>) -> Key {
+    Key { kind: RecordKind::RetryCount, id: context.received.id.clone() }
+}
+
+/// Asks the sending device to encrypt again, unless it was asked too often (spec 03 §5.6). Answers with the number of this
+/// request.
+fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u32) -> Result<Option<u32>, Miss> {
+    let inbound = context.message;
+    // Own messages without recipient, and messages of a chat that does not retry, are not asked for.
+    if inbound.from_me && inbound.ack.recipient.is_none() && !inbound.peer {
+        return Ok(None);
+    }
+    let before = step.record::<RetryCountRecord>(&retry_key(context))?.unwrap_or_default();
+    // After a restart without a record the sender's own count goes on.
+    let count = before.count.max(resends).saturating_add(1);
+    if count > MAX_RETRIES {
+        return Ok(None);
+    }
+    let account = step.account().clone();
+    let Some(linked) = &account.linked else { return Ok(None) };
+    let pre_key = match (count >= 2, before.pre_key_id) {
+        (false, _) => None,
+        (true, 0) => Some(prekeys::single(step)),
+        (true, id) => match step.read(&keys::pre_key(id))? {
+            Some(record) => pair_of(&record).map(|pair| (id, pair)),
+            None => Some(prekeys::single(step)),
+        },
+    };
+    let signed = &account.signed_pre_key;
+    let receipt = RetryReceipt {
+        id: &inbound.ack.id,
+        to: &inbound.ack.from,
+        participant: inbound.ack.participant.as_ref(),
+        recipient: inbound.ack.recipient.as_ref(),
+        peer: inbound.peer,
+        timestamp: inbound.timestamp,
+        count,
+        reason,
+        registration_id: account.registration_id,
+        keys: pre_key.as_ref().map(|(id, pair)| RetryKeys {
+            identity: *account.identity.public().as_bytes(),
+            pre_key: (*id, *pair.public().as_bytes()),
+            signed_pre_key: (signed.id, *signed.pair.public().as_bytes(), signed.signature),
+            device_identity: &linked.device_identity,
+        }),
+    };
+    let record =
+        RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
+    step.put(retry_key(context), record.to_bytes());
+    step.send(&receipt.to_node());
+    Ok(Some(count))
+}
+
+/// Whether the application is to hear of a failure: of the first one, and of one that is given up at once.
+fn mark_failed(step: &mut Step<'_>, context: &Context<'_>, again: Option<u32>) -> Result<bool, Miss> {
+    match again {
+        Some(count) => Ok(count == 1),
+        None => Ok(step.record::<RetryCountRecord>(&retry_key(context))?.is_none()),
+    }
+}
+
+/// The people of an event about a message.
+pub(crate) fn author(inbound: &InboundMessage) -> Option<Jid> {
+    (inbound.chat.is_group() || inbound.chat.is_broadcast()).then(|| inbound.sender.to_bare())
+}

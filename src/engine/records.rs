@@ -1,0 +1,201 @@
+//! The records that the engine keeps about itself, as versioned bytes: protobuf messages of our own behind one version
+//! byte, so that fields can be added without a migration.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+/// Version byte in front of every record of this module.
+const VERSION: u8 = 1;
+
+/// A stored record that cannot be read: the database is damaged or from a newer version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stored record {0} cannot be read")]
+pub struct RecordError(pub(crate) &'static str);
+
+/// A record of the engine.
+pub(crate) trait Record: Message + Default {
+    /// Name for error messages.
+    const NAME: &'static str;
+
+    /// The stored form.
+    fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
+        out.put_u8(VERSION);
+        out.put_slice(&self.encode_to_vec());
+        out.freeze()
+    }
+
+    /// Reads the stored form.
+    fn from_bytes(bytes: &Bytes) -> Result<Self, RecordError> {
+        match bytes.first() {
+            Some(&VERSION) => Self::decode(bytes.slice(1..)).map_err(|_| RecordError(Self::NAME)),
+            _ => Err(RecordError(Self::NAME)),
+        }
+    }
+}
+
+/// Names a record and keeps its contents out of `Debug`.
+macro_rules! record {
+    ($name:ident) => {
+        impl Record for $name {
+            const NAME: &'static str = stringify!($name);
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "([redacted])"))
+            }
+        }
+    };
+}
+
+/// `RecordKind::Account`: everything about the linked device itself.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct AccountRecord {
+    /// Signal identity key, private.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) identity: Bytes,
+    /// Noise static key, private.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) noise: Bytes,
+    #[prost(uint32, tag = "3")]
+    pub(crate) registration_id: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) adv_secret: Bytes,
+    #[prost(uint32, tag = "5")]
+    pub(crate) signed_pre_key_id: u32,
+    /// Private.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) signed_pre_key: Bytes,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub(crate) signed_pre_key_signature: Bytes,
+    /// Next one-time prekey id to give out.
+    #[prost(uint32, tag = "8")]
+    pub(crate) next_pre_key_id: u32,
+    /// Own JID with device.
+    #[prost(string, tag = "10")]
+    pub(crate) jid: String,
+    /// Own LID with device; empty when not known.
+    #[prost(string, tag = "11")]
+    pub(crate) lid: String,
+    /// Serialised `ADVSignedDeviceIdentity` with the account's signature key.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub(crate) device_identity: Bytes,
+    #[prost(string, tag = "13")]
+    pub(crate) platform: String,
+    #[prost(string, optional, tag = "14")]
+    pub(crate) business_name: Option<String>,
+    #[prost(string, optional, tag = "15")]
+    pub(crate) push_name: Option<String>,
+    #[prost(bytes = "bytes", optional, tag = "16")]
+    pub(crate) routing_info: Option<Bytes>,
+    /// Verified certificate chain of the server, for the IK handshake.
+    #[prost(bytes = "bytes", optional, tag = "17")]
+    pub(crate) chain: Option<Bytes>,
+    /// Successful logins so far.
+    #[prost(uint32, tag = "18")]
+    pub(crate) logins: u32,
+    /// Whether prekeys were ever uploaded.
+    #[prost(bool, tag = "19")]
+    pub(crate) uploaded: bool,
+}
+record!(AccountRecord);
+
+/// `RecordKind::OutboxHead`.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct OutboxHeadRecord {
+    /// Sequence number of the newest event.
+    #[prost(uint64, tag = "1")]
+    pub(crate) last: u64,
+}
+record!(OutboxHeadRecord);
+
+/// `RecordKind::DeviceList`.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct DeviceListRecord {
+    /// Device ids; 0 is the primary.
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) devices: Vec<u32>,
+    /// Unix seconds of the answer.
+    #[prost(uint64, tag = "2")]
+    pub(crate) fetched: u64,
+}
+record!(DeviceListRecord);
+
+/// `RecordKind::Outgoing`: a send that was accepted and is not settled yet.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct OutgoingRecord {
+    /// Order of acceptance.
+    #[prost(uint64, tag = "1")]
+    pub(crate) order: u64,
+    /// The user as the caller named it.
+    #[prost(string, tag = "2")]
+    pub(crate) to: String,
+    /// Serialised `Message`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) message: Bytes,
+    /// The caller's correlation text.
+    #[prost(string, optional, tag = "4")]
+    pub(crate) client_ref: Option<String>,
+    /// Unix milliseconds of acceptance.
+    #[prost(uint64, tag = "5")]
+    pub(crate) accepted_ms: u64,
+    /// The encoded stanza, once it is encrypted: sent again as it is until it is acknowledged.
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    pub(crate) stanza: Option<Bytes>,
+    /// The chat as addressed in the stanza.
+    #[prost(string, tag = "7")]
+    pub(crate) chat: String,
+}
+record!(OutgoingRecord);
+
+/// `RecordKind::Sent`: a message of ours, for receipts and resends.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct SentRecord {
+    /// Serialised `Message`.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) message: Bytes,
+    /// Server time of the acknowledgement, unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) timestamp: u64,
+    /// The highest status reported by each user so far (spec 07 §5): 3 delivered, 4 read, 5 played.
+    #[prost(btree_map = "string, uint32", tag = "3")]
+    pub(crate) status: BTreeMap<String, u32>,
+    /// The chat as addressed in the stanza.
+    #[prost(string, tag = "4")]
+    pub(crate) chat: String,
+}
+record!(SentRecord);
+
+/// `RecordKind::Received`.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct ReceivedRecord {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub(crate) at: u64,
+}
+record!(ReceivedRecord);
+
+/// `RecordKind::RetryCount`.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RetryCountRecord {
+    /// How often a resend was asked for.
+    #[prost(uint32, tag = "1")]
+    pub(crate) count: u32,
+    /// Unix seconds of the last request.
+    #[prost(uint64, tag = "2")]
+    pub(crate) at: u64,
+    /// Id of the one-time prekey given out with it; 0 for none.
+    #[prost(uint32, tag = "3")]
+    pub(crate) pre_key_id: u32,
+}
+record!(RetryCountRecord);

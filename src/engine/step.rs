@@ -1,0 +1,357 @@
+//! One step of the engine: what a handler reads and what it wants to happen.
+//!
+//! A handler reads records through [`Step::read`] and friends. A record that is not in the cache is noted and the
+//! handler returns [`Miss`]; its writes are dropped, the record is loaded, and the handler runs again from the start.
+//! What it writes, sends and emits is collected here and takes effect only when it returns `Ok`: as one batch, with
+//! everything else waiting for it.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+
+use crate::{
+    clock::Now,
+    crypto::{KeyPair, PrivateKey, PublicKey},
+    engine::{
+        account::Account,
+        cache::Cache,
+        command::{CommandError, CommandId, Reply},
+        config::Config,
+        records::Record,
+    },
+    event::Event,
+    node::Node,
+    signal::{
+        Address, ArchiveIndex, Own, PageId, PreKeyId, Session, SignalStore, SignedPreKeyId, SkippedPage, State, StateId,
+    },
+    store::{Key, RecordKind},
+};
+
+/// A record that the handler needs is not in the cache. Which ones stands in [`Step::missing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Miss;
+
+/// An event, with the mark of the backlog.
+#[derive(Debug)]
+pub(crate) struct Emitted {
+    pub(crate) event: Event,
+    pub(crate) offline: bool,
+}
+
+/// Collects what a handler does.
+#[derive(Debug)]
+pub(crate) struct Step<'e> {
+    /// The time of the input.
+    pub(crate) now: Now,
+    /// The engine's configuration.
+    pub(crate) config: &'e Config,
+    /// The engine's randomness. A handler that runs again draws again.
+    pub(crate) rng: &'e mut ChaCha20Rng,
+    cache: &'e mut Cache,
+    account: Cow<'e, Account>,
+    pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
+    pub(super) missing: Vec<Key>,
+    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) events: Vec<Emitted>,
+    pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) clear: bool,
+}
+
+/// What is left of a step when its borrows end.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) account: Option<Account>,
+    pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
+    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) events: Vec<Emitted>,
+    pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) clear: bool,
+}
+
+impl<'e> Step<'e> {
+    pub(super) fn new(
+        now: Now,
+        config: &'e Config,
+        rng: &'e mut ChaCha20Rng,
+        cache: &'e mut Cache,
+        account: &'e Account,
+    ) -> Self {
+        Self {
+            now,
+            config,
+            rng,
+            cache,
+            account: Cow::Borrowed(account),
+            overlay: BTreeMap::new(),
+            missing: Vec::new(),
+            frames: Vec::new(),
+            events: Vec::new(),
+            replies: Vec::new(),
+            clear: false,
+        }
+    }
+
+    pub(super) fn collect(self) -> Collected {
+        let account = match self.account {
+            Cow::Owned(account) => Some(account),
+            Cow::Borrowed(_) => None,
+        };
+        Collected {
+            account,
+            overlay: self.overlay,
+            frames: self.frames,
+            events: self.events,
+            replies: self.replies,
+            clear: self.clear,
+        }
+    }
+
+    /// The account as this step sees it.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The account, to be changed; it is stored with the step.
+    pub(crate) fn account_mut(&mut self) -> &mut Account {
+        self.account.to_mut()
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Miss`] when it has to be loaded first.
+    pub(crate) fn read(&mut self, key: &Key) -> Result<Option<Bytes>, Miss> {
+        if let Some(written) = self.overlay.get(key) {
+            return Ok(written.clone());
+        }
+        match self.cache.read(key) {
+            Some(value) => {
+                self.cache.touch(key);
+                Ok(value)
+            }
+            None => {
+                self.missing.push(key.clone());
+                Err(Miss)
+            }
+        }
+    }
+
+    /// Declares several reads, so that all that are missing are loaded in one round.
+    ///
+    /// # Errors
+    /// [`Miss`] when any has to be loaded first.
+    pub(crate) fn require<'k>(&mut self, keys: impl IntoIterator<Item = &'k Key>) -> Result<(), Miss> {
+        let mut all_there = Ok(());
+        for key in keys {
+            if self.read(key).is_err() {
+                all_there = Err(Miss);
+            }
+        }
+        all_there
+    }
+
+    /// Reads and decodes a record. One that cannot be decoded counts as absent and is reported to the log: what is
+    /// read this way can be fetched or built again.
+    ///
+    /// # Errors
+    /// [`Miss`] when it has to be loaded first.
+    pub(crate) fn record<R: Record>(&mut self, key: &Key) -> Result<Option<R>, Miss> {
+        Ok(self.read(key)?.and_then(|bytes| usable(R::from_bytes(&bytes), key)))
+    }
+
+    /// Writes a record.
+    pub(crate) fn put(&mut self, key: Key, value: impl Into<Bytes>) {
+        self.overlay.insert(key, Some(value.into()));
+    }
+
+    /// Removes a record.
+    pub(crate) fn delete(&mut self, key: Key) {
+        self.overlay.insert(key, None);
+    }
+
+    /// Sends a stanza once the step is durable, if the connection still stands then.
+    pub(crate) fn send(&mut self, node: &Node) {
+        match node.encode() {
+            Ok(frame) => self.frames.push(frame),
+            // Our own stanzas are encodable; what could fail is a JID that came in and cannot go out.
+            Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
+        }
+    }
+
+    /// Sends an encoded stanza once the step is durable.
+    pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
+        self.frames.push(frame.to_vec());
+    }
+
+    /// Emits an event once the step is durable.
+    pub(crate) fn emit(&mut self, event: impl Into<Event>) {
+        self.events.push(Emitted { event: event.into(), offline: false });
+    }
+
+    /// Emits an event that belongs to a stanza, once the step is durable.
+    pub(crate) fn emit_from(&mut self, offline: bool, event: impl Into<Event>) {
+        self.events.push(Emitted { event: event.into(), offline });
+    }
+
+    /// Answers a command once the step is durable.
+    pub(crate) fn reply(&mut self, command: CommandId, reply: Result<Reply, CommandError>) {
+        self.replies.push((command, reply));
+    }
+
+    /// Removes every record of the account, before what the step writes.
+    pub(crate) fn clear_records(&mut self) {
+        self.overlay.clear();
+        self.clear = true;
+    }
+
+    fn signal_record<T, E: std::fmt::Display>(
+        &mut self,
+        key: &Key,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<Option<T>, Miss> {
+        Ok(self.read(key)?.and_then(|bytes| usable(decode(&bytes), key)))
+    }
+}
+
+/// A damaged record counts as absent.
+fn usable<T, E: std::fmt::Display>(decoded: Result<T, E>, key: &Key) -> Option<T> {
+    decoded.inspect_err(|error| tracing::error!(?key, %error, "stored record is unusable")).ok()
+}
+
+/// Our own side of every session.
+pub(crate) fn own(account: &Account) -> Own<'_> {
+    Own { identity: &account.identity, registration_id: account.registration_id }
+}
+
+/// Keys of the records that belong to a remote device.
+pub(crate) mod keys {
+    use super::*;
+
+    pub(crate) fn session(address: &Address) -> Key {
+        Key::new(RecordKind::Session, address.as_str())
+    }
+
+    pub(crate) fn identity(address: &Address) -> Key {
+        Key::new(RecordKind::Identity, address.as_str())
+    }
+
+    pub(crate) fn archive_index(address: &Address) -> Key {
+        Key::new(RecordKind::ArchiveIndex, address.as_str())
+    }
+
+    pub(crate) fn archived_state(address: &Address, id: StateId) -> Key {
+        Key::joined(RecordKind::ArchivedState, &[address.as_str().as_bytes(), &id.0.to_be_bytes()])
+    }
+
+    pub(crate) fn skipped_page(address: &Address, id: PageId) -> Key {
+        let mut page = [0; 12];
+        for (out, byte) in page.iter_mut().zip([id.state.0, id.chain, id.page].iter().flat_map(|n| n.to_be_bytes())) {
+            *out = byte;
+        }
+        Key::joined(RecordKind::SkippedPage, &[address.as_str().as_bytes(), &page])
+    }
+
+    pub(crate) fn pre_key(id: u32) -> Key {
+        Key::new(RecordKind::PreKey, id.to_be_bytes())
+    }
+
+    pub(crate) fn signed_pre_key(id: u32) -> Key {
+        Key::new(RecordKind::SignedPreKey, id.to_be_bytes())
+    }
+}
+
+/// The stored form of a prekey: private key, then public key, so that loading needs no curve work.
+pub(crate) fn pair_record(pair: &KeyPair) -> Bytes {
+    let mut record = Vec::with_capacity(64);
+    record.extend_from_slice(pair.private().expose());
+    record.extend_from_slice(pair.public().as_bytes());
+    record.into()
+}
+
+/// Reads a stored prekey; `None` when it is damaged.
+pub(crate) fn pair_of(bytes: &[u8]) -> Option<KeyPair> {
+    read_pair(bytes).ok()
+}
+
+fn read_pair(bytes: &[u8]) -> Result<KeyPair, &'static str> {
+    let (private, public) = bytes.split_first_chunk::<32>().ok_or("too short")?;
+    let public = PublicKey::from_slice(public).map_err(|_| "wrong length")?;
+    Ok(KeyPair::from_parts(PrivateKey::from_bytes(*private), public))
+}
+
+impl SignalStore for Step<'_> {
+    type Miss = Miss;
+
+    fn session(&mut self, address: &Address) -> Result<Option<Session>, Miss> {
+        self.signal_record(&keys::session(address), Session::decode)
+    }
+
+    fn archive_index(&mut self, address: &Address) -> Result<Option<ArchiveIndex>, Miss> {
+        self.signal_record(&keys::archive_index(address), ArchiveIndex::decode)
+    }
+
+    fn archived_state(&mut self, address: &Address, id: StateId) -> Result<Option<State>, Miss> {
+        self.signal_record(&keys::archived_state(address, id), State::decode)
+    }
+
+    fn skipped_page(&mut self, address: &Address, id: PageId) -> Result<Option<SkippedPage>, Miss> {
+        self.signal_record(&keys::skipped_page(address, id), SkippedPage::decode)
+    }
+
+    fn identity(&mut self, address: &Address) -> Result<Option<PublicKey>, Miss> {
+        self.signal_record(&keys::identity(address), PublicKey::from_slice)
+    }
+
+    fn pre_key(&mut self, id: PreKeyId) -> Result<Option<KeyPair>, Miss> {
+        self.signal_record(&keys::pre_key(id.0), read_pair)
+    }
+
+    fn signed_pre_key(&mut self, id: SignedPreKeyId) -> Result<Option<KeyPair>, Miss> {
+        self.signal_record(&keys::signed_pre_key(id.0), read_pair)
+    }
+
+    fn put_session(&mut self, address: &Address, session: Session) {
+        self.put(keys::session(address), session.encode());
+    }
+
+    fn delete_session(&mut self, address: &Address) {
+        self.delete(keys::session(address));
+    }
+
+    fn put_archive_index(&mut self, address: &Address, index: ArchiveIndex) {
+        self.put(keys::archive_index(address), index.encode());
+    }
+
+    fn delete_archive_index(&mut self, address: &Address) {
+        self.delete(keys::archive_index(address));
+    }
+
+    fn put_archived_state(&mut self, address: &Address, state: State) {
+        self.put(keys::archived_state(address, state.id()), state.encode());
+    }
+
+    fn delete_archived_state(&mut self, address: &Address, id: StateId) {
+        self.delete(keys::archived_state(address, id));
+    }
+
+    fn put_skipped_page(&mut self, address: &Address, id: PageId, page: SkippedPage) {
+        self.put(keys::skipped_page(address, id), page.encode());
+    }
+
+    fn delete_skipped_page(&mut self, address: &Address, id: PageId) {
+        self.delete(keys::skipped_page(address, id));
+    }
+
+    fn put_identity(&mut self, address: &Address, identity: PublicKey) {
+        self.put(keys::identity(address), identity.as_bytes().to_vec());
+    }
+
+    fn delete_identity(&mut self, address: &Address) {
+        self.delete(keys::identity(address));
+    }
+
+    fn delete_pre_key(&mut self, id: PreKeyId) {
+        self.delete(keys::pre_key(id.0));
+    }
+}

@@ -1,0 +1,244 @@
+//! What the embedding program hears: event names, their JSON, and the envelope they travel in (spec 07).
+//!
+//! ```text
+//! engine ── Event ── data() ──► Envelope { event, sessionId, eventId, seq, timestamp, offline, data } ──► JSON
+//!                                                   │
+//!                             durable: outbox, numbered by seq        ephemeral: straight to the channel, no seq
+//! ```
+//!
+//! Names are `area.verb_past` and stable. [`Event::data`] gives exactly the JSON of spec 07 §3 to §5: a member that the
+//! specification shows as `null` is always there, every other absent member is left out. JIDs in messages have no device.
+//!
+//! **Durable and ephemeral.** Most events are appended to the outbox in the same commit as what caused them, carry a `seq`,
+//! and come again after a crash until they are acknowledged. Those that only describe the present moment
+//! ([`Event::is_ephemeral`]: QR codes, dial attempts, keepalive) never enter the outbox: shown again after a restart they
+//! would be wrong. Their envelope has no `seq`.
+//!
+//! `Debug` of what holds phone numbers, names, texts or codes prints none of them.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`envelope`] | the envelope |
+//! | [`id`] | event ids that are the same when an event comes again |
+//! | [`session`] | `session.*` |
+//! | [`message`] | `message.*` and the message object |
+//! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
+//! | [`state`] | the session state that follows from an event |
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+/// A struct of event data: public fields, serde in lowerCamel, and a constructor that takes every field.
+macro_rules! event_data {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Serialize)]
+        #[serde(rename_all = "camelCase")]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $ty,)*
+        }
+
+        impl $name {
+            /// From its fields.
+            pub fn new($($field: $ty),*) -> Self {
+                Self { $($field),* }
+            }
+        }
+    };
+}
+
+/// `Debug` that prints the name of a type and nothing of its content.
+macro_rules! opaque_debug {
+    ($($name:ident),* $(,)?) => {
+        $(
+            impl std::fmt::Debug for $name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct(stringify!($name)).finish_non_exhaustive()
+                }
+            }
+        )*
+    };
+}
+
+pub mod account;
+pub mod envelope;
+pub mod id;
+pub mod message;
+pub mod session;
+pub mod state;
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use account::{AccountDirty, IdentityChanged, LidMappingUpdated, MappingSource};
+pub use envelope::Envelope;
+pub use id::EventId;
+pub use message::{
+    AddressingMode, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
+    MessageSent, MessageStatus, MessageUndecryptable, Prefer, Receipt, ReceiptKind, Reply, SendError, Source,
+};
+pub use session::{
+    BanKind, DisconnectReason, LogoutReason, OfflineCounts, SessionBanned, SessionClientExpiration,
+    SessionConnectFailure, SessionConnected, SessionConnecting, SessionDisconnected, SessionKeepaliveLost,
+    SessionKeepaliveRestored, SessionLoggedOut, SessionOfflineSyncCompleted, SessionOfflineSyncStarted,
+    SessionOutdated, SessionPairError, SessionPaired, SessionQrExhausted, SessionQrScannedWithoutMultidevice,
+    SessionQrUpdated, SessionReconnecting, SessionStreamError,
+};
+pub use state::SessionState;
+
+/// Why an event or its stored form cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// Stored bytes are not an envelope.
+    #[error("stored event is not an envelope: line {line}, column {column}")]
+    Malformed {
+        /// Line of the JSON text, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// The content of a message has no JSON form.
+    #[error("message content has no JSON form: {0}")]
+    Content(#[from] crate::proto::json::JsonError),
+}
+
+macro_rules! events {
+    ($($(#[$meta:meta])* $name:literal $variant:ident($data:ident);)*) => {
+        /// Something that happened. Each variant holds the data of one event.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Event {
+            $(
+                #[doc = concat!("`", $name, "`.")]
+                $(#[$meta])*
+                $variant($data),
+            )*
+        }
+
+        impl Event {
+            /// Every name, in the order of the variants.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// The name that consumers subscribe to.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// The `data` of the envelope.
+            pub fn data(&self) -> Value {
+                match self {
+                    $(Self::$variant(data) => json(data),)*
+                }
+            }
+        }
+
+        $(
+            impl From<$data> for Event {
+                fn from(data: $data) -> Self {
+                    Self::$variant(data)
+                }
+            }
+        )*
+    };
+}
+
+events! {
+    /// A connection is being opened. Ephemeral. Next: a QR code, connected, or disconnected.
+    "session.connecting" Connecting(SessionConnecting);
+    /// Show this QR code instead of the one before. Ephemeral.
+    "session.qr_updated" QrUpdated(SessionQrUpdated);
+    /// No code was scanned in time and the connection is closed. Ephemeral. Connect again for new codes.
+    "session.qr_exhausted" QrExhausted(SessionQrExhausted);
+    /// A phone without multi-device support scanned the code. Ephemeral. The code stays valid.
+    "session.qr_scanned_without_multidevice" QrScannedWithoutMultidevice(SessionQrScannedWithoutMultidevice);
+    /// The device is linked and its identity stored. Next: a reconnect by itself, then connected.
+    "session.paired" Paired(SessionPaired);
+    /// A phone scanned the code but its answer did not verify; nothing was stored. Connect again to retry.
+    "session.pair_error" PairError(SessionPairError);
+    /// Logged in and able to send.
+    "session.connected" Connected(SessionConnected);
+    /// The connection is gone; once per outage. `willRetry` tells whether the engine comes back by itself.
+    "session.disconnected" Disconnected(SessionDisconnected);
+    /// A new attempt is scheduled. Ephemeral.
+    "session.reconnecting" Reconnecting(SessionReconnecting);
+    /// The device is not linked any more; its credentials are void. Link it again.
+    "session.logged_out" LoggedOut(SessionLoggedOut);
+    /// WhatsApp banned or locked the account.
+    "session.banned" Banned(SessionBanned);
+    /// This version of the protocol is refused. Configure a newer one, then connect again.
+    "session.outdated" Outdated(SessionOutdated);
+    /// This version of the protocol will be refused from a known moment on.
+    "session.client_expiration" ClientExpiration(SessionClientExpiration);
+    /// The login was refused for another reason. Followed by disconnected.
+    "session.connect_failure" ConnectFailure(SessionConnectFailure);
+    /// The server reported a stream error without a meaning of its own. Followed by disconnected.
+    "session.stream_error" StreamError(SessionStreamError);
+    /// A ping was not answered. Ephemeral. Next: restored, or disconnected.
+    "session.keepalive_lost" KeepaliveLost(SessionKeepaliveLost);
+    /// Pings are answered again. Ephemeral.
+    "session.keepalive_restored" KeepaliveRestored(SessionKeepaliveRestored);
+    /// The server starts to deliver what was queued while we were away.
+    "session.offline_sync_started" OfflineSyncStarted(SessionOfflineSyncStarted);
+    /// Everything that was queued has been delivered.
+    "session.offline_sync_completed" OfflineSyncCompleted(SessionOfflineSyncCompleted);
+    /// Content from somebody else, live or from the offline queue.
+    "message.received" MessageReceived(MessageReceived);
+    /// The server accepted a message of ours, or another device of the account sent one.
+    "message.sent" MessageSent(MessageSent);
+    /// A message of ours was refused, or its fate is unknown.
+    "message.failed" MessageFailed(MessageFailed);
+    /// A message of ours reached a recipient.
+    "message.delivered" MessageDelivered(MessageDelivered);
+    /// A message of ours was read or played.
+    "message.read" MessageRead(MessageRead);
+    /// A message arrived that could not be decrypted.
+    "message.undecryptable" MessageUndecryptable(MessageUndecryptable);
+    /// A phone number and a hidden id turned out to be the same account.
+    "lid_mapping.updated" LidMappingUpdated(LidMappingUpdated);
+    /// The server says that a part of the account's data changed.
+    "account.dirty" AccountDirty(AccountDirty);
+    /// A contact's security code changed: new phone or reinstalled app.
+    "identity.changed" IdentityChanged(IdentityChanged);
+}
+
+impl Event {
+    /// Whether the event describes only the present moment: it never enters the outbox and its envelope has no `seq`.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(
+            self,
+            Self::Connecting(_)
+                | Self::QrUpdated(_)
+                | Self::QrExhausted(_)
+                | Self::QrScannedWithoutMultidevice(_)
+                | Self::Reconnecting(_)
+                | Self::KeepaliveLost(_)
+                | Self::KeepaliveRestored(_)
+        )
+    }
+
+    /// The state of the session after the event; `None` when the event says nothing about it ([`SessionState::after`]).
+    pub fn state(&self) -> Option<SessionState> {
+        SessionState::after(self)
+    }
+
+    /// The messages of a `message.*` event that has a list of them.
+    pub fn messages(&self) -> &[MessageObject] {
+        match self {
+            Self::MessageReceived(event) => &event.messages,
+            Self::MessageSent(event) => &event.messages,
+            Self::MessageFailed(event) => &event.messages,
+            Self::MessageDelivered(event) => &event.messages,
+            Self::MessageRead(event) => &event.messages,
+            _ => &[],
+        }
+    }
+}
+
+/// The JSON value of event data. Its keys are texts and its `Serialize` never refuses, which are the only ways to fail.
+fn json(data: &impl Serialize) -> Value {
+    #[expect(clippy::expect_used, reason = "keys are texts and no Serialize of this module fails")]
+    serde_json::to_value(data).expect("event data always has a JSON form")
+}

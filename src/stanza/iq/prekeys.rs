@@ -1,0 +1,143 @@
+//! The prekey service (spec 03 §1.3–1.6): upload, count, and bundles of other devices.
+
+use bytes::Bytes;
+
+use crate::{
+    crypto::PublicKey,
+    jid::Jid,
+    node::{Node, NodeRef},
+    signal::{PreKeyBundle, PreKeyId, SignedPreKeyId},
+    stanza::{
+        StanzaError, fixed,
+        iq::{IqError, error_of, request},
+        required_child, required_jid,
+    },
+};
+
+/// Content of `<type>`: all keys are Curve25519.
+pub const KEY_TYPE: u8 = 0x05;
+
+/// What an upload holds.
+#[derive(Clone, Debug)]
+pub struct Upload<'a> {
+    /// Our registration id.
+    pub registration_id: u32,
+    /// Our identity key.
+    pub identity: &'a PublicKey,
+    /// One-time prekeys: id (24 bit) and public key.
+    pub pre_keys: &'a [(u32, PublicKey)],
+    /// Signed prekey: id, public key, signature.
+    pub signed_pre_key: (u32, PublicKey, [u8; 64]),
+}
+
+impl Upload<'_> {
+    /// The request; its answer is an empty result.
+    pub fn request(&self) -> Node {
+        let (id, key, signature) = &self.signed_pre_key;
+        let keys = self.pre_keys.iter().map(|(id, key)| key_node(*id, key.as_bytes()));
+        request("set", "encrypt")
+            .child(Node::new("registration").bytes(self.registration_id.to_be_bytes().to_vec()))
+            .child(Node::new("type").bytes(vec![KEY_TYPE]))
+            .child(Node::new("identity").bytes(self.identity.as_bytes().to_vec()))
+            .child(Node::new("list").children(keys))
+            .child(signed_key_node(*id, key.as_bytes(), signature))
+    }
+}
+
+/// `<key>` with a one-time prekey.
+pub(crate) fn key_node(id: u32, key: &[u8; 32]) -> Node {
+    Node::new("key").child(id_node(id)).child(Node::new("value").bytes(key.to_vec()))
+}
+
+/// `<skey>` with a signed prekey.
+pub(crate) fn signed_key_node(id: u32, key: &[u8; 32], signature: &[u8; 64]) -> Node {
+    Node::new("skey")
+        .child(id_node(id))
+        .child(Node::new("value").bytes(key.to_vec()))
+        .child(Node::new("signature").bytes(signature.to_vec()))
+}
+
+/// `<id>`: three bytes, big-endian.
+fn id_node(id: u32) -> Node {
+    let [_, a, b, c] = id.to_be_bytes();
+    Node::new("id").bytes(vec![a, b, c])
+}
+
+/// Asks how many one-time prekeys the server still has.
+pub fn count_request() -> Node {
+    request("get", "encrypt").child(Node::new("count"))
+}
+
+/// Reads the answer to [`count_request`].
+///
+/// # Errors
+/// [`StanzaError`] without a count.
+pub fn count(node: NodeRef<'_>) -> Result<u64, StanzaError> {
+    required_child(node, "iq", "count")?.attr_u64("value").ok_or(StanzaError::Attribute { tag: "count", name: "value" })
+}
+
+/// Asks for the bundles of devices.
+pub fn bundles_request<'a>(devices: impl IntoIterator<Item = &'a Jid>) -> Node {
+    let users = devices.into_iter().map(|jid| Node::new("user").attr("jid", jid).attr("reason", "identity"));
+    request("get", "encrypt").child(Node::new("key").children(users))
+}
+
+/// The bundle of one device, as fetched.
+#[derive(Clone, Debug)]
+pub struct FetchedBundle {
+    /// The keys. Their signature is not checked yet.
+    pub bundle: PreKeyBundle,
+    /// The device identity that a companion must show (spec 03 §1.6).
+    pub device_identity: Option<Bytes>,
+}
+
+/// Why a device has no usable bundle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The server has none.
+    #[error(transparent)]
+    Refused(#[from] IqError),
+    /// What it has cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] StanzaError),
+}
+
+/// Reads the answer to [`bundles_request`]: one result per device answered, in no particular order.
+///
+/// # Errors
+/// [`StanzaError`] without a list.
+pub fn bundles(node: NodeRef<'_>) -> Result<Vec<(Jid, Result<FetchedBundle, BundleError>)>, StanzaError> {
+    let list = required_child(node, "iq", "list")?;
+    let users = list.children().filter(|user| user.tag() == "user");
+    users.map(|user| Ok((required_jid(user, "user", "jid")?, bundle(user)))).collect()
+}
+
+fn bundle(user: NodeRef<'_>) -> Result<FetchedBundle, BundleError> {
+    if user.child("error").is_some() {
+        return Err(error_of(user).into());
+    }
+    let signed = required_child(user, "user", "skey")?;
+    let pre_key = match user.child("key") {
+        Some(key) => Some((PreKeyId(key_id(key)?), key_value(key)?)),
+        None => None,
+    };
+    let bundle = PreKeyBundle {
+        registration_id: u32::from_be_bytes(fixed(required_child(user, "user", "registration")?, "registration")?),
+        identity: PublicKey::from_bytes(fixed(required_child(user, "user", "identity")?, "identity")?),
+        signed_pre_key_id: SignedPreKeyId(key_id(signed)?),
+        signed_pre_key: key_value(signed)?,
+        signature: fixed(required_child(signed, "skey", "signature")?, "signature")?,
+        pre_key,
+    };
+    Ok(FetchedBundle { bundle, device_identity: user.child("device-identity").and_then(|node| node.bytes()) })
+}
+
+fn key_id(key: NodeRef<'_>) -> Result<u32, StanzaError> {
+    let [a, b, c] = fixed(required_child(key, "key", "id")?, "id")?;
+    Ok(u32::from_be_bytes([0, a, b, c]))
+}
+
+fn key_value(key: NodeRef<'_>) -> Result<PublicKey, StanzaError> {
+    Ok(PublicKey::from_bytes(fixed(required_child(key, "key", "value")?, "value")?))
+}

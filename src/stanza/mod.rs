@@ -1,0 +1,72 @@
+//! Typed stanzas: what the engine acts on, read from nodes and written to nodes. No state and no decisions.
+//!
+//! One file per family. A query is a type with two pure functions: its request as a [`Node`], and its answer from a
+//! [`NodeRef`]. Everything read is owned by the typed value (ciphertexts share the frame's buffer), because a stanza
+//! may wait for records while the decoder goes on.
+//!
+//! | file | stanzas | spec |
+//! |---|---|---|
+//! | [`iq`] | requests and answers, one file per namespace | 01 §6, 03 §1, §4.9 |
+//! | [`message`] | `<message>` in and out | 03 §4.5, §5.1 |
+//! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
+//! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
+//! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
+
+pub mod ack;
+pub mod iq;
+pub mod message;
+pub mod receipt;
+pub mod stream;
+
+use crate::node::NodeRef;
+
+/// A stanza that lacks what its kind must have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StanzaError {
+    /// An attribute is missing or not of its form.
+    #[error("<{tag}> without a usable attribute {name:?}")]
+    Attribute {
+        /// Tag of the stanza.
+        tag: &'static str,
+        /// Name of the attribute.
+        name: &'static str,
+    },
+    /// A child is missing.
+    #[error("<{tag}> without a child {child:?}")]
+    Child {
+        /// Tag of the stanza.
+        tag: &'static str,
+        /// Tag of the child.
+        child: &'static str,
+    },
+    /// A content has the wrong number of bytes or is not what its element must hold.
+    #[error("<{tag}> with unusable content")]
+    Content {
+        /// Tag of the element.
+        tag: &'static str,
+    },
+}
+
+/// A required attribute as text.
+fn required_text(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<String, StanzaError> {
+    match node.attr_str(name) {
+        Some(text) if !text.is_empty() => Ok(text.into_owned()),
+        _ => Err(StanzaError::Attribute { tag, name }),
+    }
+}
+
+/// A required attribute as JID.
+fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<crate::jid::Jid, StanzaError> {
+    node.attr_jid(name).ok_or(StanzaError::Attribute { tag, name })
+}
+
+/// A child that must be there.
+fn required_child<'a>(node: NodeRef<'a>, tag: &'static str, child: &'static str) -> Result<NodeRef<'a>, StanzaError> {
+    node.child(child).ok_or(StanzaError::Child { tag, child })
+}
+
+/// The content of an element as exactly `N` bytes.
+fn fixed<const N: usize>(node: NodeRef<'_>, tag: &'static str) -> Result<[u8; N], StanzaError> {
+    node.bytes().and_then(|bytes| bytes.as_ref().try_into().ok()).ok_or(StanzaError::Content { tag })
+}

@@ -1,0 +1,263 @@
+//! The storage contract: what the engine keeps, under which keys, and what a backend promises.
+//!
+//! A backend is a small key-value store with one log per account:
+//!
+//! ```text
+//! records   (account, kind, id) → bytes            load, scan, commit
+//! outbox    (account, seq)      → event as JSON    appended by commit, read and trimmed by the consumer
+//! ```
+//!
+//! **A [`Batch`] is atomic and durable: after `commit` answered `Ok`, all of it survives a crash; a crash before the
+//! answer leaves all of it or nothing.** A caller has at most one `commit` per account under way; what comes up meanwhile it
+//! joins into the next batch ([`Batch::append`]). The engine lets nothing out of the process that depends on a batch
+//! before that answer (`ARCHITECTURE.md`, "Gate").
+//!
+//! What stands in a record is the engine's business: each has a version byte of its own. Backends never look inside.
+//! [`MemoryStore`] is for tests and throw-away accounts, [`SqliteStore`] (feature `sqlite`) is the embedded default.
+
+#[cfg(any(test, feature = "client", feature = "sqlite"))]
+pub mod contract;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::{collections::HashSet, fmt, future::Future, pin::Pin};
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
+pub use memory::{MemorySnapshot, MemoryStore};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};
+
+/// The embedding program's name of an account (a session id). Opaque; at most 255 bytes by convention.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AccountId(CompactString);
+
+impl AccountId {
+    /// Any text.
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(CompactString::new(name))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a record holds. The numbers are stored: they never change, and a retired one is not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum RecordKind {
+    /// The account itself: keys, registration, own JIDs, counters. One record, empty id.
+    Account = 1,
+    /// Next sequence number of the outbox. One record, empty id.
+    OutboxHead = 2,
+    /// One-time prekey; id = prekey id, u32 big-endian.
+    PreKey = 3,
+    /// Signed prekey; id = signed prekey id, u32 big-endian.
+    SignedPreKey = 4,
+    /// Identity key of a remote device; id = address.
+    Identity = 5,
+    /// Current session with a remote device; id = address.
+    Session = 6,
+    /// Which archived states a remote device has; id = address.
+    ArchiveIndex = 7,
+    /// One archived session state; id = address, 0, state id.
+    ArchivedState = 8,
+    /// Up to 64 skipped message keys; id = address, 0, page id.
+    SkippedPage = 9,
+    /// Devices of a user; id = user JID.
+    DeviceList = 10,
+    /// The other identity (PN or LID) of a user; id = user JID.
+    LidMap = 11,
+    /// A send that was accepted and is not acknowledged by the server yet; id = message id.
+    Outgoing = 12,
+    /// A sent message, for receipts and retries; id = chat JID, 0, message id.
+    Sent = 13,
+    /// A received message id; id = chat, 0, sender, 0, message id.
+    Received = 14,
+    /// How often a resend of a message was asked for; id as in `Received`.
+    RetryCount = 15,
+    /// A key of the app-state collections, as the primary shared it; id = key id.
+    AppStateKey = 16,
+}
+
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 16] = [
+        Self::Account,
+        Self::OutboxHead,
+        Self::PreKey,
+        Self::SignedPreKey,
+        Self::Identity,
+        Self::Session,
+        Self::ArchiveIndex,
+        Self::ArchivedState,
+        Self::SkippedPage,
+        Self::DeviceList,
+        Self::LidMap,
+        Self::Outgoing,
+        Self::Sent,
+        Self::Received,
+        Self::RetryCount,
+        Self::AppStateKey,
+    ];
+}
+
+/// The key of one record of an account.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// What the record holds.
+    pub kind: RecordKind,
+    /// Which one of its kind; arbitrary bytes, usually below 100.
+    pub id: SmallVec<[u8; 48]>,
+}
+
+impl Key {
+    /// Puts a key together.
+    pub fn new(kind: RecordKind, id: impl AsRef<[u8]>) -> Self {
+        Self { kind, id: SmallVec::from_slice(id.as_ref()) }
+    }
+
+    /// A key whose id is several parts with a zero byte between them.
+    pub fn joined(kind: RecordKind, parts: &[&[u8]]) -> Self {
+        let mut id = SmallVec::new();
+        for (i, part) in parts.iter().enumerate() {
+            if i > 0 {
+                id.push(0);
+            }
+            id.extend_from_slice(part);
+        }
+        Self { kind, id }
+    }
+}
+
+impl fmt::Debug for Key {
+    /// The kind only: ids hold phone numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}[{}]", self.kind, self.id.len())
+    }
+}
+
+/// One event that waits for the consumer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Position in the account's outbox: from 1, without gaps. That there are none is the engine's care; a backend
+    /// takes any number that is not in the outbox yet, and may refuse those above `i64::MAX`.
+    pub seq: u64,
+    /// The event's envelope as JSON.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for OutboxEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutboxEntry({}, {} bytes)", self.seq, self.body.len())
+    }
+}
+
+/// Everything that one step of the engine changes: applied whole or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Removes every record of the account first; its outbox stays.
+    pub clear: bool,
+    /// Records written; at most one entry per key, and none of a key in `deletes`.
+    pub puts: Vec<(Key, Bytes)>,
+    /// Records removed; removing an absent one is not an error.
+    pub deletes: Vec<Key>,
+    /// Events appended to the outbox, in order.
+    pub events: Vec<OutboxEntry>,
+}
+
+impl Batch {
+    /// Whether nothing would change.
+    pub const fn is_empty(&self) -> bool {
+        !self.clear && self.puts.is_empty() && self.deletes.is_empty() && self.events.is_empty()
+    }
+
+    /// Joins a later batch to this one: what it writes or removes wins.
+    pub fn append(&mut self, later: Self) {
+        if later.clear {
+            self.clear = true;
+            self.puts.clear();
+            self.deletes.clear();
+        }
+        let touched: HashSet<&Key> = later.puts.iter().map(|(key, _)| key).chain(&later.deletes).collect();
+        self.puts.retain(|(key, _)| !touched.contains(key));
+        self.deletes.retain(|key| !touched.contains(key));
+        self.puts.extend(later.puts);
+        self.deletes.extend(later.deletes);
+        self.events.extend(later.events);
+    }
+}
+
+/// What a backend answers when it could not do its work. Nothing of a failed batch is visible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The backend failed (disk full, I/O error, connection lost); the text is its own and holds no record content.
+    #[error("store failed: {0}")]
+    Backend(String),
+    /// The database is not one of ours, or of a newer version.
+    #[error("not a usable database: {0}")]
+    Incompatible(String),
+    /// The database is damaged.
+    #[error("database is damaged: {0}")]
+    Damaged(String),
+    /// An event of the batch has the sequence number of one that is in the outbox, or of another one in the batch. A
+    /// second writer runs the same account, or the caller went on from an old state.
+    #[error("event {seq} is in the outbox already")]
+    Conflict {
+        /// The sequence number that was taken.
+        seq: u64,
+    },
+    /// The store was shut down.
+    #[error("store is closed")]
+    Closed,
+}
+
+/// What the calls of a [`Store`] return: boxed, so that the trait is object-safe.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A storage backend. Test your own with [`contract`].
+///
+/// Every call takes its place in the store's queue when it is made, not when its future is first polled. A read may
+/// also see batches that were queued after it, never a part of one.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Reads records; the answer has one entry per key, in order. Sees every batch whose `commit` was called before.
+    fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>>;
+
+    /// Reads all records of a kind, ordered by id. Sees every batch whose `commit` was called before.
+    fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>>;
+
+    /// Applies a batch. The batch is queued when the call is made, not when the future is first polled; the future
+    /// is ready once the batch is durable. Dropping the future does not take the batch back. Batches of several
+    /// accounts may share one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if an event's sequence number is taken, else whatever the backend reports. The batch
+    /// then has no effect: the caller starts again from what is stored.
+    fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()>;
+
+    /// Reads up to `limit` events with a sequence number above `after`, in order.
+    fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>>;
+
+    /// Removes the events up to and including `through`: the consumer has them. Those that are gone already are not
+    /// an error.
+    fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()>;
+
+    /// The accounts that have at least one record, in no particular order.
+    fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>>;
+
+    /// Removes everything of an account, its outbox included. An unknown account is not an error.
+    fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()>;
+}

@@ -1,0 +1,295 @@
+//! The two threads, their queues, and what they share with the callers.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use rusqlite::Connection;
+
+use super::{
+    SqliteOptions, SqliteStats, open,
+    tables::{Failure, Reads, Write, Writes},
+};
+use crate::store::{AccountId, Key, OutboxEntry, RecordKind, StoreError};
+
+/// Writes of one transaction.
+const GROUP_WRITES: usize = 256;
+
+/// Bytes of one transaction, after which it takes no further write.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// Quiet time before a checkpoint. Longer than the pauses inside a burst, short enough to keep the log small.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// Where an answer goes. Nobody may be waiting any more: that is not an error.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A read and where its answer goes.
+pub(super) enum Read {
+    Load { account: AccountId, keys: Vec<Key>, reply: Reply<Vec<Option<Bytes>>> },
+    Scan { account: AccountId, kind: RecordKind, reply: Reply<Vec<(Key, Bytes)>> },
+    Outbox { account: AccountId, after: u64, limit: usize, reply: Reply<Vec<OutboxEntry>> },
+    Accounts { reply: Reply<Vec<AccountId>> },
+}
+
+/// A write and where its answer goes.
+pub(super) struct WriteJob {
+    pub(super) account: AccountId,
+    pub(super) write: Write,
+    pub(super) reply: Reply<()>,
+}
+
+/// What the writer is asked for.
+pub(super) enum Job {
+    Write(WriteJob),
+    /// A read of an account that had a write queued before.
+    Read(Read),
+}
+
+/// A thread with a queue. Dropping it lets the thread finish what is queued, and waits for that.
+pub(super) struct Worker<T> {
+    queue: Option<Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How a worker says that it is ready; what it returns before that is the reason why it is not.
+pub(super) type Ready = Sender<Result<(), StoreError>>;
+
+impl<T: Send + 'static> Worker<T> {
+    /// Starts a thread and waits until it is ready.
+    pub(super) fn spawn(
+        name: &str,
+        body: impl FnOnce(Receiver<T>, &Ready) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (queue, jobs) = mpsc::channel();
+        let (ready, started) = mpsc::channel();
+        let run = move || {
+            if let Err(error) = body(jobs, &ready) {
+                let _ = ready.send(Err(error));
+            }
+        };
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .map_err(|error| StoreError::Backend(format!("cannot start a thread: {error}")))?;
+        let worker = Self { queue: Some(queue), thread: Some(thread) };
+        started.recv().unwrap_or(Err(StoreError::Closed))?;
+        Ok(worker)
+    }
+}
+
+impl<T> Worker<T> {
+    /// Queues a job. One that finds no worker drops its reply, and so answers "closed".
+    pub(super) fn send(&self, job: T) {
+        if let Some(queue) = &self.queue {
+            let _ = queue.send(job);
+        }
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.queue = None;
+        // An answer may wake the very owner of the store on a worker's thread; that one cannot wait for itself.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How many writes each account has queued or under way.
+#[derive(Default)]
+pub(super) struct Pending(Mutex<HashMap<AccountId, u32>>);
+
+impl Pending {
+    pub(super) fn add(&self, account: &AccountId) {
+        let mut counts = self.lock();
+        match counts.get_mut(account) {
+            Some(count) => *count = count.saturating_add(1),
+            None => drop(counts.insert(account.clone(), 1)),
+        }
+    }
+
+    /// Whether a read must wait for writes.
+    pub(super) fn concerns(&self, read: &Read) -> bool {
+        let counts = self.lock();
+        match read {
+            Read::Load { account, .. } | Read::Scan { account, .. } | Read::Outbox { account, .. } => {
+                counts.contains_key(account)
+            }
+            Read::Accounts { .. } => !counts.is_empty(),
+        }
+    }
+
+    fn done<'a>(&self, accounts: impl Iterator<Item = &'a AccountId>) {
+        let mut counts = self.lock();
+        for account in accounts {
+            match counts.get_mut(account) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(counts.remove(account)),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountId, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The numbers of [`SqliteStats`].
+#[derive(Default)]
+pub(super) struct Counters {
+    writes: AtomicU64,
+    failed_writes: AtomicU64,
+    transactions: AtomicU64,
+    checkpoints: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn read(&self) -> SqliteStats {
+        SqliteStats {
+            writes: self.writes.load(Ordering::Relaxed),
+            failed_writes: self.failed_writes.load(Ordering::Relaxed),
+            transactions: self.transactions.load(Ordering::Relaxed),
+            checkpoints: self.checkpoints.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The reader thread.
+pub(super) fn read(
+    path: &Path,
+    options: SqliteOptions,
+    jobs: &Receiver<Read>,
+    ready: &Ready,
+) -> Result<(), StoreError> {
+    let conn = open::reader(path, options)?;
+    let mut reads = Reads::prepare(&conn)?;
+    let _ = ready.send(Ok(()));
+    for read in jobs {
+        serve(&mut reads, read);
+    }
+    Ok(())
+}
+
+/// The writer thread.
+pub(super) fn write(
+    path: &Path,
+    options: SqliteOptions,
+    jobs: &Receiver<Job>,
+    pending: &Pending,
+    counters: &Counters,
+    ready: &Ready,
+) -> Result<(), StoreError> {
+    let conn = open::writer(path, options)?;
+    let (mut reads, mut writes) = (Reads::prepare(&conn)?, Writes::prepare(&conn)?);
+    let _ = ready.send(Ok(()));
+    let mut unchecked = false;
+    loop {
+        let patience = if unchecked { Some(IDLE) } else { None };
+        let first = match next(jobs, patience) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                checkpoint(&conn, counters);
+                unchecked = false;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let (group, waiting) = gather(first, jobs);
+        if !group.is_empty() {
+            let results = apply(&mut writes, &group, counters);
+            // Before the answers: who has one may read through the reader, which sees the transaction now.
+            pending.done(group.iter().map(|job| &job.account));
+            for (job, result) in group.into_iter().zip(results) {
+                let _ = job.reply.send(result);
+            }
+            unchecked = true;
+        }
+        for read in waiting {
+            serve(&mut reads, read);
+        }
+    }
+}
+
+fn next(jobs: &Receiver<Job>, patience: Option<Duration>) -> Result<Job, RecvTimeoutError> {
+    match patience {
+        Some(patience) => jobs.recv_timeout(patience),
+        None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
+/// Takes what is queued: the writes of one transaction, and the reads that come after it.
+fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<WriteJob>, Vec<Read>) {
+    let (mut group, mut reads, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+    let mut job = Some(first);
+    while let Some(taken) = job {
+        match taken {
+            Job::Write(write) => {
+                bytes = bytes.saturating_add(write.write.size());
+                group.push(write);
+            }
+            Job::Read(read) => reads.push(read),
+        }
+        let full = group.len() >= GROUP_WRITES || bytes >= GROUP_BYTES || reads.len() >= GROUP_WRITES;
+        job = if full { None } else { jobs.try_recv().ok() };
+    }
+    (group, reads)
+}
+
+/// Applies a group in one transaction; if that fails, each write in one of its own. One result per write, in order.
+fn apply(writes: &mut Writes<'_>, group: &[WriteJob], counters: &Counters) -> Vec<Result<(), StoreError>> {
+    let mut transaction = |jobs: &[WriteJob]| {
+        let result = writes.transaction(jobs.iter().map(|job| (&job.account, &job.write)));
+        if result.is_ok() {
+            counters.transactions.fetch_add(1, Ordering::Relaxed);
+            counters.writes.fetch_add(jobs.len() as u64, Ordering::Relaxed);
+        }
+        result
+    };
+    let results: Vec<_> = match transaction(group) {
+        Ok(()) => vec![Ok(()); group.len()],
+        // Another process holds the lock, or the file is gone: to ask again for each would multiply the wait.
+        Err(Failure::Begin(error)) => vec![Err(error); group.len()],
+        Err(Failure::Inside(error)) if group.len() == 1 => vec![Err(error)],
+        Err(Failure::Inside(_)) => group
+            .chunks(1)
+            .map(|job| transaction(job).map_err(|(Failure::Begin(error) | Failure::Inside(error))| error))
+            .collect(),
+    };
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    counters.failed_writes.fetch_add(failed as u64, Ordering::Relaxed);
+    results
+}
+
+fn serve(reads: &mut Reads<'_>, read: Read) {
+    // Who gave up on an answer does not need the work.
+    match read {
+        Read::Load { account, keys, reply } if !reply.is_canceled() => drop(reply.send(reads.load(&account, &keys))),
+        Read::Scan { account, kind, reply } if !reply.is_canceled() => drop(reply.send(reads.scan(&account, kind))),
+        Read::Outbox { account, after, limit, reply } if !reply.is_canceled() => {
+            drop(reply.send(reads.outbox(&account, after, limit)));
+        }
+        Read::Accounts { reply } if !reply.is_canceled() => drop(reply.send(reads.accounts())),
+        _ => {}
+    }
+}
+
+/// Moves the log into the file, as far as no reader needs it. What is left is moved the next time.
+fn checkpoint(conn: &Connection, counters: &Counters) {
+    match conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        Ok(()) => drop(counters.checkpoints.fetch_add(1, Ordering::Relaxed)),
+        // The commits in the log stay valid; a failing disk shows in the next one.
+        Err(error) => tracing::warn!(error = %super::store_error(&error), "checkpoint failed"),
+    }
+}
