@@ -132,6 +132,10 @@ const COMMANDS = {
     emit({ event: 'sent', ref, id: message.key.id })
   },
 
+  async pair({ number }) {
+    emit({ event: 'code', code: await socket.requestPairingCode(number) })
+  },
+
   async read({ key }) {
     await socket.readMessages([key])
   },

@@ -1,6 +1,6 @@
-// Baileys accounts talk to each other through wamd-loopback: QR linking, texts in both directions, a read receipt,
-// reconnects, a restart with messages that wait. Every text must arrive exactly once, at the other account and at both
-// simulated phones.
+// Baileys accounts talk to each other through wamd-loopback: linking, texts in both directions, a read receipt, spoiled
+// ciphertexts, reconnects, a restart with messages that wait. Every text must arrive exactly once, at the other account and
+// at both simulated phones.
 //
 // There are two pairs. `a` and `b` begin by turns: then everything must decrypt at the first attempt. `c` and `d` begin
 // at the same moment: then Baileys loses sessions (see ../README.md), and retry receipts must repair that.
@@ -31,6 +31,9 @@ const SETTLE_MS = 1_500
 
 /** What the sender knows of a message that arrived. */
 const CONFIRMED = ['delivery_ack', 'read']
+
+/** Ciphertexts that the server spoils on purpose. */
+const SPOILED = 2
 
 const children = new Set()
 
@@ -97,10 +100,29 @@ class Account {
   /** Links the account with the simulated phone of its number. */
   async link(http) {
     const { qr } = await this.process.wait(`the QR code of ${this.name}`, event => event.event === 'qr')
-    const linked = await post(http, '/control/scan', { number: this.number, qr })
+    await post(http, '/control/scan', { number: this.number, qr })
+    await this.linked(http)
+  }
+
+  /** Links the account with a code that the simulated phone is told. */
+  async linkByCode(http) {
+    await this.process.wait(`${this.name} to be ready`, event => event.event === 'qr')
+    this.command({ cmd: 'pair', number: this.number })
+    const { code } = await this.process.wait(`the code of ${this.name}`, event => event.event === 'code')
+    // Baileys tells the code before the server knows of it.
+    await until('the code to be known', async () => {
+      const response = await request(http, '/control/pair-code', { number: this.number, code })
+      check(response.ok || response.status === 404, `/control/pair-code: ${await response.text()}`)
+      return response.ok
+    })
+    await this.linked(http)
+  }
+
+  async linked(http) {
     const open = await this.opened()
-    check(open.jid === linked.jid, `${this.name} is ${open.jid}, the server says ${linked.jid}`)
-    check(open.lid === linked.lid, `${this.name} is ${open.lid}, the server says ${linked.lid}`)
+    const { jid, lid } = await device(http, this)
+    check(open.jid === jid, `${this.name} is ${open.jid}, the server says ${jid}`)
+    check(open.lid === lid, `${this.name} is ${open.lid}, the server says ${lid}`)
   }
 
   async reconnect() {
@@ -201,10 +223,10 @@ async function run(directory) {
   const accounts = ['a', 'b', 'c', 'd'].map(
     (name, index) => new Account(name, `1555000000${index + 1}`, listening, join(directory, name))
   )
-  await Promise.all(accounts.map(account => account.link(http)))
+  const [a, b, c, d] = accounts
+  await Promise.all([a.link(http), b.link(http), c.link(http), d.linkByCode(http)])
   const linkedMs = Date.now() - started
 
-  const [a, b, c, d] = accounts
   const calm = new Pair(http, a, b)
   const crossing = new Pair(http, c, d)
   await Promise.all([converse(calm, a, b), cross(crossing)])
@@ -217,7 +239,7 @@ async function run(directory) {
   return {
     ok: true,
     texts: calm.texts + crossing.texts,
-    retried: calm.undecryptable,
+    retried: calm.undecryptable - SPOILED,
     crossing_retried: crossing.undecryptable,
     linked_ms: linkedMs,
     total_ms: Date.now() - started
@@ -228,6 +250,8 @@ async function converse(pair, a, b) {
   await byTurns(pair, 'by turns', 5)
   check(pair.undecryptable === 0, `a and b could not decrypt ${pair.undecryptable} messages at the first attempt`)
   await markRead(a, b)
+  await spoiled(pair, a, b)
+  await cutOff(pair, b)
 
   pair.exchange('linked', 5)
   await pair.settled()
@@ -269,6 +293,27 @@ async function markRead(author, reader) {
   await until('the read receipt', () => author.receipts.get(id) === 'read', author.process.wakes)
 }
 
+/** A text whose ciphertext the server spoils twice: `to` asks for it again, the second time with fresh keys. */
+async function spoiled(pair, from, to) {
+  const before = to.undecryptable
+  const { jid } = await device(pair.http, to)
+  await post(pair.http, '/control/faults', { fault: 'tamper_next', jid, count: SPOILED })
+  pair.send(from, to, 'spoiled')
+  await pair.settled()
+  const noticed = to.undecryptable - before
+  check(noticed === SPOILED, `${to.name} noticed ${noticed} spoiled messages, not ${SPOILED}`)
+}
+
+/** The server ends the connection of an account, which then connects again. */
+async function cutOff(pair, account) {
+  const start = account.process.events.length
+  await post(pair.http, '/control/disconnect', { jid: (await device(pair.http, account)).jid, code: 503 })
+  const { status } = await account.process.wait('the cut', event => event.event === 'close', start)
+  check(status === 503, `${account.name} was cut off with ${status}, not 503`)
+  account.command({ cmd: 'reconnect' })
+  await account.opened(start)
+}
+
 async function cross(pair) {
   pair.exchange('at once', 5)
   await pair.settled()
@@ -297,10 +342,14 @@ async function device(http, account) {
 }
 
 async function post(http, path, body) {
-  const response = await fetch(http + path, { method: 'POST', body: JSON.stringify(body) })
+  const response = await request(http, path, body)
   const answer = await response.json()
   check(response.ok, `${path}: ${JSON.stringify(answer)}`)
   return answer
+}
+
+function request(http, path, body) {
+  return fetch(http + path, { method: 'POST', body: JSON.stringify(body) })
 }
 
 /** Waits until `probe` gives something: asks again after each event of a process, or all 50 ms if there are none. */
