@@ -125,6 +125,7 @@ function openSentLog(path) {
 
 const COMMANDS = {
   async send({ to, text, ref }) {
+    if (!socket.user?.id) throw new Error('not logged in')
     // In two steps, because a retry receipt can be there before `sendMessage` has returned what it sent.
     const message = await generateWAMessage(to, { text, linkPreview: null }, { logger, userJid: socket.user.id })
     sent.add(message)

@@ -383,4 +383,5 @@ function fail(error) {
 
 const directory = mkdtempSync(join(tmpdir(), 'wamd-interop-'))
 setTimeout(() => fail(new Error(`the run took longer than ${RUN_LIMIT_MS} ms`)), RUN_LIMIT_MS).unref()
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => fail(new Error(`ended by ${signal}`)))
 run(directory).then(finish, fail)
