@@ -32,7 +32,7 @@ mkdirSync(options.auth, { recursive: true })
 
 const logger = pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ dest: 2, sync: true }))
 const { state, saveCreds } = await useMultiFileAuthState(options.auth)
-// Straight from the files, Baileys overlaps its steps so much that it loses sessions all the time.
+// With keys straight from the files, the steps of Baileys overlap so much that it uses message keys twice.
 const keys = makeCacheableSignalKeyStore(state.keys, logger)
 const sent = openSentLog(join(options.auth, 'sent-messages.jsonl'))
 let socket = connect()
