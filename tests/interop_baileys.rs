@@ -125,7 +125,9 @@ impl Ours {
         loop {
             let event = timeout_at(until, self.events.recv()).await;
             let event = event.unwrap_or_else(|_| panic!("no {name} in time")).expect("the client runs");
-            assert_ne!(event.event, "message.undecryptable", "{}", event.data);
+            // This Baileys may use a message key twice, or drop a session that it has just begun (see the README): a
+            // second copy must then repair it.
+            assert!(event.event != "message.undecryptable" || event.data["willRetry"] == true, "{}", event.data);
             assert_ne!(event.event, "message.failed", "{}", event.data);
             if event.event == name {
                 return event.data;

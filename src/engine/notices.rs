@@ -393,6 +393,8 @@ impl Undecryptable {
         let reason = match error {
             SignalError::NoSession => "no_session",
             SignalError::BadMac => "bad_mac",
+            // Another message than the one that used this key before: the sender's state went back.
+            SignalError::Duplicate => "duplicate_counter",
             SignalError::InvalidPreKeyId(_) | SignalError::InvalidSignedPreKeyId(_) => "invalid_prekey_id",
             SignalError::TooFarAhead { .. } => "too_far_ahead",
             SignalError::IdentityMismatch => "identity_mismatch",

@@ -152,8 +152,10 @@ fn decrypt(
     let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes, &mut rng) {
         Ok(decrypted) => decrypted,
         Err(StepError::Miss(miss)) => return Err(miss),
-        // Its event stands in the outbox since the step that advanced the ratchet.
-        Err(StepError::Signal(SignalError::Duplicate)) => return Ok(Outcome::Received),
+        // Whatever it was, it is stored since the step that advanced the ratchet.
+        Err(StepError::Signal(SignalError::Duplicate)) if step.read(&context.received)?.is_some() => {
+            return Ok(Outcome::Received);
+        }
         Err(StepError::Signal(error)) => {
             tracing::debug!(%error, "message cannot be decrypted");
             let why = Undecryptable::failed(&error, enc.hide);
@@ -179,6 +181,7 @@ fn decrypt(
 /// Acts on a decrypted message, and tells the application once.
 fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Outcome, Miss> {
     let inbound = context.message;
+    let news = mark_received(step, context)?;
     let (content, destination) = unwrap_device_sent(content);
     if destination.is_some() && !inbound.from_me {
         tracing::warn!("somebody else sent a copy that only own devices send");
@@ -193,7 +196,7 @@ fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) ->
     if !notices::is_visible(&view) {
         return Ok(Outcome::Received);
     }
-    if mark_received(step, context)? {
+    if news {
         let prefer = step.config.prefer;
         let event = match inbound.from_me {
             true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
