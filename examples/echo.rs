@@ -9,29 +9,34 @@ use wamd::{
     store::{AccountId, SqliteStore},
 };
 
+type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result {
     let store = SqliteStore::open("echo.db")?;
     let (client, events) = Client::builder(AccountId::new("echo")).store(store).start().await?;
     run(client, events).await
 }
 
-async fn run(client: Client, mut events: Events) -> Result<(), Box<dyn std::error::Error>> {
+/// Answers until the account is stopped.
+pub async fn run(client: Client, mut events: Events) -> Result {
     // An account that is not linked yet shows a QR code first.
     if client.connect().await.is_err_and(|error| error.is_logged_out()) {
         client.link_qr().await?;
     }
     while let Some(event) = events.recv().await {
+        println!("{}", event.event);
+        if let Some(code) = event.data["qr"].as_str() {
+            println!("{}", qr::to_terminal(code)?);
+        }
         let message = &event.data["messages"][0];
-        match (&*event.event, event.data["qr"].as_str(), message["key"]["remoteJid"].as_str(), message["text"].as_str())
+        if event.event == "message.received"
+            && let (Some(chat), Some(text)) = (message["key"]["remoteJid"].as_str(), message["text"].as_str())
         {
-            ("session.qr_updated", Some(code), ..) => println!("{}", qr::to_terminal(code)?),
-            ("message.received", _, Some(chat), Some(text)) => match client.send_text(&chat.parse()?, text).await {
-                // A group, or a text that is too long.
-                Err(Error::Command(error)) => println!("no answer to {chat}: {error}"),
+            match client.send_text(&chat.parse()?, text).await {
+                Err(Error::Command(error)) => println!("no answer: {error}"),
                 sent => drop(sent?),
-            },
-            _ => println!("{}", event.event),
+            }
         }
     }
     Ok(())

@@ -20,8 +20,8 @@
 //! | `shutdown` | | `{}`; then the program ends |
 //!
 //! Params are an object, or an array in the order of the table. `to` and `chat` are a JID or a phone number with its country
-//! code. Requests run at the same time and are answered as they finish; commands reach the account in the order of
-//! their lines. Every event is a notification, `{"jsonrpc":"2.0","method":"event","params":{"event":…,"data":…}}`, and is
+//! code. Requests run at the same time and are answered as they finish: where the order of two matters, wait for the
+//! answer to the first. Every event is a notification, `{"jsonrpc":"2.0","method":"event","params":{"event":…,"data":…}}`, and is
 //! acknowledged once it is written: what was not comes again after a restart, with the same `eventId`.
 //!
 //! Errors of the account have code -32000 and `data: {"kind","retryable"}`.
@@ -531,7 +531,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the end waits for the last events to be acknowledged.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
-/// One thread, so that requests start in the order of their lines.
+/// One account needs one thread; reading and writing have theirs.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
