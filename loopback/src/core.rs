@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
     pub(crate) now: Now,
+    /// Stanzas of clients, when they are to be kept.
+    pub(crate) recorded: Vec<(Jid, Node)>,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
     stanzas: u64,
@@ -45,6 +47,7 @@ impl Core {
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
             routed: Routed::default(),
+            recorded: Vec::new(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
             stanzas: 0,

@@ -211,6 +211,9 @@ fn keep(phone: &mut Phone, entry: &Entry, plaintext: &[u8]) -> Option<e2e::Messa
         content.conversation.clone().or(extended)
     });
     let recipient = entry.node.attr_jid("recipient");
+    if phone.received.len() >= MAX_RECEIVED {
+        phone.received.drain(..MAX_RECEIVED / 2);
+    }
     phone.received.push(ReceivedMessage { id: entry.id.clone(), from: entry.from.clone(), recipient, text, message });
     Some(decoded)
 }
@@ -396,6 +399,9 @@ const APP_STATE_KEY_ID: [u8; 6] = [0, 0, 0, 0, 0, 1];
 
 /// Ids have three bytes, and 0 means absent.
 const LAST_PREKEY: u32 = 0xFF_FFFF;
+
+/// Messages that a phone keeps; the older half goes when there are so many.
+const MAX_RECEIVED: usize = 100_000;
 
 /// How often one message is asked for or sent again.
 const MAX_RETRIES: u64 = 5;

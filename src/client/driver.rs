@@ -22,6 +22,8 @@ use crate::{
 
 /// Commands that may wait for the task.
 const REQUEST_CAPACITY: usize = 64;
+/// How long the consumer may take to acknowledge its last events when the account stops.
+const GRACE: Duration = Duration::from_millis(500);
 /// Events read from the store at a time when the account starts.
 const REPLAY_PAGE: usize = 256;
 
@@ -138,12 +140,38 @@ impl Driver {
                 }
                 changed
             });
-            if self.stopping.is_some() && self.work.is_empty() && self.waiting_events.is_empty() {
+            if self.stopping.is_some() && self.work.is_empty() {
                 break;
             }
             self.wait().await;
         }
-        for stopped in self.stopping.into_iter().flatten() {
+        self.finish().await;
+    }
+
+    /// Everything is stored: the consumer gets the last events and sees their end, and what it acknowledges on the way
+    /// out does not come again. A consumer that does not read is not waited for longer than [`GRACE`].
+    async fn finish(self) {
+        let Self { events, mut acknowledged, store, account, stopping, waiting_events, .. } = self;
+        let mut last = self.to_trim;
+        let until = tokio::time::Instant::now() + GRACE;
+        let hand_over = async move {
+            for envelope in waiting_events {
+                if events.send(envelope).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // The channel closes with this future, whether it was finished or not.
+        let _ = tokio::time::timeout_at(until, hand_over).await;
+        while let Ok(Some(seq)) = tokio::time::timeout_at(until, acknowledged.recv()).await {
+            last = last.max(Some(seq));
+        }
+        if let Some(seq) = last
+            && let Err(error) = store.trim_outbox(&account, seq).await
+        {
+            tracing::warn!(%error, "acknowledged events cannot be removed");
+        }
+        for stopped in stopping.into_iter().flatten() {
             let _ = stopped.send(());
         }
     }

@@ -594,6 +594,8 @@ impl Engine {
             self.logouts.push_back(command);
         }
         self.sends.connection_lost();
+        // Not acknowledged: the receipts come again.
+        self.resends.clear();
     }
 
     /// Seals what may leave already, while there are keys for it: an error answer, acks.

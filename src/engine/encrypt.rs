@@ -24,7 +24,7 @@ use crate::{
     message::{build, classify, padding},
     pairing::adv,
     proto::{Message as _, e2e},
-    signal::{self, Address, Ciphertext, IdentityChange, StepError},
+    signal::{self, Address, Ciphertext, IdentityChange, PreKeyBundle, StepError},
     stanza::{iq::prekeys::FetchedBundle, message::UserMessage},
 };
 
@@ -167,7 +167,8 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     Ok(Plan::Sent(encoded))
 }
 
-fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
+/// Pads a plaintext.
+pub(super) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
     padding::pad(&mut message, rng);
     message
 }
@@ -220,16 +221,36 @@ fn establish_one(
     if jid.device() != 0 && !is_authentic(step, jid, fetched)? {
         return Ok(false);
     }
-    match signal::establish(step, &own(account), &address, &fetched.bundle, rng) {
+    start_session(step, account, &address, &fetched.bundle, rng)
+}
+
+/// Starts a session from keys that a device sent along with a retry receipt.
+///
+/// # Errors
+/// [`Miss`].
+pub(super) fn establish_checked(step: &mut Step<'_>, address: &Address, bundle: &PreKeyBundle) -> Result<bool, Miss> {
+    let account = step.account().clone();
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    start_session(step, &account, address, bundle, &mut rng)
+}
+
+fn start_session(
+    step: &mut Step<'_>,
+    account: &super::Account,
+    address: &Address,
+    bundle: &PreKeyBundle,
+    rng: &mut ChaCha20Rng,
+) -> Result<bool, Miss> {
+    match signal::establish(step, &own(account), address, bundle, rng) {
         Ok(change) => {
-            if let IdentityChange::Changed { .. } = change {
-                step.emit(notices::identity_changed(jid, true));
+            if let (IdentityChange::Changed { .. }, Ok(jid)) = (change, address.as_str().parse::<Jid>()) {
+                step.emit(notices::identity_changed(&jid, true));
             }
             Ok(true)
         }
         Err(StepError::Miss(miss)) => Err(miss),
         Err(StepError::Signal(error)) => {
-            tracing::warn!(device = %jid.redacted(), %error, "bundle refused");
+            tracing::warn!(%error, "bundle refused");
             Ok(false)
         }
     }

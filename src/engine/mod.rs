@@ -30,7 +30,7 @@
 //! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
 //! | `link`, `login` | the two ways to get online |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
-//! | `sends`, `encrypt`, `devices` | outbound messages, an operation each |
+//! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address` | what is stored |
 //! | `notices` | the events that the engine tells |
@@ -55,6 +55,7 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod resend;
 mod sends;
 mod step;
 
@@ -181,6 +182,8 @@ enum Job {
     Answer(Answer),
     /// A command.
     Command(CommandId, Command),
+    /// A request to send a message again.
+    Resend(resend::Asked),
 }
 
 /// Whether the account is known.
@@ -223,6 +226,8 @@ pub struct Engine {
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
+    /// Requests to send again that wait for keys.
+    resends: Vec<resend::Asked>,
     jobs: BTreeMap<LoadId, Job>,
     /// Commands that came before the account was loaded.
     early: VecDeque<(CommandId, Command)>,
@@ -281,6 +286,7 @@ impl Engine {
             connection: Connection::new(),
             lanes: Lanes::default(),
             sends: Sends::default(),
+            resends: Vec::new(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -509,6 +515,7 @@ impl Engine {
             Job::Send(order) => self.run_send(now, order),
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
+            Job::Resend(asked) => self.run_resend(now, asked),
         }
     }
 
@@ -569,6 +576,7 @@ impl Engine {
         self.jobs.clear();
         self.lanes.clear();
         self.sends = Sends::default();
+        self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
         self.drop_connection();
         self.last_event = 0;
@@ -618,6 +626,11 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Vec<Key>> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
+                let asked = resend::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
+                self.run_resend(now, asked);
+                Ok(())
+            }
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
                 self.settle(now, &settled);

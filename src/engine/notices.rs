@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand_core::Rng;
+use serde_json::{Map, Value};
 
 use crate::{
     clock::Now,
@@ -261,22 +262,28 @@ fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Pre
 /// An object with content and what can be said about it.
 fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
     let view = normalise(message);
-    let options = json::Options::default();
-    let object = MessageObject::new(key).with_phones();
-    let mut object = match object.clone().with_message(view.original(), &options) {
-        Ok(object) => object,
-        Err(error) => {
-            // Too deep or too large for JSON: the application still hears of the message.
-            tracing::warn!(%error, "message content is left out");
-            object
-        }
-    };
+    let mut object = MessageObject::new(key).with_phones();
+    object.message = content(view.original());
     object.kind = Some(view.kind().as_str());
     object.text = view.text().map(str::to_owned);
     object.reply = view.selection().map(|selection| Reply::new(selection.id, selection.text));
     object.view_once = view.view_once().is_some();
     object.ephemeral = view.expiration();
     object
+}
+
+/// The content as JSON. The message secret is left out, and what held nothing else with it; content that is too deep or
+/// too large for JSON as well: the application still hears of the message.
+fn content(message: &e2e::Message) -> Option<Value> {
+    let options = json::Options::default();
+    let content = json::to_json_message(message, &options);
+    let mut content = content.inspect_err(|error| tracing::warn!(%error, "message content is left out")).ok()?;
+    if let Value::Object(fields) = &mut content
+        && fields.get("messageContextInfo").and_then(Value::as_object).is_some_and(Map::is_empty)
+    {
+        fields.remove("messageContextInfo");
+    }
+    Some(content)
 }
 
 /// A message of somebody else.
@@ -364,7 +371,7 @@ pub(crate) fn receipt(about: &ReceiptAbout<'_>, status: ReceiptStatus, timestamp
     object.first = in_group && about.first;
     object.implied = implied;
     if let Ok(message) = message::decode(&about.sent.message) {
-        object = object.clone().with_message(&message, &json::Options::default()).unwrap_or(object);
+        object.message = content(&message);
     }
     match status {
         ReceiptStatus::Delivered => MessageDelivered::new(vec![object]).into(),
