@@ -100,7 +100,7 @@ impl Offer {
             xeddsa::verify(&self.companion, &message, signature).is_ok()
         };
         // Clients differ in the prefix for hosted accounts (spec 01 §4.4).
-        if !signed_with(&DEVICE) && !(self.is_hosted() && signed_with(&HOSTED_DEVICE)) {
+        if !(signed_with(&DEVICE) || self.is_hosted() && signed_with(&HOSTED_DEVICE)) {
             return Err(AnswerError::Signature);
         }
         let complete = AdvSignedDeviceIdentity { device_signature: answer.device_signature, ..self.signed.clone() };
