@@ -103,11 +103,14 @@ pub enum BundleError {
     Malformed(#[from] StanzaError),
 }
 
+/// A device, and its bundle or why there is none.
+pub type DeviceBundle = (Jid, Result<FetchedBundle, BundleError>);
+
 /// Reads the answer to [`bundles_request`]: one result per device answered, in no particular order.
 ///
 /// # Errors
 /// [`StanzaError`] without a list.
-pub fn bundles(node: NodeRef<'_>) -> Result<Vec<(Jid, Result<FetchedBundle, BundleError>)>, StanzaError> {
+pub fn bundles(node: NodeRef<'_>) -> Result<Vec<DeviceBundle>, StanzaError> {
     let list = required_child(node, "iq", "list")?;
     let users = list.children().filter(|user| user.tag() == "user");
     users.map(|user| Ok((required_jid(user, "user", "jid")?, bundle(user)))).collect()
