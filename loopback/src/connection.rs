@@ -151,6 +151,9 @@ fn handle_payload(core: &mut Core, id: ConnId, payload: BytesMut) -> Result<(), 
     let mut decoder = std::mem::take(&mut core.decoder);
     let handled = match decoder.decode(plaintext) {
         Ok(node) => {
+            if let Some(recorded) = &mut core.recorded {
+                recorded.push((id, node.to_node()));
+            }
             handle_stanza(core, id, node);
             Ok(())
         }

@@ -31,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) now: Now,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
+    /// What clients sent, when somebody wants to see it.
+    pub(crate) recorded: Option<Vec<(ConnId, Node)>>,
     stanzas: u64,
 }
 
@@ -47,6 +49,7 @@ impl Core {
             routed: Routed::default(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
+            recorded: None,
             stanzas: 0,
         }
     }
