@@ -451,7 +451,7 @@ impl Engine {
             }
             Inbound::Success(success) => self.logged_in(now, &success),
             Inbound::Failure(failure) => self.login_refused(now, &failure),
-            Inbound::StreamError(error) => self.stream_error(now, &error),
+            Inbound::StreamError(error, shown) => self.stream_error(now, &error, shown),
             Inbound::StreamEnd => self.lose(
                 now,
                 Loss::Retry {
@@ -485,7 +485,7 @@ impl Engine {
         }
     }
 
-    fn stream_error(&mut self, now: Now, error: &StreamError) {
+    fn stream_error(&mut self, now: Now, error: &StreamError, shown: String) {
         let retry = |reason, detail: String| Loss::Retry { reason, detail };
         match error {
             StreamError::RestartRequired => self.lose(now, Loss::Restart),
@@ -503,7 +503,7 @@ impl Engine {
                 self.lose(now, retry(DisconnectReason::ServerError, format!("server unavailable ({code})")));
             }
             StreamError::NotWellFormed | StreamError::MissingAck | StreamError::Unknown(_) => {
-                self.emit(now, notices::stream_error(error));
+                self.emit(now, notices::stream_error(error, shown));
                 self.lose(now, retry(DisconnectReason::ServerError, format!("stream error: {error:?}")));
             }
         }
