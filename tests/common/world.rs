@@ -236,8 +236,8 @@ impl World {
                 busy = true;
                 self.carry_out(name, output);
             }
-            busy |= self.to_server(name);
-            busy |= self.to_engine(name);
+            busy |= self.carry_to_server(name);
+            busy |= self.carry_to_engine(name);
         }
         while let Some(output) = self.server.poll() {
             busy = true;
@@ -270,14 +270,14 @@ impl World {
                 }
             }
             Output::Close(id) => {
-                self.to_server(name);
+                self.carry_to_server(name);
                 if let Some(conn) = self.actor(name).conn.take_if(|conn| conn.engine == id) {
                     let now = self.now();
                     self.server.handle(now, wamd_loopback::Input::Closed(conn.server));
                 }
             }
             Output::Load { id, keys, scans } => {
-                let loaded = self.actor(name).load(keys, scans);
+                let loaded = self.actor(name).load(keys, &scans);
                 self.tell(name, Input::Loaded(id, loaded));
             }
             Output::Commit { seq, batch } => {
@@ -358,7 +358,7 @@ impl World {
     }
 
     /// Carries what the engine sent to the server.
-    fn to_server(&mut self, name: &str) -> bool {
+    fn carry_to_server(&mut self, name: &str) -> bool {
         let now = self.now();
         let Some(actor) = self.actors.get_mut(name).filter(|actor| actor.network == Network::Up) else { return false };
         let Some(conn) = &mut actor.conn else { return false };
@@ -377,7 +377,7 @@ impl World {
     }
 
     /// Carries what the server sent to the engine, while it wants to read.
-    fn to_engine(&mut self, name: &str) -> bool {
+    fn carry_to_engine(&mut self, name: &str) -> bool {
         let mut busy = false;
         while let Some(input) = self.next_input(name) {
             busy = true;
@@ -698,7 +698,7 @@ impl World {
 }
 
 impl Actor {
-    fn load(&self, keys: Vec<Key>, scans: Vec<RecordKind>) -> Loaded {
+    fn load(&self, keys: Vec<Key>, scans: &[RecordKind]) -> Loaded {
         let stored = self.store.snapshot();
         let scanned = stored.records(&self.account).filter(|(key, _)| scans.contains(&key.kind));
         let scanned = scanned.map(|(key, value)| (key.clone(), value.clone())).collect();
