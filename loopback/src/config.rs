@@ -38,8 +38,6 @@ pub struct Config {
     pub ping_every: Option<Duration>,
     /// The host that `media_conn` names.
     pub media_host: String,
-    /// Whether the stanzas of logged-in clients are kept for [`Server::take_recorded`](crate::Server::take_recorded).
-    pub record: bool,
     /// The largest frame that a client may send, in bytes.
     pub max_frame: usize,
 }
@@ -61,7 +59,6 @@ impl Default for Config {
             edge_routing: Some(Bytes::from_static(&[0x08, 0x02, 0x08, 0x05, 0x12, 0x01])),
             ping_every: None,
             media_host: "localhost".to_owned(),
-            record: false,
             max_frame: 0xFF_FFFF,
         }
     }

@@ -15,7 +15,7 @@ use wamd::noise::frame::{self, FrameBuffer, FrameError, IntroError, IntroReader,
 use wamd::noise::{Transport, TransportError};
 
 use crate::core::Core;
-use crate::directory::{Address, Namespace};
+use crate::directory::Address;
 use crate::handshake::{Credentials, HandshakeError, Pattern, Responder, Step};
 use crate::linking::Linking;
 use crate::{ConnId, Output, linking, login, stanza};
@@ -151,6 +151,9 @@ fn handle_payload(core: &mut Core, id: ConnId, payload: BytesMut) -> Result<(), 
     let mut decoder = std::mem::take(&mut core.decoder);
     let handled = match decoder.decode(plaintext) {
         Ok(node) => {
+            if let Some(recorded) = &mut core.recorded {
+                recorded.push((id, node.to_node()));
+            }
             handle_stanza(core, id, node);
             Ok(())
         }
@@ -165,10 +168,6 @@ fn handle_stanza(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
         Some(Phase::Linking(_)) => linking::handle(core, id, node),
         Some(Phase::Online(session)) => {
             let address = session.address;
-            if core.config.record {
-                let jid = core.jid(address, Namespace::Pn);
-                core.recorded.push((jid, node.to_node()));
-            }
             stanza::handle(core, id, address, node);
         }
         Some(Phase::Handshake(_) | Phase::Closing(_)) | None => {}

@@ -292,6 +292,14 @@ pub enum Fault {
         #[serde(default = "one")]
         count: u32,
     },
+    /// Answer the next login of a device with this stanza instead of `<success>`, and close.
+    #[serde(skip)]
+    RefuseLogin {
+        /// The device.
+        jid: Jid,
+        /// The stanza, usually a `<failure>`.
+        node: Node,
+    },
     /// Send a ping to a device.
     Ping {
         /// The device.

@@ -29,10 +29,10 @@ pub(crate) struct Core {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
     pub(crate) now: Now,
-    /// Stanzas of clients, when they are to be kept.
-    pub(crate) recorded: Vec<(Jid, Node)>,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
+    /// What clients sent, when somebody wants to see it.
+    pub(crate) recorded: Option<Vec<(ConnId, Node)>>,
     stanzas: u64,
 }
 
@@ -47,9 +47,9 @@ impl Core {
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
             routed: Routed::default(),
-            recorded: Vec::new(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
+            recorded: None,
             stanzas: 0,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use wamd::node::Node;
+
 use crate::directory::Address;
 
 /// The faults of the whole server and of each device.
@@ -9,6 +11,7 @@ use crate::directory::Address;
 pub(crate) struct Faults {
     pub(crate) forged_certificate: bool,
     devices: BTreeMap<Address, DeviceFaults>,
+    refusals: BTreeMap<Address, Node>,
 }
 
 /// The faults of one device: a switch, and how often each of the others still happens.
@@ -29,6 +32,16 @@ impl Faults {
 
     pub(crate) fn of_mut(&mut self, address: Address) -> &mut DeviceFaults {
         self.devices.entry(address).or_default()
+    }
+
+    /// Answers the next login of a device with this stanza.
+    pub(crate) fn refuse(&mut self, address: Address, node: Node) {
+        self.refusals.insert(address, node);
+    }
+
+    /// What the login of a device is answered with, once.
+    pub(crate) fn take_refusal(&mut self, address: Address) -> Option<Node> {
+        self.refusals.remove(&address)
     }
 
     /// Counts one of the countdowns of a device down; false when it stands at 0.

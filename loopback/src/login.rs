@@ -79,6 +79,9 @@ fn login(core: &mut Core, id: ConnId, client: PublicKey, pattern: Pattern, paylo
     if core.faults.take(address, |faults| &mut faults.fail_login) {
         return fail(core, id, core.faults.of(address).failure);
     }
+    if let Some(refusal) = core.faults.take_refusal(address) {
+        return core.send_last(id, &refusal);
+    }
     if let Some(former) = core.connection_of(address) {
         core.send_last(former, &stanza::replaced(None));
     }

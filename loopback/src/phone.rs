@@ -140,6 +140,21 @@ pub(crate) fn send_text(core: &mut Core, number: u64, to: &Jid, text: &str) -> R
     Ok(id)
 }
 
+/// Sends any bytes as a message to all devices of an account. It is not kept: retry receipts for it lead to nothing.
+pub(crate) fn send_content(core: &mut Core, number: u64, to: &Jid, content: &[u8]) -> Result<String, ControlError> {
+    let to = to.to_bare();
+    let recipient = core.directory.resolve(&to).ok_or(ControlError::UnknownDevice)?;
+    let id = message_id(&mut core.rng);
+    let targets = companions_and_phone(core, recipient.number);
+    let mut copies = Vec::new();
+    for target in targets.into_iter().filter(|target| *target != Address::phone(number)) {
+        copies.push((target, encrypt_bytes(core, number, target, content.to_vec(), None)?));
+    }
+    let outgoing = Outgoing::of_phone(core, number, &to, id.clone(), copies, false);
+    routing::route(core, outgoing.ok_or(ControlError::UnknownDevice)?);
+    Ok(id)
+}
+
 /// Decrypts a message for the phone and answers it.
 pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     let Some(sender) = core.directory.resolve(&entry.from) else { return };
@@ -300,6 +315,16 @@ fn encrypt(
     message: &e2e::Message,
     count: Option<u64>,
 ) -> Result<Node, ControlError> {
+    encrypt_bytes(core, number, target, message.encode_to_vec(), count)
+}
+
+fn encrypt_bytes(
+    core: &mut Core,
+    number: u64,
+    target: Address,
+    content: Vec<u8>,
+    count: Option<u64>,
+) -> Result<Node, ControlError> {
     let address = signal_address(target);
     let account = core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?;
     let Ok(session) = account.phone.store.session(&address);
@@ -307,7 +332,7 @@ fn encrypt(
         let bundle = take_bundle(core, target).ok_or(ControlError::UnknownDevice)?;
         establish(core, number, target, &bundle)?;
     }
-    let plaintext = pad(message.encode_to_vec(), &mut core.rng);
+    let plaintext = pad(content, &mut core.rng);
     let account = core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?;
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };

@@ -149,10 +149,32 @@ impl Server {
         phone::send_text(&mut self.core, number, to, text)
     }
 
-    /// The stanzas that logged-in clients sent since the last call, each with its device, if
-    /// [`Config::record`] says so.
-    pub fn take_recorded(&mut self) -> Vec<(Jid, Node)> {
-        std::mem::take(&mut self.core.recorded)
+    /// Sends a message of arbitrary content from the phone of a number, encrypted for every device of the other account;
+    /// gives the message id. `content` is what stands in front of the padding, and need not be a message at all.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    pub fn send_content(&mut self, now: Now, number: &str, to: &Jid, content: &[u8]) -> Result<String, ControlError> {
+        let account = self.phone(now, number)?;
+        let number = parse_number(&account.number).ok_or(ControlError::Number)?;
+        phone::send_content(&mut self.core, number, to, content)
+    }
+
+    /// Seals a stanza and sends it on a connection, whatever is going on there.
+    pub fn inject(&mut self, now: Now, conn: ConnId, node: &Node) {
+        self.core.now = now;
+        self.core.send(conn, node);
+    }
+
+    /// Keeps a copy of every stanza that clients send from now on, for [`take_stanzas`](Self::take_stanzas).
+    pub fn record_stanzas(&mut self) {
+        self.core.recorded.get_or_insert_default();
+    }
+
+    /// The stanzas that clients have sent since the last call, in the order of their arrival. Empty unless they are
+    /// [recorded](Self::record_stanzas).
+    pub fn take_stanzas(&mut self) -> Vec<(ConnId, Node)> {
+        self.core.recorded.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// How the connection of a device was set up; `None` when it is not connected.
@@ -221,6 +243,10 @@ impl Server {
                 let address = self.companion(&jid)?;
                 let faults = self.core.faults.of_mut(address);
                 (faults.fail_login, faults.failure) = (count, reason);
+            }
+            Fault::RefuseLogin { jid, node } => {
+                let address = self.companion(&jid)?;
+                self.core.faults.refuse(address, node);
             }
             Fault::ReplayLast { jid } => {
                 let address = self.companion(&jid)?;

@@ -179,6 +179,13 @@ impl Connection {
         self.outage_told = false;
     }
 
+    /// Offline until somebody wants otherwise: what comes then is another outage with a row of pauses of its own.
+    const fn stop(&mut self) {
+        self.goal = Goal::Offline;
+        self.attempt = 0;
+        self.outage_told = false;
+    }
+
     /// Linking succeeded: from now on the goal is to be online.
     pub(crate) const fn now_linked(&mut self) {
         self.goal = Goal::Online;
@@ -220,7 +227,7 @@ impl Engine {
 
     pub(super) fn disconnect(&mut self, now: Now) {
         let was_up = self.connection.id().is_some() || matches!(self.connection.state, State::Backoff { .. });
-        self.connection.goal = Goal::Offline;
+        self.connection.stop();
         self.drop_connection();
         if was_up {
             self.emit(now, notices::disconnected_for_good(DisconnectReason::Stopped));
@@ -450,7 +457,7 @@ impl Engine {
             }
             Inbound::Success(success) => self.logged_in(now, &success),
             Inbound::Failure(failure) => self.login_refused(now, &failure),
-            Inbound::StreamError(error) => self.stream_error(now, &error),
+            Inbound::StreamError(error, shown) => self.stream_error(now, &error, shown),
             Inbound::StreamEnd => self.lose(
                 now,
                 Loss::Retry {
@@ -484,7 +491,7 @@ impl Engine {
         }
     }
 
-    fn stream_error(&mut self, now: Now, error: &StreamError) {
+    fn stream_error(&mut self, now: Now, error: &StreamError, shown: String) {
         let retry = |reason, detail: String| Loss::Retry { reason, detail };
         match error {
             StreamError::RestartRequired => self.lose(now, Loss::Restart),
@@ -502,7 +509,7 @@ impl Engine {
                 self.lose(now, retry(DisconnectReason::ServerError, format!("server unavailable ({code})")));
             }
             StreamError::NotWellFormed | StreamError::MissingAck | StreamError::Unknown(_) => {
-                self.emit(now, notices::stream_error(error));
+                self.emit(now, notices::stream_error(error, shown));
                 self.lose(now, retry(DisconnectReason::ServerError, format!("stream error: {error:?}")));
             }
         }
@@ -549,7 +556,7 @@ impl Engine {
         }
         self.drop_connection();
         match loss {
-            Loss::Stop => self.connection.goal = Goal::Offline,
+            Loss::Stop => self.connection.stop(),
             Loss::Restart => {
                 self.emit(now, notices::reconnecting(1, Duration::ZERO, DisconnectReason::RestartRequired));
                 self.open(now);

@@ -37,7 +37,8 @@ pub(crate) enum Inbound {
     },
     Success(Success),
     Failure(Failure),
-    StreamError(StreamError),
+    /// And how the stanza looks in logs.
+    StreamError(StreamError, String),
     StreamEnd,
     Info(Vec<InfoBroadcast>),
     /// Owed an ack, and nothing else.
@@ -74,7 +75,7 @@ pub(crate) fn parse(node: NodeRef<'_>, own: Option<Own<'_>>, queries: &mut Queri
         },
         "success" => Inbound::Success(Success::parse(node)),
         "failure" => Inbound::Failure(Failure::parse(node)),
-        "stream:error" => Inbound::StreamError(StreamError::parse(node)),
+        "stream:error" => Inbound::StreamError(StreamError::parse(node), format!("{node:?}")),
         "xmlstreamend" => Inbound::StreamEnd,
         "ib" => Inbound::Info(InfoBroadcast::parse(node)),
         "call" | "status" | "appdata" => AckTarget::of(node).map_or(Inbound::Ignored, Inbound::Ack),

@@ -128,12 +128,12 @@ pub(crate) fn connect_failure(failure: &Failure) -> Event {
     SessionConnectFailure::new(reason, failure.attrs.clone()).into()
 }
 
-pub(crate) fn stream_error(error: &StreamError) -> Event {
+pub(crate) fn stream_error(error: &StreamError, shown: String) -> Event {
     let code = match error {
         StreamError::Unknown(Some(code)) => Some(code.to_string()),
         _ => None,
     };
-    SessionStreamError::new(code, format!("{error:?}")).into()
+    SessionStreamError::new(code, shown).into()
 }
 
 pub(crate) fn keepalive_lost(misses: u32, last_success: Option<u64>) -> Event {

@@ -118,7 +118,7 @@ pub(crate) struct Sim {
     pub(crate) chaos: Chaos,
     pub(crate) sent: Vec<Sent>,
     /// Every message key seen on the wire, with the ciphertext it made.
-    keys: BTreeMap<(String, String, Vec<u8>, u32), Bytes>,
+    keys: BTreeMap<(usize, String, Vec<u8>, u32), Bytes>,
     pub(crate) steps: u64,
     /// FNV-1a over everything that the engines put out.
     pub(crate) fingerprint: u64,
@@ -127,8 +127,8 @@ pub(crate) struct Sim {
 impl Sim {
     pub(crate) fn new(seed: u64, accounts: &[(&'static str, &'static str)]) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let config = wamd_loopback::Config { record: true, ..wamd_loopback::Config::default() };
-        let server = Server::new(config, seed_of(&mut rng));
+        let mut server = Server::new(wamd_loopback::Config::default(), seed_of(&mut rng));
+        server.record_stanzas();
         let mut sim = Self {
             now: Now { mono: Duration::ZERO, wall_ms: 1_716_894_200_000 },
             server,
@@ -509,26 +509,32 @@ impl Sim {
                 }
             }
         }
-        for (device, stanza) in self.server.take_recorded() {
-            self.check_stanza(&device, &stanza);
+        for (wire, stanza) in self.server.take_stanzas() {
+            if let Some(account) = self.wires.get(&wire).map(|wire| wire.account) {
+                self.check_stanza(account, &stanza);
+            }
         }
     }
 
     // ---- invariants on the wire -------------------------------------------------------------------------------
 
-    fn check_stanza(&mut self, device: &Jid, stanza: &Node) {
+    fn check_stanza(&mut self, account: usize, stanza: &Node) {
         match stanza.tag() {
-            "message" => self.check_keys(device, stanza),
-            "receipt" if stanza.attr_str("type").as_deref() != Some("read") => self.check_event(device, stanza),
+            "message" => self.check_keys(account, stanza),
+            "receipt" if stanza.attr_str("type").as_deref() != Some("read") => self.check_event(account, stanza),
             _ => {}
         }
     }
 
     /// No message key makes two ciphertexts.
-    fn check_keys(&mut self, device: &Jid, stanza: &Node) {
-        let participants = stanza.find_child("participants").expect("participants");
-        for to in participants.child_nodes() {
-            let target = to.attr_jid("jid").expect("a device").to_string();
+    fn check_keys(&mut self, account: usize, stanza: &Node) {
+        let encs = match stanza.find_child("participants") {
+            Some(participants) => participants.child_nodes().iter().map(|to| (to, "jid")).collect(),
+            // Encrypted again for one device.
+            None => vec![(stanza, "to")],
+        };
+        for (to, target) in encs {
+            let target = to.attr_jid(target).expect("a device").to_string();
             let enc = to.find_child("enc").expect("a ciphertext");
             let bytes = enc.content_bytes().expect("bytes");
             let message = match enc.attr_str("type").as_deref() {
@@ -537,18 +543,17 @@ impl Sim {
             };
             let message = Bytes::from(message);
             let inner = WhisperMessage::decode(&message).expect("a msg");
-            let key = (device.to_string(), target, inner.ratchet.as_bytes().to_vec(), inner.counter);
+            let key = (account, target, inner.ratchet.as_bytes().to_vec(), inner.counter);
             let before = self.keys.insert(key.clone(), message.clone());
             assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");
         }
     }
 
     /// A message is acknowledged only when its event is durable.
-    fn check_event(&self, device: &Jid, stanza: &Node) {
+    fn check_event(&self, account: usize, stanza: &Node) {
         let id = stanza.attr_str("id").expect("an id").into_owned();
         let Some(sent) = self.sent.iter().find(|sent| sent.id == id) else { return };
-        let of = |account: &&Account| account.engine.snapshot().jid.as_ref() == Some(device);
-        let Some(account) = self.accounts.iter().find(of) else { return };
+        let account = &self.accounts[account];
         let event = if account.number == self.accounts[sent.from].number { "message.sent" } else { "message.received" };
         assert_eq!(account.disk.count(event, &id), 1, "{} acknowledged {id} without its event", account.name);
     }
