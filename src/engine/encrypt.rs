@@ -3,7 +3,7 @@
 //! [`plan`] is one restartable function. It says what is missing, or encrypts for every device and leaves the stanza
 //! behind a batch that holds all the ratchet steps and the stanza itself.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
@@ -25,8 +25,14 @@ use crate::{
     pairing::adv,
     proto::{Message as _, e2e},
     signal::{self, Address, Ciphertext, IdentityChange, PreKeyBundle, StepError},
-    stanza::{iq::prekeys::FetchedBundle, message::UserMessage},
+    stanza::{
+        iq::prekeys::{BundleError, FetchedBundle},
+        message::UserMessage,
+    },
 };
+
+/// The server's code for a device that is not registered any more: the list it came from is stale (spec 03 §1.6).
+const NOT_REGISTERED: u32 = 406;
 
 /// What a send needs next.
 #[derive(Debug)]
@@ -135,7 +141,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let plain = padded(op.message.to_vec(), step.rng);
     let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
 
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
@@ -186,7 +192,7 @@ fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
 /// # Errors
 /// [`Miss`].
 pub(crate) fn establish(step: &mut Step<'_>, bundles: &Bundles) -> Result<BTreeSet<Jid>, Miss> {
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut established = BTreeSet::new();
     let mut missed = Ok(());
@@ -195,6 +201,10 @@ pub(crate) fn establish(step: &mut Step<'_>, bundles: &Bundles) -> Result<BTreeS
             Ok(bundle) => bundle,
             Err(error) => {
                 tracing::warn!(device = %jid.redacted(), %error, "no bundle");
+                if matches!(error, BundleError::Refused(refused) if refused.code == NOT_REGISTERED) {
+                    let user = address::user(step, jid)?;
+                    devices::forget(step, &user);
+                }
                 continue;
             }
         };
@@ -229,7 +239,7 @@ fn establish_one(
 /// # Errors
 /// [`Miss`].
 pub(super) fn establish_checked(step: &mut Step<'_>, address: &Address, bundle: &PreKeyBundle) -> Result<bool, Miss> {
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     start_session(step, &account, address, bundle, &mut rng)
 }

@@ -1,6 +1,8 @@
 //! Inbound messages (spec 03 §5): decrypt, deduplicate, tell, answer. One step, one batch: the ratchet's new state, the
 //! mark that the message was received, and its event stand or fall together, and the receipt leaves after them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -111,7 +113,7 @@ fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) ->
 fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let address = address::device(step, &context.message.sender)?;
     declare_reads(step, context, &address)?;
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut outcome = None;
     for enc in &context.message.encs {
         let EncKind::Pairwise(kind) = enc.kind else { continue };
@@ -304,7 +306,7 @@ fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u3
     if count > MAX_RETRIES {
         return Ok(None);
     }
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let Some(linked) = &account.linked else { return Ok(None) };
     let pre_key = match (count >= 2, before.pre_key_id) {
         (false, _) => None,

@@ -1,6 +1,8 @@
 //! A device could not decrypt a message of ours and asks for it again (spec 03 §5.7). It is encrypted anew, for that device
 //! alone, from what was stored when it was sent; the receipt is acknowledged in the same batch.
 
+use std::sync::Arc;
+
 use super::{Engine, Job};
 use crate::{
     clock::Now,
@@ -87,7 +89,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         false => sent.message.to_vec(),
     };
     let plaintext = encrypt::padded(plaintext, step.rng);
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),

@@ -398,8 +398,7 @@ impl Engine {
     // ---- settling ---------------------------------------------------------------------------------------------
 
     /// These messages are settled.
-    pub(super) fn settle(&mut self, now: Now, ids: &[String]) {
-        let _ = now;
+    pub(super) fn settle(&mut self, ids: &[String]) {
         self.sends.ops.retain(|_, op| !(op.is_encrypted() && ids.iter().any(|id| id == op.id.as_str())));
     }
 
