@@ -52,7 +52,7 @@ use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use wamd::{
     Error, Jid,
@@ -528,8 +528,6 @@ async fn write_events(mut events: Events, output: mpsc::Sender<Written>) {
 const MAX_RUNNING: usize = 64;
 /// How long the end waits, for each: running requests, the account, a reader of stdout.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the end waits for the last events to be acknowledged.
-const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// One account needs one thread; reading and writing have theirs.
 #[tokio::main(flavor = "current_thread")]
@@ -562,8 +560,8 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let process = Process { started: Instant::now(), requests: AtomicU64::new(0), stop: Notify::new() };
     let account = Account { client: client.clone(), process: Arc::new(process) };
     serve(&account, &output).await?;
-    stop(client).await;
-    drop(output);
+    let _ = timeout(GRACE, client.shutdown()).await;
+    drop((account, output));
     match timeout(GRACE, written).await {
         Ok(result) => Ok(result??),
         Err(_) => Err("nobody reads stdout".into()),
@@ -600,20 +598,6 @@ async fn serve(account: &Account, output: &mpsc::Sender<Written>) -> io::Result<
     let finished = async { while running.join_next().await.is_some() {} };
     let _ = timeout(GRACE, finished).await;
     Ok(())
-}
-
-/// Goes offline and stops the account.
-async fn stop(client: Client) {
-    // The last event is that of the disconnect; once acknowledged it does not come again with the next start.
-    if client.disconnect().await.is_ok() {
-        let acknowledged = async {
-            while client.snapshot().unacknowledged > 0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(LAST_EVENTS, acknowledged).await;
-    }
-    let _ = timeout(GRACE, client.shutdown()).await;
 }
 
 /// Waits for Ctrl-C, or on Unix for SIGTERM.
