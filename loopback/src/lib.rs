@@ -10,8 +10,8 @@
 //!  test ───────phone, scan, disconnect, fault─▶└────────┘ ──views──▶ test
 //! ```
 //!
-//! [`Loopback`] runs a [`Server`] on a socket of this machine: the websocket that clients connect to, and an HTTP interface
-//! for tests in other languages, on one port.
+//! `Loopback` (feature `shell`, on by default) runs a [`Server`] on a socket of this machine: the websocket that clients
+//! connect to, and an HTTP interface for tests in other languages, on one port.
 //!
 //! What is simulated, and how the pieces fit:
 //!
@@ -37,6 +37,7 @@ mod core;
 mod directory;
 mod faults;
 mod handshake;
+#[cfg(feature = "shell")]
 mod http;
 mod iq;
 mod keys;
@@ -49,6 +50,7 @@ mod queue;
 mod receipts;
 mod routing;
 mod server;
+#[cfg(feature = "shell")]
 mod shell;
 mod stanza;
 mod usync;
@@ -62,6 +64,7 @@ pub use control::{
 };
 pub use handshake::Pattern;
 pub use server::Server;
+#[cfg(feature = "shell")]
 pub use shell::{Builder, Loopback, LoopbackError, Phone};
 
 /// A connection, by the number that whoever drives the server gives it. A number is used once.

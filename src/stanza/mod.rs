@@ -14,6 +14,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod ack;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod iq;
 pub mod message;
 pub mod receipt;
