@@ -649,6 +649,13 @@ impl World {
         self.view(name).queued
     }
 
+    /// The same for an account that may be down, and has had one device only.
+    pub fn queued_of(&self, name: &str) -> usize {
+        let (number, accounts) = (self.actors[name].number, self.server.accounts());
+        let account = accounts.into_iter().find(|account| account.number == number).expect("known");
+        account.devices.iter().map(|device| device.queued).sum()
+    }
+
     /// The server's view of the device of an account.
     pub fn view(&self, name: &str) -> wamd_loopback::DeviceView {
         let (jid, accounts) = (self.device(name), self.server.accounts());
