@@ -198,6 +198,13 @@ impl World {
         panic!("the world does not come to rest");
     }
 
+    /// Goes so many rounds on: in each, every engine does what it has to do, and everything that was sent arrives.
+    pub fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.step();
+        }
+    }
+
     /// Lets time pass, deadline by deadline.
     pub fn advance(&mut self, span: Duration) {
         let target = self.now + span;
