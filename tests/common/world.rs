@@ -727,6 +727,11 @@ impl Actor {
         ready(self.store.commit(&self.account, batch)).expect("the store works");
     }
 
+    /// The batches that wait for the disk.
+    pub fn held_batches(&self) -> Vec<Batch> {
+        self.held_batches.iter().map(|(_, batch)| batch.clone()).collect()
+    }
+
     /// The stored records of a kind.
     pub fn records(&self, kind: RecordKind) -> Vec<(Key, Bytes)> {
         let stored = self.store.snapshot();
