@@ -1,6 +1,9 @@
 //! Device lists: which devices a user has, kept until the server says that they changed (spec 03 §4.9).
 
-use super::{Engine, notices};
+use super::{
+    Engine,
+    notices::{self, SendFailure},
+};
 use crate::{
     clock::Now,
     engine::{
@@ -34,6 +37,10 @@ pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
     step.delete(list_key(user));
 }
 
+fn is_own(step: &Step<'_>, user: &Jid) -> bool {
+    step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(user))
+}
+
 /// Stores what the server answered about some users.
 ///
 /// # Errors
@@ -45,6 +52,11 @@ pub(crate) fn store(step: &mut Step<'_>, answered: &[UserDevices]) -> Result<(),
         }
         let Some(devices) = &user.devices else { continue };
         let key = list_key(&address::user(step, &user.user)?);
+        // That somebody is not there holds for now only: no notification would tell when that changes.
+        if devices.is_empty() && !is_own(step, &user.user) {
+            step.delete(key);
+            continue;
+        }
         let record = DeviceListRecord {
             devices: devices.iter().map(|device| u32::from(device.id)).collect(),
             fetched: step.now.unix_seconds(),
@@ -87,8 +99,7 @@ pub(crate) fn notification(
 /// A user has a new identity key: sessions with the old one are of no use (spec 03 §4.9). Companions and the own account
 /// tell nothing about the user's identity.
 fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(), Miss> {
-    let own = step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(jid));
-    if own || jid.device() != 0 {
+    if is_own(step, jid) || jid.device() != 0 {
         return Ok(());
     }
     let user = address::user(step, jid)?;
@@ -117,11 +128,17 @@ impl Engine {
                 let known = answered.iter().filter(|user| user.devices.is_some()).map(|user| &user.user);
                 let unanswered = asked.iter().filter(|jid| !known.clone().any(|known| known == *jid)).cloned();
                 let unanswered: Vec<Jid> = unanswered.collect();
-                self.sends_go_on(now, &asked, |op| op.lacks_devices(&unanswered, "the server does not know the user"));
+                let empty = answered.iter().filter(|user| user.devices.as_ref().is_some_and(Vec::is_empty));
+                let own = |user: &Jid| self.account.linked.as_ref().is_some_and(|linked| linked.own().is_account(user));
+                let absent: Vec<Jid> = empty.map(|user| user.user.clone()).filter(|user| !own(user)).collect();
+                self.sends_go_on(now, &asked, |op| {
+                    op.lacks_devices(&unanswered, &SendFailure::new("devices", "the server does not know the user"));
+                    op.lacks_devices(&absent, &SendFailure::not_on_whatsapp());
+                });
             }
             Err(error) => {
-                let text = error.to_string();
-                self.sends_go_on(now, &asked, |op| op.lacks_devices(&asked, &text));
+                let failure = SendFailure::new("devices", &error.to_string());
+                self.sends_go_on(now, &asked, |op| op.lacks_devices(&asked, &failure));
             }
         }
     }

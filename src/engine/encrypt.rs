@@ -84,7 +84,7 @@ pub(crate) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     }
     let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
     if recipients.is_empty() {
-        return Ok(fail(step, op, &SendFailure::new("not_on_whatsapp", "the recipient has no devices")));
+        return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
 
     let targets = targets(step, op, &user, &linked, &recipients, &own_devices)?;

@@ -60,11 +60,22 @@ struct Backlog {
     awaited: bool,
     /// When the next batch is asked for.
     request_at: Option<Duration>,
+    /// The server says that this was all.
+    end: Option<BacklogEnd>,
+}
+
+/// The end of the backlog, which is told once everything in front of it was handled.
+#[derive(Debug)]
+struct BacklogEnd {
+    /// Stanzas that the server delivered.
+    count: u64,
+    /// The last one, by its number in the lanes.
+    last: u64,
 }
 
 impl Online {
     const fn new(now: Duration, next_ping: Duration) -> Self {
-        let backlog = Backlog { awaited: false, request_at: None };
+        let backlog = Backlog { awaited: false, request_at: None, end: None };
         Self { stage: Stage::PreKeys, since: now, unstable: false, next_ping, pong_until: None, misses: 0, backlog }
     }
 
@@ -195,15 +206,24 @@ impl Engine {
 
     fn request_backlog(&mut self) {
         if let Some(online) = self.connection.online() {
-            online.backlog = Backlog { awaited: true, request_at: None };
+            online.backlog = Backlog { awaited: true, ..Backlog::default() };
             self.send_free(&Node::new("ib").child(Node::new("offline_batch").attr("count", OFFLINE_BATCH)));
         }
     }
 
     pub(super) fn offline_done(&mut self, now: Now, count: u64) {
+        let last = self.lanes.arrived();
         if let Some(online) = self.connection.online() {
-            online.backlog = Backlog::default();
-            self.emit(now, notices::offline_completed(count));
+            online.backlog = Backlog { end: Some(BacklogEnd { count, last }), ..Backlog::default() };
+            self.tell_backlog_end(now);
+        }
+    }
+
+    /// Tells that the backlog is through, when it is.
+    pub(super) fn tell_backlog_end(&mut self, now: Now) {
+        let Some(online) = self.connection.online() else { return };
+        if let Some(end) = online.backlog.end.take_if(|end| self.lanes.is_through(end.last)) {
+            self.emit(now, notices::offline_completed(end.count));
         }
     }
 

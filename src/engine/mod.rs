@@ -349,7 +349,9 @@ impl Engine {
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue.
     pub fn wants_read(&self) -> bool {
-        self.last_event.saturating_sub(self.acknowledged) < self.config.max_unacknowledged
+        // What waits in the lanes will be events, too.
+        let waiting = u64::try_from(self.lanes.len()).unwrap_or(u64::MAX);
+        self.last_event.saturating_sub(self.acknowledged).saturating_add(waiting) < self.config.max_unacknowledged
             && self.lanes.bytes() < self.config.max_waiting_bytes
     }
 
@@ -635,6 +637,7 @@ impl Engine {
                 }
             }
         }
+        self.tell_backlog_end(now);
     }
 
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Vec<Key>> {

@@ -182,6 +182,11 @@ impl SendFailure {
         Self(SendError::Local { code, text: Some(text.to_owned()) })
     }
 
+    /// The recipient has no devices.
+    pub(crate) fn not_on_whatsapp() -> Self {
+        Self::new("not_on_whatsapp", "the recipient has no devices")
+    }
+
     /// The server refused it (spec 03 §6.1).
     pub(crate) fn refused(code: u32) -> Self {
         let text = match code {

@@ -71,11 +71,11 @@ pub(crate) struct SendOp {
 
 impl SendOp {
     /// The server did not tell the devices of these users.
-    pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &str) {
+    pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
         if let Stage::Waiting(subjects) = &self.stage
             && users.iter().any(|user| subjects.contains(user))
         {
-            self.failure = Some(SendFailure::new("devices", why));
+            self.failure = Some(why.clone());
         }
     }
 

@@ -198,6 +198,13 @@ impl World {
         panic!("the world does not come to rest");
     }
 
+    /// Goes so many rounds on: in each, every engine does what it has to do, and everything that was sent arrives.
+    pub fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.step();
+        }
+    }
+
     /// Lets time pass, deadline by deadline.
     pub fn advance(&mut self, span: Duration) {
         let target = self.now + span;
@@ -649,6 +656,13 @@ impl World {
         self.view(name).queued
     }
 
+    /// The same for an account that may be down, and has had one device only.
+    pub fn queued_of(&self, name: &str) -> usize {
+        let (number, accounts) = (self.actors[name].number, self.server.accounts());
+        let account = accounts.into_iter().find(|account| account.number == number).expect("known");
+        account.devices.iter().map(|device| device.queued).sum()
+    }
+
     /// The server's view of the device of an account.
     pub fn view(&self, name: &str) -> wamd_loopback::DeviceView {
         let (jid, accounts) = (self.device(name), self.server.accounts());
@@ -711,6 +725,11 @@ impl Actor {
 
     pub fn write(&self, batch: Batch) {
         ready(self.store.commit(&self.account, batch)).expect("the store works");
+    }
+
+    /// The batches that wait for the disk.
+    pub fn held_batches(&self) -> Vec<Batch> {
+        self.held_batches.iter().map(|(_, batch)| batch.clone()).collect()
     }
 
     /// The stored records of a kind.

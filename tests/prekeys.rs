@@ -1,0 +1,217 @@
+//! One-time prekeys: durable before they are given out, refilled when few are left, used once (spec 03 §1.3, §1.4, §7.2).
+
+#[path = "common/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+
+use wamd::{
+    Jid,
+    engine::{Command, Reply},
+    event::Envelope,
+    node::Node,
+    store::RecordKind,
+};
+use wamd_loopback::ScanOptions;
+use world::{Disk, FEW_PRE_KEYS, World};
+
+/// The ids of every upload that the server heard since the last call.
+fn uploads(world: &mut World) -> Vec<Vec<u32>> {
+    let heard = world.heard("alice");
+    let lists = heard.iter().filter(|node| node.attr_str("xmlns").as_deref() == Some("encrypt"));
+    let lists = lists.filter_map(|node| node.find_child("list"));
+    let id = |key: &Node| {
+        let bytes = key.find_child("id").and_then(Node::content_bytes).expect("an id");
+        bytes.iter().fold(0, |id, byte| id << 8 | u32::from(*byte))
+    };
+    lists.map(|list| list.child_nodes().iter().map(id).collect()).collect()
+}
+
+fn stored(world: &mut World) -> BTreeSet<u32> {
+    let records = world.actor("alice").records(RecordKind::PreKey);
+    records.iter().map(|(key, _)| u32::from_be_bytes(key.id[..].try_into().unwrap())).collect()
+}
+
+fn few_left(id: &str) -> Node {
+    Node::new("notification")
+        .attr("from", Jid::whatsapp_server())
+        .attr("type", "encrypt")
+        .attr("id", id)
+        .child(Node::new("count").attr("value", 2))
+}
+
+/// A phone that nobody has heard of takes a prekey of alice and writes to her.
+fn strangers(world: &mut World, range: std::ops::Range<u32>) {
+    for n in range {
+        world.phone_sends(&format!("1666{n:07}"), "alice", &format!("from {n}"));
+    }
+}
+
+#[test]
+fn the_first_upload_has_812_keys() {
+    let mut world = World::new(&["bob"]);
+    world.add("alice", "15550000009", |config| config.pre_key_batch = 812);
+    world.link("alice");
+    let uploads = uploads(&mut world);
+    assert_eq!(uploads.len(), 1);
+    assert_eq!(uploads[0], (1..=812).collect::<Vec<_>>());
+    // The own phone has taken one, and its session is there.
+    assert_eq!(world.view("alice").prekeys, 811);
+    assert_eq!(stored(&mut world), (2..=812).collect());
+    assert_eq!(world.actor("alice").records(RecordKind::Session).len(), 1);
+    world.link("bob");
+    world.talk("alice", "bob");
+}
+
+#[test]
+fn keys_are_durable_before_they_leave() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    world.forget();
+    world.actor("alice").disk = Disk::Stuck;
+    world.stanza_arrives("alice", &few_left("N1"));
+    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "not yet");
+    let before = stored(&mut world);
+    world.disk("alice", Disk::Works);
+    let given = uploads(&mut world);
+    assert_eq!(given.len(), 1);
+    let new: BTreeSet<u32> = stored(&mut world).difference(&before).copied().collect();
+    assert_eq!(new, given[0].iter().copied().collect());
+    assert_eq!(new.len(), FEW_PRE_KEYS as usize);
+
+    // The same when the process dies instead: what may have left stands in the store, what does not was not given out.
+    world.actor("alice").disk = Disk::Stuck;
+    world.stanza_arrives("alice", &few_left("N2"));
+    world.crash_and_start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    assert_eq!(uploads(&mut world), [vec![0; 0]; 0]);
+    world.actor("alice").disk = Disk::Silent;
+    world.stanza_arrives("alice", &few_left("N3"));
+    world.crash_and_start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    world.stanza_arrives("alice", &few_left("N4"));
+    let all = uploads(&mut world).concat();
+    assert_eq!(all.len(), FEW_PRE_KEYS as usize);
+    assert!(all.iter().all(|id| !new.contains(id) && !before.contains(id)), "no id is used twice");
+    let stored = stored(&mut world);
+    assert!(all.iter().all(|id| stored.contains(id)));
+}
+
+#[test]
+fn the_first_upload_is_durable_too() {
+    let mut world = World::new(&["alice", "bob"]);
+    assert_eq!(world.command("alice", Command::LinkQr), Ok(Reply::Done));
+    world.actor("alice").disk = Disk::Stuck;
+    world.scan("alice", &ScanOptions::default());
+    // Pairing itself waits for the disk.
+    assert!(!world.heard("alice").iter().any(|node| node.find_child("pair-device-sign").is_some()));
+    world.disk("alice", Disk::Works);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    let first = uploads(&mut world);
+    assert_eq!(first.len(), 1);
+    world.crash_and_start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "the server has enough");
+    world.link("bob");
+    world.talk("alice", "bob");
+}
+
+#[test]
+fn a_low_count_leads_to_more() {
+    let mut world = World::online(&["alice"]);
+    let mut seen: BTreeSet<u32> = (1..=FEW_PRE_KEYS).collect();
+    let mut next = 0;
+    for _ in 0..3 {
+        world.forget();
+        let left = u32::try_from(world.view("alice").prekeys).unwrap();
+        // Down to four, when the server says so.
+        strangers(&mut world, next..next + left - 4);
+        next += left - 4;
+        let given = uploads(&mut world);
+        assert_eq!(given.iter().map(Vec::len).collect::<Vec<_>>(), [FEW_PRE_KEYS as usize]);
+        assert!(given[0].iter().all(|id| seen.insert(*id)), "no id is used twice");
+        assert_eq!(world.view("alice").prekeys, 4 + FEW_PRE_KEYS as usize);
+        assert_eq!(world.data("alice", "message.received").len(), left as usize - 4);
+        assert_eq!(world.queued("alice"), 0, "the notification is answered");
+    }
+}
+
+#[test]
+fn one_upload_at_a_time() {
+    let mut world = World::online(&["alice"]);
+    let conn = world.conn("alice").expect("online");
+    let now = world.now();
+    for n in 0..5 {
+        world.server.inject(now, conn, &few_left(&format!("N{n}")));
+    }
+    world.settle();
+    assert_eq!(uploads(&mut world).len(), 1);
+}
+
+#[test]
+fn the_count_is_asked_for_at_login() {
+    let mut world = World::online(&["alice"]);
+    world.command("alice", Command::Disconnect).unwrap();
+    let left = u32::try_from(world.view("alice").prekeys).unwrap();
+    strangers(&mut world, 0..left - 5);
+    world.forget();
+    world.command("alice", Command::Connect).unwrap();
+    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "five are enough");
+    world.command("alice", Command::Disconnect).unwrap();
+    strangers(&mut world, 100..101);
+    world.forget();
+    world.command("alice", Command::Connect).unwrap();
+    // The notification waits, too, and does not lead to a second upload while the first is under way.
+    assert!(!uploads(&mut world).is_empty());
+    assert!(world.view("alice").prekeys >= 4 + FEW_PRE_KEYS as usize);
+    assert_eq!(world.state("alice"), "CONNECTED");
+}
+
+#[test]
+fn a_prekey_goes_with_the_session_that_it_opened() {
+    let mut world = World::online(&["alice"]);
+    let before = stored(&mut world);
+    let sessions = world.actor("alice").records(RecordKind::Session);
+    world.actor("alice").disk = Disk::Stuck;
+    strangers(&mut world, 0..1);
+    assert_eq!(stored(&mut world), before, "nothing is half done");
+    let held = world.actor("alice").held_batches();
+    let uses = |batch: &&wamd::store::Batch| batch.deletes.iter().any(|key| key.kind == RecordKind::PreKey);
+    let using: Vec<_> = held.iter().filter(uses).collect();
+    assert_eq!(using.len(), 1);
+    assert!(using[0].puts.iter().any(|(key, _)| key.kind == RecordKind::Session), "in one batch");
+    let received = |body: &[u8]| Envelope::from_json(body).unwrap().event == "message.received";
+    assert_eq!(using[0].events.iter().filter(|entry| received(&entry.body)).count(), 1, "with the event");
+    world.disk("alice", Disk::Works);
+    assert_eq!(before.difference(&stored(&mut world)).count(), 1);
+    assert_eq!(world.actor("alice").records(RecordKind::Session).len(), sessions.len() + 1);
+
+    // When the process dies before that, the key is there for the message that comes again.
+    let before = stored(&mut world);
+    world.actor("alice").disk = Disk::Stuck;
+    strangers(&mut world, 1..2);
+    world.crash_and_start("alice");
+    assert_eq!(stored(&mut world), before);
+    world.forget();
+    world.command("alice", Command::Connect).unwrap();
+    assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "from 1");
+    assert_eq!(before.difference(&stored(&mut world)).count(), 1);
+}
+
+#[test]
+fn login_goes_on_when_the_server_takes_no_keys() {
+    let mut world = World::online(&["alice", "bob"]);
+    // The answer to an upload that nobody understands is an error; here the stream is cut instead, which is worse.
+    world.actor("alice").disk = Disk::Stuck;
+    world.stanza_arrives("alice", &few_left("N1"));
+    world.cut("alice");
+    world.disk("alice", Disk::Works);
+    world.advance_secs(5);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    world.talk("alice", "bob");
+    let stored = stored(&mut world);
+    world.forget();
+    world.stanza_arrives("alice", &few_left("N2"));
+    let given = uploads(&mut world).concat();
+    assert!(given.iter().all(|id| !stored.contains(id)), "keys of a lost upload are not offered again");
+}
