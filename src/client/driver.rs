@@ -75,6 +75,7 @@ pub(super) struct Driver {
     trimming: bool,
     /// The consumer has everything up to here, and the store does not know yet.
     to_trim: Option<u64>,
+    /// The account is being stopped; who wants to know when everything is stored.
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -124,7 +125,7 @@ impl Driver {
         Ok((client, Events { queue, acknowledged: acknowledge, handled: None }))
     }
 
-    /// Runs until the account is stopped and everything is stored.
+    /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
     async fn run(mut self) {
         loop {
             while let Some(output) = self.engine.poll() {
@@ -138,14 +139,22 @@ impl Driver {
                 }
                 changed
             });
-            if self.stopping.is_some() && self.work.is_empty() && self.waiting_events.is_empty() {
+            if self.is_stopped() && self.waiting_events.is_empty() {
                 break;
             }
             self.wait().await;
         }
-        for stopped in self.stopping.into_iter().flatten() {
+    }
+
+    /// Whether the account was stopped and everything is stored. Whoever waits for that is told; the consumer may still
+    /// take the events that are left, in its own time.
+    fn is_stopped(&mut self) -> bool {
+        let Some(waiting) = self.stopping.as_mut().filter(|_| self.work.is_empty()) else { return false };
+        for stopped in waiting.drain(..) {
             let _ = stopped.send(());
         }
+        self.answers.clear();
+        true
     }
 
     /// Waits for the next thing to happen and tells the engine.
@@ -201,7 +210,15 @@ impl Driver {
         let id = CommandId(self.next_command);
         self.next_command = self.next_command.saturating_add(1);
         self.tell(Input::Command(id, Command::Disconnect));
-        self.stopping.get_or_insert_default().extend(stopped);
+        let stopping = self.stopping.get_or_insert_default();
+        stopping.extend(stopped);
+        // Nothing is taken any more; commands that came too late are dropped, which answers them.
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            if let Request::Shutdown(stopped) = request {
+                stopping.push(stopped);
+            }
+        }
     }
 
     // ---- outputs ----------------------------------------------------------------------------------------------
