@@ -77,6 +77,7 @@ pub(super) struct Driver {
     trimming: bool,
     /// The consumer has everything up to here, and the store does not know yet.
     to_trim: Option<u64>,
+    /// The account is being stopped; who wants to know when everything is stored.
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -126,7 +127,7 @@ impl Driver {
         Ok((client, Events { queue, acknowledged: acknowledge, handled: None }))
     }
 
-    /// Runs until the account is stopped and everything is stored.
+    /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
     async fn run(mut self) {
         loop {
             while let Some(output) = self.engine.poll() {
@@ -148,32 +149,38 @@ impl Driver {
         self.finish().await;
     }
 
-    /// Everything is stored: the consumer gets the last events and sees their end, and what it acknowledges on the way
-    /// out does not come again. A consumer that does not read is not waited for longer than [`GRACE`].
+    /// Everything is stored. The consumer takes what is left in its own time, and what it acknowledges on the way out does
+    /// not come again. Whoever waits for the end is told when the consumer is done, or after [`GRACE`].
     async fn finish(self) {
-        let Self { events, mut acknowledged, store, account, stopping, waiting_events, .. } = self;
-        let mut last = self.to_trim;
-        let until = tokio::time::Instant::now() + GRACE;
-        let hand_over = async move {
-            for envelope in waiting_events {
-                if events.send(envelope).await.is_err() {
-                    break;
-                }
+        let Self { events, mut acknowledged, store, account, stopping, mut waiting_events, .. } = self;
+        let mut events = Some(events);
+        let mut waiting = stopping.unwrap_or_default();
+        let grace = tokio::time::sleep(GRACE);
+        tokio::pin!(grace);
+        let mut to_trim = self.to_trim;
+        loop {
+            if let Some(seq) = to_trim.take()
+                && let Err(error) = store.trim_outbox(&account, seq).await
+            {
+                tracing::warn!(%error, "acknowledged events cannot be removed");
             }
-        };
-        // The channel closes with this future, whether it was finished or not.
-        let _ = tokio::time::timeout_at(until, hand_over).await;
-        while let Ok(Some(seq)) = tokio::time::timeout_at(until, acknowledged.recv()).await {
-            last = last.max(Some(seq));
+            if waiting_events.is_empty() {
+                // The consumer sees the end of its events.
+                events = None;
+            }
+            tokio::select! {
+                room = room(events.as_ref()) => match (room, waiting_events.pop_front()) {
+                    (Some(room), Some(envelope)) => room.send(envelope),
+                    _ => waiting_events.clear(),
+                },
+                seq = acknowledged.recv() => match seq {
+                    Some(seq) => to_trim = Some(seq),
+                    None => break,
+                },
+                () = &mut grace, if !waiting.is_empty() => tell(&mut waiting),
+            }
         }
-        if let Some(seq) = last
-            && let Err(error) = store.trim_outbox(&account, seq).await
-        {
-            tracing::warn!(%error, "acknowledged events cannot be removed");
-        }
-        for stopped in stopping.into_iter().flatten() {
-            let _ = stopped.send(());
-        }
+        tell(&mut waiting);
     }
 
     /// Waits for the next thing to happen and tells the engine.
@@ -229,7 +236,15 @@ impl Driver {
         let id = CommandId(self.next_command);
         self.next_command = self.next_command.saturating_add(1);
         self.tell(Input::Command(id, Command::Disconnect));
-        self.stopping.get_or_insert_default().extend(stopped);
+        let stopping = self.stopping.get_or_insert_default();
+        stopping.extend(stopped);
+        // Nothing is taken any more; commands that came too late are dropped, which answers them.
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            if let Request::Shutdown(stopped) = request {
+                stopping.push(stopped);
+            }
+        }
     }
 
     // ---- outputs ----------------------------------------------------------------------------------------------
@@ -325,6 +340,21 @@ impl Driver {
             let trim = async move { Stored::Trimmed(seq, store.trim_outbox(&account, seq).await) };
             self.work.push(trim.boxed());
         }
+    }
+}
+
+/// Tells whoever waits for the end.
+fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
+    for stopped in waiting.drain(..) {
+        let _ = stopped.send(());
+    }
+}
+
+/// Room for an event; `None` when the consumer is gone. Never ready without a channel.
+async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_, Envelope>> {
+    match events {
+        Some(events) => events.reserve().await.ok(),
+        None => std::future::pending().await,
     }
 }
 

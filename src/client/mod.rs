@@ -147,7 +147,8 @@ impl Client {
     }
 
     /// Closes the connection, waits until everything is stored, and stops the account. Other handles then answer
-    /// [`Error::Stopped`]; the [`Events`] end after what is queued.
+    /// [`Error::Stopped`]; the [`Events`] end after what is queued. A consumer that is slow to take and acknowledge it is
+    /// waited for half a second; what is not acknowledged comes again when the account is started the next time.
     pub async fn shutdown(self) {
         let (done, stopped) = oneshot::channel();
         if self.requests.send(Request::Shutdown(done)).await.is_ok() {
