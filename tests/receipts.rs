@@ -36,7 +36,7 @@ fn silent() -> World {
     world.talk("alice", "bob");
     world.talk("bob", "alice");
     let phone = world.jid("bob");
-    world.fault(Fault::TamperNext { jid: phone, count: u32::MAX });
+    world.fault(Fault::MutePhone { jid: phone, on: true });
     world.crash("bob");
     world.forget();
     world

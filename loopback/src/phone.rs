@@ -165,6 +165,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
         _ => return,
     };
     let bytes = enc.content_bytes().unwrap_or_default();
+    let mute = core.faults.of(Address { number, device: 0 }).mute;
     let Some(account) = core.directory.account_mut(number) else { return };
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
@@ -172,11 +173,14 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     match opened {
         Ok(opened) => {
             let message = keep(phone, entry, &opened.plaintext);
-            confirm(core, number, sender, entry);
+            if !mute {
+                confirm(core, number, sender, entry);
+            }
             if message.is_some_and(|message| asks_for_keys(&message)) && sender.number == number {
                 share_app_state_keys(core, sender);
             }
         }
+        Err(StepError::Signal(_)) if mute => {}
         Err(StepError::Signal(SignalError::Duplicate)) => confirm(core, number, sender, entry),
         Err(StepError::Signal(error)) => ask_again(core, number, sender, entry, error),
         Err(StepError::Miss(miss)) => match miss {},

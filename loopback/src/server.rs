@@ -227,6 +227,10 @@ impl Server {
                 let address = self.device(&jid)?;
                 self.core.faults.of_mut(address).forge_prekey_signature = on;
             }
+            Fault::MutePhone { jid, on } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).mute = on;
+            }
             Fault::TamperNext { jid, count } => {
                 let address = self.device(&jid)?;
                 self.core.faults.of_mut(address).tamper = count;
