@@ -56,6 +56,8 @@ pub enum Disk {
     Silent,
     /// Batches wait.
     Stuck,
+    /// So many more batches are written, then one is not, and the engine hears of that; then it works again.
+    FailsAfter(u32),
 }
 
 type Filter = Box<dyn FnOnce(Bytes) -> Bytes>;
@@ -292,6 +294,15 @@ impl World {
                 match actor.disk {
                     Disk::Stuck => actor.held_batches.push_back((seq, batch)),
                     Disk::Silent => actor.write(batch),
+                    Disk::FailsAfter(0) => {
+                        actor.disk = Disk::Works;
+                        self.tell(name, Input::StoreFailed("disk full".to_owned()));
+                    }
+                    Disk::FailsAfter(more) => {
+                        actor.disk = Disk::FailsAfter(more - 1);
+                        actor.write(batch);
+                        self.tell(name, Input::Durable(seq));
+                    }
                     Disk::Works => {
                         actor.write(batch);
                         self.tell(name, Input::Durable(seq));
