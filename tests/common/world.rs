@@ -69,6 +69,8 @@ pub struct Actor {
     pub store: MemoryStore,
     pub network: Network,
     pub disk: Disk,
+    /// How often the disk has failed.
+    pub failures: u32,
     /// Events are acknowledged as they come.
     pub acknowledges: bool,
     /// What the engine sent, connection by connection.
@@ -163,6 +165,7 @@ impl World {
             store: MemoryStore::new(),
             network: Network::Up,
             disk: Disk::Works,
+            failures: 0,
             acknowledges: true,
             sent: Vec::new(),
             account,
@@ -296,6 +299,7 @@ impl World {
                     Disk::Silent => actor.write(batch),
                     Disk::FailsAfter(0) => {
                         actor.disk = Disk::Works;
+                        actor.failures += 1;
                         self.tell(name, Input::StoreFailed("disk full".to_owned()));
                     }
                     Disk::FailsAfter(more) => {
