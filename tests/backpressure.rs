@@ -18,6 +18,7 @@ use tokio::{
 use wamd::{
     Jid,
     client::{Client, Error, Events},
+    engine::CommandError,
     event::Envelope,
     store::{AccountId, MemoryStore},
 };
@@ -327,8 +328,15 @@ async fn a_store_that_fails_costs_a_moment() {
         assert_eq!(text(&envelope), Some(&*format!("{round}")));
         until("the answers", async || setup.queued().await == 0).await;
     }
-    client.send_text(&Jid::pn(FRIEND), "still here").await.expect("accepted");
+    // A command that was not stored is answered, too, and had no effect.
+    setup.store.fail_commits(1);
+    let refused = within("an answer", client.send_text(&Jid::pn(FRIEND), "lost")).await;
+    assert_eq!(refused, Err(Error::Command(CommandError::Interrupted)));
+    within("an answer", client.send_text(&Jid::pn(FRIEND), "still here")).await.expect("accepted");
     event(&mut events, "message.sent").await;
+    let inbox = setup.server.phone(FRIEND).await.expect("a phone").received().await.expect("messages");
+    let texts: Vec<_> = inbox.iter().filter_map(|message| message.text.as_deref()).collect();
+    assert_eq!(texts, ["still here"]);
     within("the end", client.shutdown()).await;
 }
 

@@ -70,7 +70,7 @@ fn keys_are_durable_before_they_leave() {
     world.forget();
     world.actor("alice").disk = Disk::Stuck;
     world.stanza_arrives("alice", &few_left("N1"));
-    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "not yet");
+    assert_eq!(uploads(&mut world).len(), 0, "not yet");
     let before = stored(&mut world);
     world.disk("alice", Disk::Works);
     let given = uploads(&mut world);
@@ -84,7 +84,7 @@ fn keys_are_durable_before_they_leave() {
     world.stanza_arrives("alice", &few_left("N2"));
     world.crash_and_start("alice");
     world.command("alice", Command::Connect).unwrap();
-    assert_eq!(uploads(&mut world), [vec![0; 0]; 0]);
+    assert_eq!(uploads(&mut world).len(), 0);
     world.actor("alice").disk = Disk::Silent;
     world.stanza_arrives("alice", &few_left("N3"));
     world.crash_and_start("alice");
@@ -111,7 +111,7 @@ fn the_first_upload_is_durable_too() {
     assert_eq!(first.len(), 1);
     world.crash_and_start("alice");
     world.command("alice", Command::Connect).unwrap();
-    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "the server has enough");
+    assert_eq!(uploads(&mut world).len(), 0, "the server has enough");
     world.link("bob");
     world.talk("alice", "bob");
 }
@@ -156,7 +156,7 @@ fn the_count_is_asked_for_at_login() {
     strangers(&mut world, 0..left - 5);
     world.forget();
     world.command("alice", Command::Connect).unwrap();
-    assert_eq!(uploads(&mut world), [vec![0; 0]; 0], "five are enough");
+    assert_eq!(uploads(&mut world).len(), 0, "five are enough");
     world.command("alice", Command::Disconnect).unwrap();
     strangers(&mut world, 100..101);
     world.forget();

@@ -151,7 +151,7 @@ fn what_cannot_be_sent_is_refused_and_leaves_nothing() {
 
 // ---- failed ---------------------------------------------------------------------------------------------------------------
 
-fn failed(id: &str, jid: &str, error: Value) -> Value {
+fn failed(id: &str, jid: &str, error: &Value) -> Value {
     let number = jid.split('@').next().unwrap();
     json!({"messages": [{"key": {"remoteJid": jid, "fromMe": true, "id": id, "addressingMode": "pn"},
         "phone": number, "status": "ERROR", "error": error}]})
@@ -164,7 +164,7 @@ fn somebody_who_is_not_there() {
     for _ in 0..2 {
         let id = world.send_to("alice", &nobody, "anybody?");
         let error = json!({"code": "not_on_whatsapp", "text": "the recipient has no devices"});
-        assert_eq!(world.only("alice", "message.failed"), failed(id.as_str(), "15558887777@s.whatsapp.net", error));
+        assert_eq!(world.only("alice", "message.failed"), failed(id.as_str(), "15558887777@s.whatsapp.net", &error));
         assert_eq!(world.snapshot("alice").sends, 0);
     }
     assert_eq!(messages(&mut world).len(), 0);

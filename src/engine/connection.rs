@@ -623,7 +623,9 @@ impl Engine {
     // ---- time -------------------------------------------------------------------------------------------------
 
     pub(super) fn expire_connection(&mut self, now: Now) {
-        while let Some(command) = self.logouts.pop_front() {
+        while self.phase == Phase::Ready
+            && let Some(command) = self.logouts.pop_front()
+        {
             self.run_answer(now, Answer::Logout(command));
         }
         if self.connection.deadline().is_none_or(|deadline| deadline > now.mono) {

@@ -73,10 +73,9 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Drops everything that has not left: the process goes on as if it had crashed here.
-    pub(crate) fn clear(&mut self) {
-        self.ready.clear();
-        self.held.clear();
+    /// Everything that may not leave yet, in order.
+    pub(crate) fn take_held(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.held).into_iter().map(|(_, output)| output)
     }
 }
 

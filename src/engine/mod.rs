@@ -245,6 +245,8 @@ pub struct Engine {
     logouts: VecDeque<CommandId>,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
+    /// Events of batches of which it is not known whether the store has them: it failed.
+    unconfirmed: Vec<Box<Envelope>>,
 }
 
 /// What can be asked about an account at any time.
@@ -300,6 +302,7 @@ impl Engine {
             last_pong: None,
             logouts: VecDeque::new(),
             acknowledged_before: None,
+            unconfirmed: Vec::new(),
             config,
         };
         engine.load_account();
@@ -316,7 +319,9 @@ impl Engine {
             Input::Loaded(id, loaded) => self.loaded(now, id, loaded),
             Input::Durable(seq) => self.gate.release(seq.min(self.batches)),
             Input::StoreFailed(reason) => self.store_failed(now, &reason),
-            Input::Acknowledged(seq) if self.phase == Phase::Booting => self.acknowledged_before = Some(seq),
+            Input::Acknowledged(seq) if matches!(self.phase, Phase::Booting | Phase::Halted { .. }) => {
+                self.acknowledged_before = self.acknowledged_before.max(Some(seq));
+            }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
             Input::Tick => {}
         }
@@ -552,6 +557,10 @@ impl Engine {
                 Err(error) => return self.broken(now, error),
             }
         }
+        let last = Some(self.last_event);
+        for envelope in std::mem::take(&mut self.unconfirmed).into_iter().filter(|envelope| envelope.seq <= last) {
+            self.gate.push_free(Queued::Output(Output::Event(envelope)));
+        }
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
@@ -586,19 +595,42 @@ impl Engine {
     /// Drops everything that is not durable, as a crash would, and loads the account again after a pause.
     fn store_failed(&mut self, now: Now, reason: &str) {
         tracing::error!(reason, "the store failed, starting over");
-        self.gate.clear();
-        // Batches that failed are never confirmed; later ones must not wait for them.
-        self.gate.release(self.batches);
+        self.clear_gate();
         self.drop_jobs();
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
         self.drop_connection();
+        if self.phase == Phase::Ready {
+            self.acknowledged_before = Some(self.acknowledged);
+        }
         self.last_event = 0;
         self.acknowledged = 0;
         self.state = if self.account.linked.is_some() { SessionState::Disconnected } else { SessionState::Pending };
         self.phase = Phase::Halted { until: now.mono + STORE_PAUSE };
+    }
+
+    /// Drops what was to leave, but for what is durable and what somebody waits for.
+    fn clear_gate(&mut self) {
+        let (ready, held) = (self.gate.take_ready(), self.gate.take_held());
+        // Batches that failed are never confirmed; later ones must not wait for them.
+        self.gate.release(self.batches);
+        for queued in ready {
+            if let Queued::Output(Output::Event(_) | Output::Reply(..) | Output::Close(_)) = queued {
+                self.gate.push_free(queued);
+            }
+        }
+        for queued in held {
+            match queued {
+                Queued::Output(Output::Reply(id, _)) => {
+                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                }
+                // A batch whose confirmation is under way may be durable: the outbox tells when it is loaded again.
+                Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(envelope),
+                _ => {}
+            }
+        }
     }
 
     // ---- time -------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ pub enum Disk {
     Silent,
     /// Batches wait.
     Stuck,
+    /// So many more batches are written, then one is not, and the engine hears of that; then it works again.
+    FailsAfter(u32),
 }
 
 type Filter = Box<dyn FnOnce(Bytes) -> Bytes>;
@@ -67,6 +69,8 @@ pub struct Actor {
     pub store: MemoryStore,
     pub network: Network,
     pub disk: Disk,
+    /// How often the disk has failed.
+    pub failures: u32,
     /// Events are acknowledged as they come.
     pub acknowledges: bool,
     /// What the engine sent, connection by connection.
@@ -161,6 +165,7 @@ impl World {
             store: MemoryStore::new(),
             network: Network::Up,
             disk: Disk::Works,
+            failures: 0,
             acknowledges: true,
             sent: Vec::new(),
             account,
@@ -292,6 +297,16 @@ impl World {
                 match actor.disk {
                     Disk::Stuck => actor.held_batches.push_back((seq, batch)),
                     Disk::Silent => actor.write(batch),
+                    Disk::FailsAfter(0) => {
+                        actor.disk = Disk::Works;
+                        actor.failures += 1;
+                        self.tell(name, Input::StoreFailed("disk full".to_owned()));
+                    }
+                    Disk::FailsAfter(more) => {
+                        actor.disk = Disk::FailsAfter(more - 1);
+                        actor.write(batch);
+                        self.tell(name, Input::Durable(seq));
+                    }
                     Disk::Works => {
                         actor.write(batch);
                         self.tell(name, Input::Durable(seq));
