@@ -10,15 +10,14 @@ use crate::{
     engine::{
         account::{Account, Linked},
         address::User,
-        receive::author,
         records::SentRecord,
     },
     event::{
         AccountDirty, AddressingMode, BanKind, DisconnectReason, Envelope, Event, EventId, IdentityChanged,
-        LidMappingUpdated, LogoutReason, MappingSource, MessageDelivered, MessageFailed, MessageKey, MessageObject,
-        MessageRead, MessageReceived, MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt,
-        ReceiptKind, Reply, SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected,
-        SessionConnecting, SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
+        LogoutReason, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
+        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, Reply,
+        SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected, SessionConnecting,
+        SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
         SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairError, SessionPaired,
         SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated, SessionReconnecting,
         SessionStreamError, Source,
@@ -158,10 +157,6 @@ pub(crate) fn offline_completed(total: u64) -> Event {
 
 // ---- account --------------------------------------------------------------------------------------------------
 
-pub(crate) fn lid_mapping(pn: &Jid, lid: &Jid, source: MappingSource) -> Event {
-    LidMappingUpdated::new(lid.clone(), pn.clone(), source).into()
-}
-
 pub(crate) fn dirty(kind: String, timestamp: Option<u64>) -> Event {
     AccountDirty::new(kind, timestamp).into()
 }
@@ -257,7 +252,7 @@ fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefe
 
 fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Prefer) -> MessageKey {
     let mut key = key(&inbound.chat, Some(chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
-    if let Some(author) = author(inbound) {
+    if let Some(author) = inbound.author() {
         key.participant_alt = sender.other(&author).cloned();
         key.participant = Some(author);
     }

@@ -17,7 +17,6 @@ use crate::{
         step::{Miss, Step, keys, own, pair_of},
     },
     event::{Event, MappingSource},
-    jid::Jid,
     message::{self, normalise, padding, protocol, unwrap_device_sent},
     proto::{Message as _, e2e},
     signal::{self, Address, SignalError, StepError},
@@ -347,9 +346,4 @@ fn mark_failed(step: &mut Step<'_>, context: &Context<'_>, again: Option<u32>) -
         Some(count) => Ok(count == 1),
         None => Ok(step.record::<RetryCountRecord>(&retry_key(context))?.is_none()),
     }
-}
-
-/// The people of an event about a message.
-pub(crate) fn author(inbound: &InboundMessage) -> Option<Jid> {
-    (inbound.chat.is_group() || inbound.chat.is_broadcast()).then(|| inbound.sender.to_bare())
 }

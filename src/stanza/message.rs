@@ -96,6 +96,11 @@ impl Own<'_> {
 }
 
 impl InboundMessage {
+    /// The author, in chats where it is not the chat itself; without device.
+    pub fn author(&self) -> Option<Jid> {
+        (self.chat.is_group() || self.chat.is_broadcast()).then(|| self.sender.to_bare())
+    }
+
     /// Reads a `<message>`.
     ///
     /// # Errors
