@@ -14,7 +14,8 @@ type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 #[tokio::main]
 async fn main() -> Result {
     let store = SqliteStore::open("echo.db")?;
-    let (client, events) = Client::builder(AccountId::new("echo")).store(store).start().await?;
+    let client = Client::builder(AccountId::new("echo")).store(store).start().await?;
+    let events = client.events()?;
     run(client, events).await
 }
 

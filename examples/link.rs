@@ -52,7 +52,8 @@ async fn main() -> Result<()> {
     if let Some(root) = args.root_key {
         builder = builder.root_key(root);
     }
-    let (client, mut events) = builder.start().await?;
+    let client = builder.start().await?;
+    let mut events = client.events()?;
 
     if client.connect().await.is_err_and(|error| error.is_logged_out()) {
         client.link_qr().await?;

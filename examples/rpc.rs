@@ -546,7 +546,8 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = args.root_key {
         builder = builder.root_key(root);
     }
-    let (client, events) = builder.start().await?;
+    let client = builder.start().await?;
+    let events = client.events()?;
     let (output, written) = start_writer();
     tokio::spawn(write_events(events, output.clone()));
 

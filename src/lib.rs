@@ -27,7 +27,8 @@
 //! use wamd::{client::qr, store::{AccountId, SqliteStore}, Client};
 //!
 //! let store = SqliteStore::open("accounts.db")?;
-//! let (client, mut events) = Client::builder(AccountId::new("sales")).store(store).start().await?;
+//! let client = Client::builder(AccountId::new("sales")).store(store).start().await?;
+//! let mut events = client.events()?;
 //! if client.connect().await.is_err_and(|error| error.is_logged_out()) {
 //!     client.link_qr().await?;
 //! }

@@ -23,7 +23,8 @@ async fn the_bot_answers_texts() {
     let store = Arc::new(MemoryStore::new());
     link(&server, builder(&server, &store)).await;
 
-    let (client, events) = builder(&server, &store).start().await.unwrap();
+    let client = builder(&server, &store).start().await.unwrap();
+    let events = client.events().unwrap();
     let handle = client.clone();
     let bot = tokio::spawn(async move { echo::run(client, events).await.map_err(|error| error.to_string()) });
     let phone = server.phone(ASKER).await.unwrap();
@@ -64,7 +65,8 @@ fn builder(server: &Loopback, store: &Arc<MemoryStore>) -> ClientBuilder {
 }
 
 async fn link(server: &Loopback, builder: ClientBuilder) {
-    let (client, mut events) = builder.start().await.unwrap();
+    let client = builder.start().await.unwrap();
+    let mut events = client.events().unwrap();
     client.link_qr().await.unwrap();
     while let Some(event) = events.recv().await {
         match &*event.event {

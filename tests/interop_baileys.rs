@@ -116,7 +116,8 @@ impl Ours {
         let store = SqliteStore::open(folder.join("wamd.db")).expect("a store");
         let builder = Client::builder(AccountId::new("interop")).store(store);
         let builder = builder.url(server.ws_url()).root_key(server.root_public_key());
-        let (client, events) = builder.start().await.expect("a client");
+        let client = builder.start().await.expect("a client");
+        let events = client.events().expect("a client");
         Self { client, events }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -88,7 +88,7 @@ impl Driver {
         store: Arc<dyn Store>,
         connector: Connector,
         event_capacity: usize,
-    ) -> Result<(Client, Events), Error> {
+    ) -> Result<Client, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
@@ -123,8 +123,8 @@ impl Driver {
             stopping: None,
         };
         tokio::spawn(driver.run());
-        let client = Client { requests, snapshot: snapshots };
-        Ok((client, Events { queue, acknowledged: acknowledge, handled: None }))
+        let events = Events { queue, acknowledged: acknowledge, handled: None };
+        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(Some(events))) })
     }
 
     /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
