@@ -79,12 +79,13 @@ struct Account {
 impl Account {
     async fn start(name: &'static str, number: &'static str, folder: &Path, server: &Loopback) -> Result<Self> {
         let store = Arc::new(SqliteStore::open(folder.join(format!("{name}.db")))?);
-        let (client, events) = Client::builder(AccountId::new(name))
+        let client = Client::builder(AccountId::new(name))
             .shared_store(store)
             .url(server.ws_url())
             .root_key(server.root_public_key())
             .start()
             .await?;
+        let events = client.events()?;
         let (seen, queue) = mpsc::unbounded_channel();
         let printer = tokio::spawn(print_events(name, events, seen));
         Ok(Self { name, number, client, events: queue, printer })

@@ -24,6 +24,8 @@
     )
 )]
 
+#[doc(hidden)]
+pub mod fuzz;
 mod parse;
 #[cfg(test)]
 mod tests;

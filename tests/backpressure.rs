@@ -88,7 +88,7 @@ impl Setup {
     }
 
     async fn start(&self) -> (Client, Events) {
-        Client::builder(AccountId::new("alice"))
+        let client = Client::builder(AccountId::new("alice"))
             .store(self.store.clone())
             .url(&self.url)
             .root_key(self.server.root_public_key())
@@ -99,7 +99,9 @@ impl Setup {
             })
             .start()
             .await
-            .expect("it starts")
+            .expect("it starts");
+        let events = client.events().unwrap();
+        (client, events)
     }
 
     /// Links, and takes the events up to the first that the offline queue is through.

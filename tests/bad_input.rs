@@ -303,7 +303,10 @@ fn a_damaged_message_is_asked_for_again_and_the_chat_goes_on() {
             "session known: {opened}"
         );
         let answers = acks(&world.heard("bob"), id.as_str());
-        assert_eq!(answers.iter().map(Node::tag).collect::<Vec<_>>(), ["receipt", "ack"]);
+        assert_eq!(answers.iter().map(Node::tag).collect::<Vec<_>>(), ["receipt", "ack", "receipt"]);
+        // The second copy arrives, and once.
+        let arrived = named(world.all_events("bob"), "message.received");
+        assert_eq!(arrived.iter().filter(|event| event.data["messages"][0]["key"]["id"] == id.as_str()).count(), 1);
         let retry = answers[0].find_child("retry").expect("a retry receipt");
         assert_eq!(
             (attr(&answers[0], "type"), attr(retry, "count"), attr(retry, "error")),

@@ -36,7 +36,7 @@ fn silent() -> World {
     world.talk("alice", "bob");
     world.talk("bob", "alice");
     let phone = world.jid("bob");
-    world.fault(Fault::TamperNext { jid: phone, count: u32::MAX });
+    world.fault(Fault::MutePhone { jid: phone, on: true });
     world.crash("bob");
     world.forget();
     world
@@ -72,7 +72,7 @@ fn the_ladder() {
         let mut receipt = json!({"userJid": "15550000002@s.whatsapp.net"});
         receipt[time] = json!(1_760_000_100);
         json!({"key": key, "status": status, "phone": "15550000002", "receipt": receipt,
-            "message": {"conversation": "hello", "messageContextInfo": {}}})
+            "message": {"conversation": "hello"}})
     };
 
     arrives(&mut world, &receipt(&device, &id, ""));

@@ -100,7 +100,8 @@ impl Offer {
             xeddsa::verify(&self.companion, &message, signature).is_ok()
         };
         // Clients differ in the prefix for hosted accounts (spec 01 §4.4).
-        if !signed_with(&DEVICE) && !(self.is_hosted() && signed_with(&HOSTED_DEVICE)) {
+        let accepted = signed_with(&DEVICE) || self.is_hosted() && signed_with(&HOSTED_DEVICE);
+        if !accepted {
             return Err(AnswerError::Signature);
         }
         let complete = AdvSignedDeviceIdentity { device_signature: answer.device_signature, ..self.signed.clone() };

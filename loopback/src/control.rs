@@ -253,6 +253,13 @@ pub enum Fault {
         /// On or off.
         on: bool,
     },
+    /// Let a phone read what it gets without a word: no receipts of any kind.
+    MutePhone {
+        /// The phone, without device.
+        jid: Jid,
+        /// On or off.
+        on: bool,
+    },
     /// Flip a bit in the next ciphertexts for a device.
     TamperNext {
         /// The device that receives.

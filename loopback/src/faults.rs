@@ -14,10 +14,11 @@ pub(crate) struct Faults {
     refusals: BTreeMap<Address, Node>,
 }
 
-/// The faults of one device: a switch, and how often each of the others still happens.
+/// The faults of one device: switches, and how often each of the others still happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DeviceFaults {
     pub(crate) forge_prekey_signature: bool,
+    pub(crate) mute: bool,
     pub(crate) tamper: u32,
     pub(crate) duplicate: u32,
     pub(crate) drop_ack: u32,

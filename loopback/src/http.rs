@@ -30,6 +30,7 @@ pub(crate) fn routes(handle: Handle) -> Router {
         .route("/control/accounts", get(accounts))
         .route("/control/phones", post(phones))
         .route("/control/scan", post(scan))
+        .route("/control/pair-code", post(pair_code))
         .route("/control/disconnect", post(disconnect))
         .route("/control/messages", post(send_message))
         .route("/control/received", post(received))
@@ -115,6 +116,20 @@ struct Scan {
 async fn scan(State(handle): State<Handle>, body: Json<Scan>) -> Result<axum::Json<Value>, Refusal> {
     let Scan { number, qr, options } = body.0;
     Ok(axum::Json(json!(handle.scan(number, qr, options).await?)))
+}
+
+#[derive(Deserialize)]
+struct PairCode {
+    number: String,
+    code: String,
+    #[serde(default)]
+    options: ScanOptions,
+}
+
+async fn pair_code(State(handle): State<Handle>, body: Json<PairCode>) -> Result<axum::Json<Value>, Refusal> {
+    let PairCode { number, code, options } = body.0;
+    handle.enter_code(number, code, options).await?;
+    Ok(axum::Json(json!({})))
 }
 
 #[derive(Deserialize)]

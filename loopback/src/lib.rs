@@ -1,8 +1,8 @@
 //! The other side: a small WhatsApp-like server with simulated phones.
 //!
-//! [`Server`] is a machine without I/O. It answers the Noise handshake, links companions by QR code with a simulated phone,
-//! logs devices in, keeps their key bundles and device lists, routes messages and receipts between them, and keeps what
-//! they have not acknowledged. The same seed and the same inputs give the same outputs, byte for byte.
+//! [`Server`] is a machine without I/O. It answers the Noise handshake, links companions by QR code or pair code with a
+//! simulated phone, logs devices in, keeps their key bundles and device lists, routes messages and receipts between them,
+//! and keeps what they have not acknowledged. The same seed and the same inputs give the same outputs, byte for byte.
 //!
 //! ```text
 //!  websocket ──Input::Opened, Bytes, Closed──▶ ┌────────┐ ──Output::Send, Close──▶ websocket
@@ -10,21 +10,21 @@
 //!  test ───────phone, scan, disconnect, fault─▶└────────┘ ──views──▶ test
 //! ```
 //!
-//! `Loopback` runs a [`Server`] on a socket of this machine: the websocket that clients connect to, and an HTTP interface
-//! for tests in other languages, on one port.
+//! `Loopback` (feature `shell`, on by default) runs a [`Server`] on a socket of this machine: the websocket that clients
+//! connect to, and an HTTP interface for tests in other languages, on one port.
 //!
 //! What is simulated, and how the pieces fit:
 //!
 //! | module | what |
 //! |---|---|
 //! | `authority`, `handshake`, `connection` | certificate chain, Noise responder, frames (spec 01 §2, §7.1, §7.2) |
-//! | `login`, `linking`, `adv` | success and failure, QR linking, device identities (spec 01 §4, §6) |
+//! | `login`, `linking`, `pair_code`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
 //! | `directory`, `keys`, `usync`, `notices` | accounts, key bundles, device lists and their changes (spec 03 §1, §4.9) |
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
 //! | `control`, `faults` | what tests ask for, what goes wrong on purpose |
 //!
-//! Not there: groups, status, channels, app state, media, pair codes.
+//! Not there: groups, status, channels, app state, media.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
 
@@ -37,17 +37,20 @@ mod core;
 mod directory;
 mod faults;
 mod handshake;
+#[cfg(feature = "shell")]
 mod http;
 mod iq;
 mod keys;
 mod linking;
 mod login;
 mod notices;
+mod pair_code;
 mod phone;
 mod queue;
 mod receipts;
 mod routing;
 mod server;
+#[cfg(feature = "shell")]
 mod shell;
 mod stanza;
 mod usync;
@@ -61,6 +64,7 @@ pub use control::{
 };
 pub use handshake::Pattern;
 pub use server::Server;
+#[cfg(feature = "shell")]
 pub use shell::{Builder, Loopback, LoopbackError, Phone};
 
 /// A connection, by the number that whoever drives the server gives it. A number is used once.

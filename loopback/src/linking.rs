@@ -23,15 +23,19 @@ use crate::control::{Linked, ScanError, ScanOptions, parse_number};
 use crate::core::{Core, leaf};
 use crate::directory::{Address, Device, Namespace, SignedPreKey};
 use crate::login::{self, BAD_REQUEST};
+use crate::pair_code::{self, CodeLink};
 use crate::queue::Queue;
 use crate::{ConnId, keys, notices, stanza};
 
 /// A client that waits to be linked.
 #[derive(Debug)]
 pub(crate) struct Linking {
-    noise: PublicKey,
+    /// The noise key that the handshake authenticated.
+    pub(crate) noise: PublicKey,
     registration: Registration,
     refs: Vec<Ref>,
+    /// The exchange by phone number, which runs beside the QR codes.
+    pub(crate) code: Option<CodeLink>,
     pending: Option<Pending>,
     closes: Duration,
 }
@@ -64,6 +68,11 @@ impl Linking {
     pub(crate) const fn deadline(&self) -> Duration {
         self.closes
     }
+
+    /// The identity key that the client registered with.
+    pub(crate) const fn identity(&self) -> &PublicKey {
+        &self.registration.identity
+    }
 }
 
 /// Starts the linking of a client: checks its registration and sends the refs.
@@ -82,7 +91,8 @@ pub(crate) fn begin(core: &mut Core, id: ConnId, noise: PublicKey, data: &Device
     let (_, iq) = server_iq(core);
     let iq = iq.child(Node::new("pair-device").children(refs.iter().map(|one| leaf("ref", &one.text))));
     if let Some(connection) = core.connections.get_mut(&id) {
-        connection.phase = Phase::Linking(Box::new(Linking { noise, registration, refs, pending: None, closes }));
+        connection.phase =
+            Phase::Linking(Box::new(Linking { noise, registration, refs, code: None, pending: None, closes }));
     }
     core.send(id, &iq);
 }
@@ -98,10 +108,13 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
             let result = stanza::result(node);
             core.send(id, &result);
         }
-        _ => {
-            let error = stanza::iq_error(node, 404, "item-not-found");
-            core.send(id, &error);
-        }
+        _ => match node.child("link_code_companion_reg") {
+            Some(request) => pair_code::handle(core, id, node, request),
+            None => {
+                let error = stanza::iq_error(node, 404, "item-not-found");
+                core.send(id, &error);
+            }
+        },
     }
 }
 
@@ -109,7 +122,8 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
 pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOptions) -> Result<Linked, ScanError> {
     let number = parse_number(number).ok_or(ScanError::Number)?;
     let code = Code::parse(qr)?;
-    let (id, linking) = find(core, &code.reference).ok_or(ScanError::UnknownRef)?;
+    let shows = |linking: &Linking| linking.refs.iter().any(|one| one.text == code.reference);
+    let (id, linking) = find(core, shows).ok_or(ScanError::UnknownRef)?;
     if linking.refs.iter().any(|one| one.text == code.reference && one.expires < core.now.mono) {
         return Err(ScanError::ExpiredRef);
     }
@@ -122,21 +136,37 @@ pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOption
     if linking.registration.identity != code.identity {
         return Err(ScanError::IdentityKey);
     }
+    offer(core, id, number, &code.adv_secret, options)
+}
+
+/// Signs a waiting client in: reserves a device and sends pair-success.
+pub(crate) fn offer(
+    core: &mut Core,
+    id: ConnId,
+    number: u64,
+    adv_secret: &[u8; 32],
+    options: &ScanOptions,
+) -> Result<Linked, ScanError> {
+    let linking = waiting(core, id).ok_or(ScanError::UnknownRef)?;
+    if linking.pending.is_some() {
+        return Err(ScanError::AlreadyScanned);
+    }
+    let identity = linking.registration.identity;
     let now = core.now.unix_seconds();
     let account = core.directory.get_or_create(number, now, &mut core.rng);
     let (device, key_index) = account.reserve_device(core.config.max_companions).ok_or(ScanError::TooManyDevices)?;
     account.last_link_error = None;
     let claim = Claim { raw_id: account.raw_id, timestamp: now, key_index, hosted: options.hosted };
-    let mut offer = Offer::sign(&account.identity, code.identity, claim);
+    let mut offer = Offer::sign(&account.identity, identity, claim);
     if options.spoil_signature {
         offer.spoil_signature();
     }
     let (jid, lid) = (account.jid(Namespace::Pn, device), account.jid(Namespace::Lid, device));
-    let container = offer.container(&code.adv_secret, options.hosted, options.spoil_hmac);
+    let container = offer.container(adv_secret, options.hosted, options.spoil_hmac);
     let (sent, iq) = server_iq(core);
     let iq = iq.attr("t", now).child(pair_success(&jid, &lid, &container, options));
     let closes = core.now.mono.saturating_add(ANSWER_TIMEOUT);
-    if let Some(Phase::Linking(linking)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) {
+    if let Some(linking) = waiting(core, id) {
         linking.pending = Some(Pending { iq: sent, address: Address { number, device }, key_index, offer });
         linking.closes = closes;
     }
@@ -195,9 +225,7 @@ impl Registration {
 
 /// Handles the answer to pair-device (of no interest) or pair-success.
 fn answer(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
-    let Some(Phase::Linking(linking)) = core.connections.get_mut(&id).map(|connection| &mut connection.phase) else {
-        return;
-    };
+    let Some(linking) = waiting(core, id) else { return };
     let answered = node.attr_str("id");
     if linking.pending.as_ref().is_none_or(|pending| Some(pending.iq.as_str()) != answered.as_deref()) {
         return;
@@ -259,9 +287,18 @@ impl Device {
     }
 }
 
-fn find<'a>(core: &'a Core, reference: &str) -> Option<(ConnId, &'a Linking)> {
+/// The waiting client of a connection.
+pub(crate) fn waiting(core: &mut Core, id: ConnId) -> Option<&mut Linking> {
+    match &mut core.connections.get_mut(&id)?.phase {
+        Phase::Linking(linking) => Some(linking),
+        _ => None,
+    }
+}
+
+/// The first waiting client that fits.
+pub(crate) fn find(core: &Core, fits: impl Fn(&Linking) -> bool) -> Option<(ConnId, &Linking)> {
     core.connections.iter().find_map(|(id, connection)| match &connection.phase {
-        Phase::Linking(linking) if linking.refs.iter().any(|one| one.text == reference) => Some((*id, &**linking)),
+        Phase::Linking(linking) if fits(linking) => Some((*id, &**linking)),
         _ => None,
     })
 }

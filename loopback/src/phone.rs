@@ -165,6 +165,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
         _ => return,
     };
     let bytes = enc.content_bytes().unwrap_or_default();
+    let mute = core.faults.of(Address { number, device: 0 }).mute;
     let Some(account) = core.directory.account_mut(number) else { return };
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
@@ -172,11 +173,14 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     match opened {
         Ok(opened) => {
             let message = keep(phone, entry, &opened.plaintext);
-            confirm(core, number, sender, entry);
+            if !mute {
+                confirm(core, number, sender, entry);
+            }
             if message.is_some_and(|message| asks_for_keys(&message)) && sender.number == number {
                 share_app_state_keys(core, sender);
             }
         }
+        Err(StepError::Signal(_)) if mute => {}
         Err(StepError::Signal(SignalError::Duplicate)) => confirm(core, number, sender, entry),
         Err(StepError::Signal(error)) => ask_again(core, number, sender, entry, error),
         Err(StepError::Miss(miss)) => match miss {},
@@ -226,6 +230,9 @@ fn keep(phone: &mut Phone, entry: &Entry, plaintext: &[u8]) -> Option<e2e::Messa
         content.conversation.clone().or(extended)
     });
     let recipient = entry.node.attr_jid("recipient");
+    if phone.received.len() >= MAX_RECEIVED {
+        phone.received.drain(..MAX_RECEIVED / 2);
+    }
     phone.received.push(ReceivedMessage { id: entry.id.clone(), from: entry.from.clone(), recipient, text, message });
     Some(decoded)
 }
@@ -421,6 +428,9 @@ const APP_STATE_KEY_ID: [u8; 6] = [0, 0, 0, 0, 0, 1];
 
 /// Ids have three bytes, and 0 means absent.
 const LAST_PREKEY: u32 = 0xFF_FFFF;
+
+/// Messages that a phone keeps; the older half goes when there are so many.
+const MAX_RECEIVED: usize = 100_000;
 
 /// How often one message is asked for or sent again.
 const MAX_RETRIES: u64 = 5;

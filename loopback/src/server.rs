@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::directory::{Account, Address, Namespace};
 use crate::{
     AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, Linked, Output, Pattern,
-    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, phone, routing, stanza,
+    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, pair_code, phone, routing, stanza,
 };
 
 /// The server and all simulated phones as one value.
@@ -121,7 +121,19 @@ impl Server {
         linking::scan(&mut self.core, number, qr, options)
     }
 
-    /// What the phone of a number has received and could decrypt, oldest first.
+    /// Types a pair code on the phone of a number, which is made if it is new. The companion that waits for the code of
+    /// this number gets the phone's key; whether the code was right shows in [`AccountView::last_link_error`] or in the
+    /// device that appears.
+    ///
+    /// # Errors
+    /// [`ScanError::Number`], [`ScanError::Malformed`] for a code that cannot be one, [`ScanError::UnknownRef`] when no
+    /// companion waits, [`ScanError::AlreadyScanned`] when a code was typed for it.
+    pub fn enter_code(&mut self, now: Now, number: &str, code: &str, options: &ScanOptions) -> Result<(), ScanError> {
+        self.core.now = now;
+        pair_code::enter(&mut self.core, number, code, options)
+    }
+
+    /// What the phone of a number has received and could decrypt, oldest first; at least the last 50,000 messages.
     pub fn received(&self, number: &str) -> Vec<ReceivedMessage> {
         let account = parse_number(number).and_then(|number| self.core.directory.account(number));
         account.map(|account| account.phone.received.clone()).unwrap_or_default()
@@ -214,6 +226,10 @@ impl Server {
             Fault::ForgePrekeySignature { jid, on } => {
                 let address = self.device(&jid)?;
                 self.core.faults.of_mut(address).forge_prekey_signature = on;
+            }
+            Fault::MutePhone { jid, on } => {
+                let address = self.device(&jid)?;
+                self.core.faults.of_mut(address).mute = on;
             }
             Fault::TamperNext { jid, count } => {
                 let address = self.device(&jid)?;

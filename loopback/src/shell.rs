@@ -272,6 +272,14 @@ impl Phone {
         self.handle.scan(self.account.number.clone(), qr.to_owned(), ScanOptions::default()).await
     }
 
+    /// Types a pair code; see [`Server::enter_code`].
+    ///
+    /// # Errors
+    /// As [`Server::enter_code`], and [`LoopbackError::Gone`].
+    pub async fn enter_code(&self, code: &str) -> Result<(), LoopbackError> {
+        self.handle.enter_code(self.account.number.clone(), code.to_owned(), ScanOptions::default()).await
+    }
+
     /// What the phone has received and could decrypt, oldest first.
     ///
     /// # Errors
@@ -322,6 +330,15 @@ impl Handle {
 
     pub(crate) async fn scan(&self, number: String, qr: String, options: ScanOptions) -> Result<Linked, LoopbackError> {
         Ok(self.call(move |server, now| server.scan(now, &number, &qr, &options)).await??)
+    }
+
+    pub(crate) async fn enter_code(
+        &self,
+        number: String,
+        code: String,
+        options: ScanOptions,
+    ) -> Result<(), LoopbackError> {
+        Ok(self.call(move |server, now| server.enter_code(now, &number, &code, &options)).await??)
     }
 
     pub(crate) async fn disconnect(&self, jid: Jid, how: Disconnect) -> Result<(), LoopbackError> {

@@ -44,6 +44,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod convert;
+#[doc(hidden)]
+pub mod fuzz;
 mod number;
 pub(crate) mod table;
 mod wire;

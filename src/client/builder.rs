@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     client::{
-        Client, Error, Events,
+        Client, Error,
         driver::Driver,
         socket::{Connector, DEFAULT_URL},
     },
@@ -93,7 +93,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Store`] when the outbox cannot be read, [`Error::Url`], [`Error::Random`].
-    pub async fn start(self) -> Result<(Client, Events), Error> {
+    pub async fn start(self) -> Result<Client, Error> {
         let connector = Connector::new(&self.url, self.tls)?;
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
         Driver::start(self.account, self.config, store, connector, self.event_capacity).await

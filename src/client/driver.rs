@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// Commands that may wait for the task.
 const REQUEST_CAPACITY: usize = 64;
+/// How long the consumer may take to acknowledge its last events when the account stops.
+const GRACE: Duration = Duration::from_millis(500);
 /// Events read from the store at a time when the account starts.
 const REPLAY_PAGE: usize = 256;
 
@@ -86,7 +88,7 @@ impl Driver {
         store: Arc<dyn Store>,
         connector: Connector,
         event_capacity: usize,
-    ) -> Result<(Client, Events), Error> {
+    ) -> Result<Client, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
@@ -121,8 +123,8 @@ impl Driver {
             stopping: None,
         };
         tokio::spawn(driver.run());
-        let client = Client { requests, snapshot: snapshots };
-        Ok((client, Events { queue, acknowledged: acknowledge, handled: None }))
+        let events = Events { queue, acknowledged: acknowledge, handled: None };
+        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(Some(events))) })
     }
 
     /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
@@ -139,22 +141,46 @@ impl Driver {
                 }
                 changed
             });
-            if self.is_stopped() && self.waiting_events.is_empty() {
+            if self.stopping.is_some() && self.work.is_empty() {
                 break;
             }
             self.wait().await;
         }
+        self.finish().await;
     }
 
-    /// Whether the account was stopped and everything is stored. Whoever waits for that is told; the consumer may still
-    /// take the events that are left, in its own time.
-    fn is_stopped(&mut self) -> bool {
-        let Some(waiting) = self.stopping.as_mut().filter(|_| self.work.is_empty()) else { return false };
-        for stopped in waiting.drain(..) {
-            let _ = stopped.send(());
+    /// Everything is stored. The consumer takes what is left in its own time, and what it acknowledges on the way out does
+    /// not come again. Whoever waits for the end is told when the consumer is done, or after [`GRACE`].
+    async fn finish(self) {
+        let Self { events, mut acknowledged, store, account, stopping, mut waiting_events, .. } = self;
+        let mut events = Some(events);
+        let mut waiting = stopping.unwrap_or_default();
+        let grace = tokio::time::sleep(GRACE);
+        tokio::pin!(grace);
+        let mut to_trim = self.to_trim;
+        loop {
+            if let Some(seq) = to_trim.take()
+                && let Err(error) = store.trim_outbox(&account, seq).await
+            {
+                tracing::warn!(%error, "acknowledged events cannot be removed");
+            }
+            if waiting_events.is_empty() {
+                // The consumer sees the end of its events.
+                events = None;
+            }
+            tokio::select! {
+                room = room(events.as_ref()) => match (room, waiting_events.pop_front()) {
+                    (Some(room), Some(envelope)) => room.send(envelope),
+                    _ => waiting_events.clear(),
+                },
+                seq = acknowledged.recv() => match seq {
+                    Some(seq) => to_trim = Some(seq),
+                    None => break,
+                },
+                () = &mut grace, if !waiting.is_empty() => tell(&mut waiting),
+            }
         }
-        self.answers.clear();
-        true
+        tell(&mut waiting);
     }
 
     /// Waits for the next thing to happen and tells the engine.
@@ -314,6 +340,21 @@ impl Driver {
             let trim = async move { Stored::Trimmed(seq, store.trim_outbox(&account, seq).await) };
             self.work.push(trim.boxed());
         }
+    }
+}
+
+/// Tells whoever waits for the end.
+fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
+    for stopped in waiting.drain(..) {
+        let _ = stopped.send(());
+    }
+}
+
+/// Room for an event; `None` when the consumer is gone. Never ready without a channel.
+async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_, Envelope>> {
+    match events {
+        Some(events) => events.reserve().await.ok(),
+        None => std::future::pending().await,
     }
 }
 

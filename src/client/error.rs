@@ -20,6 +20,9 @@ pub enum Error {
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
     Random,
+    /// Somebody has taken the events already.
+    #[error("the events were taken already")]
+    EventsTaken,
     /// The account was stopped.
     #[error("the account was stopped")]
     Stopped,
@@ -33,7 +36,7 @@ impl Error {
                 matches!(error, CommandError::NotConnected | CommandError::Busy { .. } | CommandError::Interrupted)
             }
             Self::Store(error) => matches!(error, StoreError::Backend(_)),
-            Self::Url(_) | Self::Random | Self::Stopped => false,
+            Self::Url(_) | Self::Random | Self::EventsTaken | Self::Stopped => false,
         }
     }
 

@@ -11,7 +11,8 @@
 //! use wamd::{client::Client, store::{AccountId, SqliteStore}};
 //!
 //! let store = SqliteStore::open("accounts.db")?;
-//! let (client, mut events) = Client::builder(AccountId::new("sales")).store(store).start().await?;
+//! let client = Client::builder(AccountId::new("sales")).store(store).start().await?;
+//! let mut events = client.events()?;
 //! client.link_qr().await?;
 //! while let Some(event) = events.recv().await {
 //!     println!("{}", event.to_json());
@@ -30,7 +31,7 @@ mod events;
 pub mod qr;
 mod socket;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -56,11 +57,13 @@ pub struct Accepted {
     pub timestamp: u64,
 }
 
-/// A handle of one account. Cheap to clone; when the last one and the [`Events`] are dropped, the account stops.
+/// A handle of one account. Cheap to clone; when the last one is dropped, the account stops.
 #[derive(Clone, Debug)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// The consumer's end, until somebody takes it.
+    events: Arc<Mutex<Option<Events>>>,
 }
 
 impl Client {
@@ -141,14 +144,23 @@ impl Client {
         self.command(command).await.map(drop)
     }
 
+    /// Takes the consumer's end of the events; there is one. Without a consumer events wait in the store, and when too many
+    /// do, the socket is not read any more.
+    ///
+    /// # Errors
+    /// [`Error::EventsTaken`] the second time.
+    pub fn events(&self) -> Result<Events, Error> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(Error::EventsTaken)
+    }
+
     /// What is known about the account now; the state is the one that the last event told.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
     /// Closes the connection, waits until everything is stored, and stops the account. Other handles then answer
-    /// [`Error::Stopped`]; the [`Events`] end after what is queued, for which this does not wait. What is not
-    /// acknowledged comes again when the account is started the next time.
+    /// [`Error::Stopped`]; the [`Events`] end after what is queued. A consumer that is slow to take and acknowledge it is
+    /// waited for half a second; what is not acknowledged comes again when the account is started the next time.
     pub async fn shutdown(self) {
         let (done, stopped) = oneshot::channel();
         if self.requests.send(Request::Shutdown(done)).await.is_ok() {

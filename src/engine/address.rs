@@ -6,11 +6,8 @@
 use bytes::Bytes;
 
 use crate::{
-    engine::{
-        notices,
-        step::{Miss, Step, keys},
-    },
-    event::MappingSource,
+    engine::step::{Miss, Step, keys},
+    event::{LidMappingUpdated, MappingSource},
     jid::Jid,
     signal::{self, Address},
     store::{Key, RecordKind},
@@ -86,7 +83,7 @@ pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource
     }
     step.put(map_key(&pn), Bytes::from(lid.to_string()));
     step.put(map_key(&lid), Bytes::from(pn.to_string()));
-    step.emit(notices::lid_mapping(&pn, &lid, source));
+    step.emit(LidMappingUpdated::new(lid, pn, source));
     Ok(())
 }
 

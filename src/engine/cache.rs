@@ -1,11 +1,11 @@
 //! The bounded cache of records: what handlers read, in front of the store.
 //!
 //! Two generations: a read moves an entry into the young one; when that is full, it becomes the old one and what the
-//! old one still held is dropped. An entry that is written but not durable yet is never dropped: the store does not
-//! have it.
+//! old one still held is dropped. An entry is never dropped while the store does not have it, or while an older value
+//! of it may still arrive from a load.
 //!
 //! ```text
-//!   fill / write ──► young ──(full)──► old ──(young full again)──► dropped, unless not durable yet
+//!   fill / write ──► young ──(full)──► old ──(young full again)──► dropped, unless needed still
 //!                      ▲                │
 //!                      └────── read ────┘
 //! ```
@@ -55,10 +55,11 @@ impl Cache {
         }
     }
 
-    /// Takes over what the store answered. A record that was written meanwhile keeps the newer value.
-    pub(crate) fn fill(&mut self, records: Vec<(Key, Option<Bytes>)>, durable: u64) {
+    /// Takes over what the store answered. A record that was written meanwhile keeps the newer value: what was written
+    /// after `evictable` is still here.
+    pub(crate) fn fill(&mut self, records: Vec<(Key, Option<Bytes>)>, evictable: u64) {
         if self.young_bytes > self.capacity {
-            self.rotate(durable);
+            self.rotate(evictable);
         }
         for (key, value) in records {
             if self.read(&key).is_none() {
@@ -74,11 +75,11 @@ impl Cache {
     }
 
     /// Drops the generation that was not used lately.
-    fn rotate(&mut self, durable: u64) {
+    fn rotate(&mut self, evictable: u64) {
         let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
         self.young_bytes = 0;
         for (key, entry) in old {
-            if entry.batch > durable {
+            if entry.batch > evictable {
                 self.insert(key, entry);
             }
         }
@@ -94,9 +95,9 @@ impl Cache {
     }
 
     /// Keeps the cache within its bound; called between steps.
-    pub(crate) fn trim(&mut self, durable: u64) {
+    pub(crate) fn trim(&mut self, evictable: u64) {
         if self.young_bytes > self.capacity {
-            self.rotate(durable);
+            self.rotate(evictable);
         }
     }
 }

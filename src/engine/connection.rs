@@ -410,8 +410,7 @@ impl Engine {
         };
         self.connection.resume_failed = false;
         frames.set_max(self.config.max_frame);
-        let wire =
-            Box::new(Wire { frames, transport: finished.transport, decoder: Decoder::new(self.config.limits.clone()) });
+        let wire = Box::new(Wire { frames, transport: finished.transport, decoder: Decoder::new(self.config.limits) });
         self.connection.state = match self.account.linked {
             Some(_) => State::LoggingIn { id, wire, deadline: now.mono + self.config.login_timeout },
             None => State::Linking { id, wire, link: Link::new(now.mono + self.config.login_timeout) },
@@ -601,6 +600,8 @@ impl Engine {
             self.logouts.push_back(command);
         }
         self.sends.connection_lost();
+        // Not acknowledged: the receipts come again.
+        self.resends.clear();
     }
 
     /// Seals what may leave already, while there are keys for it: an error answer, acks.

@@ -32,6 +32,11 @@ pub(crate) fn list(step: &mut Step<'_>, user: &User) -> Result<Option<Vec<u16>>,
     Ok(record.map(|record| record.devices.iter().filter_map(|id| u16::try_from(*id).ok()).collect()))
 }
 
+/// Forgets the devices of a user; they are asked for when they are needed.
+pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
+    step.delete(list_key(user));
+}
+
 fn is_own(step: &Step<'_>, user: &Jid) -> bool {
     step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(user))
 }

@@ -3,7 +3,7 @@
 //! [`plan`] is one restartable function. It says what is missing, or encrypts for every device and leaves the stanza
 //! behind a batch that holds all the ratchet steps and the stanza itself.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
@@ -24,9 +24,15 @@ use crate::{
     message::{build, classify, padding},
     pairing::adv,
     proto::{Message as _, e2e},
-    signal::{self, Address, Ciphertext, IdentityChange, StepError},
-    stanza::{iq::prekeys::FetchedBundle, message::UserMessage},
+    signal::{self, Address, Ciphertext, IdentityChange, PreKeyBundle, StepError},
+    stanza::{
+        iq::prekeys::{BundleError, FetchedBundle},
+        message::UserMessage,
+    },
 };
+
+/// The server's code for a device that is not registered any more: the list it came from is stale (spec 03 §1.6).
+const NOT_REGISTERED: u32 = 406;
 
 /// What a send needs next.
 #[derive(Debug)]
@@ -135,7 +141,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let plain = padded(op.message.to_vec(), step.rng);
     let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
 
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
@@ -167,7 +173,8 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     Ok(Plan::Sent(encoded))
 }
 
-fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
+/// Pads a plaintext.
+pub(super) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
     padding::pad(&mut message, rng);
     message
 }
@@ -185,7 +192,7 @@ fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
 /// # Errors
 /// [`Miss`].
 pub(crate) fn establish(step: &mut Step<'_>, bundles: &Bundles) -> Result<BTreeSet<Jid>, Miss> {
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut established = BTreeSet::new();
     let mut missed = Ok(());
@@ -194,6 +201,10 @@ pub(crate) fn establish(step: &mut Step<'_>, bundles: &Bundles) -> Result<BTreeS
             Ok(bundle) => bundle,
             Err(error) => {
                 tracing::warn!(device = %jid.redacted(), %error, "no bundle");
+                if matches!(error, BundleError::Refused(refused) if refused.code == NOT_REGISTERED) {
+                    let user = address::user(step, jid)?;
+                    devices::forget(step, &user);
+                }
                 continue;
             }
         };
@@ -220,16 +231,36 @@ fn establish_one(
     if jid.device() != 0 && !is_authentic(step, jid, fetched)? {
         return Ok(false);
     }
-    match signal::establish(step, &own(account), &address, &fetched.bundle, rng) {
+    start_session(step, account, &address, &fetched.bundle, rng)
+}
+
+/// Starts a session from keys that a device sent along with a retry receipt.
+///
+/// # Errors
+/// [`Miss`].
+pub(super) fn establish_checked(step: &mut Step<'_>, address: &Address, bundle: &PreKeyBundle) -> Result<bool, Miss> {
+    let account = Arc::clone(step.account());
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    start_session(step, &account, address, bundle, &mut rng)
+}
+
+fn start_session(
+    step: &mut Step<'_>,
+    account: &super::Account,
+    address: &Address,
+    bundle: &PreKeyBundle,
+    rng: &mut ChaCha20Rng,
+) -> Result<bool, Miss> {
+    match signal::establish(step, &own(account), address, bundle, rng) {
         Ok(change) => {
-            if let IdentityChange::Changed { .. } = change {
-                step.emit(notices::identity_changed(jid, true));
+            if let (IdentityChange::Changed { .. }, Ok(jid)) = (change, address.as_str().parse::<Jid>()) {
+                step.emit(notices::identity_changed(&jid, true));
             }
             Ok(true)
         }
         Err(StepError::Miss(miss)) => Err(miss),
         Err(StepError::Signal(error)) => {
-            tracing::warn!(device = %jid.redacted(), %error, "bundle refused");
+            tracing::warn!(%error, "bundle refused");
             Ok(false)
         }
     }

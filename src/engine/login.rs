@@ -357,6 +357,7 @@ impl Engine {
             step.emit(notices::logged_out(reason, on_connect));
         });
         self.lanes.clear();
+        self.drop_jobs();
     }
 }
 

@@ -30,7 +30,7 @@
 //! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
 //! | `link`, `login` | the two ways to get online |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
-//! | `sends`, `encrypt`, `devices` | outbound messages, an operation each |
+//! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address` | what is stored |
 //! | `notices` | the events that the engine tells |
@@ -55,10 +55,15 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod resend;
 mod sends;
 mod step;
 
-use std::{collections::BTreeMap, collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
@@ -181,6 +186,8 @@ enum Job {
     Answer(Answer),
     /// A command.
     Command(CommandId, Command),
+    /// A request to send a message again.
+    Resend(resend::Asked),
 }
 
 /// Whether the account is known.
@@ -209,7 +216,7 @@ pub struct Engine {
     config: Config,
     rng: ChaCha20Rng,
     phase: Phase,
-    account: Account,
+    account: Arc<Account>,
     cache: Cache,
     gate: Gate<Queued>,
     /// Number of the newest batch.
@@ -223,7 +230,10 @@ pub struct Engine {
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
-    jobs: BTreeMap<LoadId, Job>,
+    /// Requests to send again that wait for keys.
+    resends: Vec<resend::Asked>,
+    /// Jobs whose records are being loaded, each with the number of the newest batch when it asked.
+    jobs: BTreeMap<LoadId, (Job, u64)>,
     /// Commands that came before the account was loaded.
     early: VecDeque<(CommandId, Command)>,
     next_load: u64,
@@ -270,7 +280,7 @@ impl Engine {
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut engine = Self {
-            account: Account::generate(&mut rng),
+            account: Arc::new(Account::generate(&mut rng)),
             cache: Cache::new(config.cache_bytes),
             queries: Queries::new(&mut rng),
             rng,
@@ -283,6 +293,7 @@ impl Engine {
             connection: Connection::new(),
             lanes: Lanes::default(),
             sends: Sends::default(),
+            resends: Vec::new(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -315,7 +326,7 @@ impl Engine {
             Input::Tick => {}
         }
         self.expire(now);
-        self.cache.trim(self.gate.durable());
+        self.cache.trim(self.evictable());
     }
 
     /// The next thing to do; `None` when there is nothing until the next input.
@@ -390,7 +401,7 @@ impl Engine {
 
     /// Runs a handler. On a miss nothing has happened, and the missing keys come back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Vec<Key>> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.account);
+        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -495,17 +506,33 @@ impl Engine {
     fn request(&mut self, job: Job, keys: Vec<Key>, scans: Vec<RecordKind>) {
         let id = LoadId(self.next_load);
         self.next_load += 1;
-        self.jobs.insert(id, job);
+        self.jobs.insert(id, (job, self.batches));
         self.gate.push_free(Queued::Output(Output::Load { id, keys, scans }));
     }
 
     fn loaded(&mut self, now: Now, id: LoadId, loaded: Loaded) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+        let Some((job, _)) = self.jobs.remove(&id) else { return };
         if matches!(job, Job::Boot) {
             return self.boot(now, loaded);
         }
-        self.cache.fill(loaded.records, self.gate.durable());
+        self.cache.fill(loaded.records, self.evictable());
         self.run(now, job);
+    }
+
+    /// What was written up to this batch may leave the cache: it is durable, and no load is under way whose answer is
+    /// older than it.
+    fn evictable(&self) -> u64 {
+        let oldest = self.jobs.first_key_value().map_or(u64::MAX, |(_, (_, asked))| *asked);
+        self.gate.durable().min(oldest)
+    }
+
+    /// Forgets every job, and with it the answers that are under way: they show what was before.
+    fn drop_jobs(&mut self) {
+        for (job, _) in std::mem::take(&mut self.jobs).into_values() {
+            if let Job::Command(id, _) = job {
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+            }
+        }
     }
 
     /// Runs a job, or goes on with it.
@@ -516,6 +543,7 @@ impl Engine {
             Job::Send(order) => self.run_send(now, order),
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
+            Job::Resend(asked) => self.run_resend(now, asked),
         }
     }
 
@@ -537,12 +565,12 @@ impl Engine {
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
             match Account::from_record(&record) {
-                Ok(account) => self.account = account,
+                Ok(account) => self.account = Arc::new(account),
                 Err(error) => return self.broken(now, error),
             }
         } else if self.account.linked.is_some() {
             // The store lost the account while we ran: nothing of the old keys may be used again.
-            self.account = Account::generate(&mut self.rng);
+            self.account = Arc::new(Account::generate(&mut self.rng));
         }
         self.sends.restore(scanned);
         self.phase = Phase::Ready;
@@ -568,16 +596,10 @@ impl Engine {
     fn store_failed(&mut self, now: Now, reason: &str) {
         tracing::error!(reason, "the store failed, starting over");
         self.clear_gate();
-        let interrupted = self.jobs.values().filter_map(|job| match job {
-            Job::Command(id, _) => Some(*id),
-            _ => None,
-        });
-        for id in interrupted.collect::<Vec<_>>() {
-            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
-        }
-        self.jobs.clear();
+        self.drop_jobs();
         self.lanes.clear();
         self.sends = Sends::default();
+        self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
         self.drop_connection();
         if self.phase == Phase::Ready {
@@ -653,14 +675,19 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Vec<Key>> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
+                let asked = resend::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
+                self.run_resend(now, asked);
+                Ok(())
+            }
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
-                self.settle(now, &settled);
+                self.settle(&settled);
                 Ok(())
             }
             Stanza::Ack(ack) => {
                 self.step(now, |step| sends::acknowledged(step, ack))?;
-                self.settle(now, std::slice::from_ref(&ack.id));
+                self.settle(std::slice::from_ref(&ack.id));
                 Ok(())
             }
             Stanza::Notification(notification, ack, offline) => {

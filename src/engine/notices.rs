@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use rand_core::Rng;
+use serde_json::{Map, Value};
 
 use crate::{
     clock::Now,
     engine::{
         account::{Account, Linked},
         address::User,
-        receive::author,
         records::SentRecord,
     },
     event::{
         AccountDirty, AddressingMode, BanKind, DisconnectReason, Envelope, Event, EventId, IdentityChanged,
-        LidMappingUpdated, LogoutReason, MappingSource, MessageDelivered, MessageFailed, MessageKey, MessageObject,
-        MessageRead, MessageReceived, MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt,
-        ReceiptKind, Reply, SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected,
-        SessionConnecting, SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
+        LogoutReason, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
+        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, Reply,
+        SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected, SessionConnecting,
+        SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
         SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairError, SessionPaired,
         SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated, SessionReconnecting,
         SessionStreamError, Source,
@@ -157,10 +157,6 @@ pub(crate) fn offline_completed(total: u64) -> Event {
 
 // ---- account --------------------------------------------------------------------------------------------------
 
-pub(crate) fn lid_mapping(pn: &Jid, lid: &Jid, source: MappingSource) -> Event {
-    LidMappingUpdated::new(lid.clone(), pn.clone(), source).into()
-}
-
 pub(crate) fn dirty(kind: String, timestamp: Option<u64>) -> Event {
     AccountDirty::new(kind, timestamp).into()
 }
@@ -256,7 +252,7 @@ fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefe
 
 fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Prefer) -> MessageKey {
     let mut key = key(&inbound.chat, Some(chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
-    if let Some(author) = author(inbound) {
+    if let Some(author) = inbound.author() {
         key.participant_alt = sender.other(&author).cloned();
         key.participant = Some(author);
     }
@@ -266,22 +262,28 @@ fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Pre
 /// An object with content and what can be said about it.
 fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
     let view = normalise(message);
-    let options = json::Options::default();
-    let object = MessageObject::new(key).with_phones();
-    let mut object = match object.clone().with_message(view.original(), &options) {
-        Ok(object) => object,
-        Err(error) => {
-            // Too deep or too large for JSON: the application still hears of the message.
-            tracing::warn!(%error, "message content is left out");
-            object
-        }
-    };
+    let mut object = MessageObject::new(key).with_phones();
+    object.message = content(view.original());
     object.kind = Some(view.kind().as_str());
     object.text = view.text().map(str::to_owned);
     object.reply = view.selection().map(|selection| Reply::new(selection.id, selection.text));
     object.view_once = view.view_once().is_some();
     object.ephemeral = view.expiration();
     object
+}
+
+/// The content as JSON. The message secret is left out, and what held nothing else with it; content that is too deep or
+/// too large for JSON as well: the application still hears of the message.
+fn content(message: &e2e::Message) -> Option<Value> {
+    let options = json::Options::default();
+    let content = json::to_json_message(message, &options);
+    let mut content = content.inspect_err(|error| tracing::warn!(%error, "message content is left out")).ok()?;
+    if let Value::Object(fields) = &mut content
+        && fields.get("messageContextInfo").and_then(Value::as_object).is_some_and(Map::is_empty)
+    {
+        fields.remove("messageContextInfo");
+    }
+    Some(content)
 }
 
 /// A message of somebody else.
@@ -369,7 +371,7 @@ pub(crate) fn receipt(about: &ReceiptAbout<'_>, status: ReceiptStatus, timestamp
     object.first = in_group && about.first;
     object.implied = implied;
     if let Ok(message) = message::decode(&about.sent.message) {
-        object = object.clone().with_message(&message, &json::Options::default()).unwrap_or(object);
+        object.message = content(&message);
     }
     match status {
         ReceiptStatus::Delivered => MessageDelivered::new(vec![object]).into(),
@@ -391,6 +393,8 @@ impl Undecryptable {
         let reason = match error {
             SignalError::NoSession => "no_session",
             SignalError::BadMac => "bad_mac",
+            // Another message than the one that used this key before: the sender's state went back.
+            SignalError::Duplicate => "duplicate_counter",
             SignalError::InvalidPreKeyId(_) | SignalError::InvalidSignedPreKeyId(_) => "invalid_prekey_id",
             SignalError::TooFarAhead { .. } => "too_far_ahead",
             SignalError::IdentityMismatch => "identity_mismatch",

@@ -1,6 +1,8 @@
 //! Inbound messages (spec 03 §5): decrypt, deduplicate, tell, answer. One step, one batch: the ratchet's new state, the
 //! mark that the message was received, and its event stand or fall together, and the receipt leaves after them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -15,7 +17,6 @@ use crate::{
         step::{Miss, Step, keys, own, pair_of},
     },
     event::{Event, MappingSource},
-    jid::Jid,
     message::{self, normalise, padding, protocol, unwrap_device_sent},
     proto::{Message as _, e2e},
     signal::{self, Address, SignalError, StepError},
@@ -111,7 +112,7 @@ fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) ->
 fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let address = address::device(step, &context.message.sender)?;
     declare_reads(step, context, &address)?;
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let mut outcome = None;
     for enc in &context.message.encs {
         let EncKind::Pairwise(kind) = enc.kind else { continue };
@@ -152,8 +153,10 @@ fn decrypt(
     let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes, &mut rng) {
         Ok(decrypted) => decrypted,
         Err(StepError::Miss(miss)) => return Err(miss),
-        // Its event stands in the outbox since the step that advanced the ratchet.
-        Err(StepError::Signal(SignalError::Duplicate)) => return Ok(Outcome::Received),
+        // Whatever it was, it is stored since the step that advanced the ratchet.
+        Err(StepError::Signal(SignalError::Duplicate)) if step.read(&context.received)?.is_some() => {
+            return Ok(Outcome::Received);
+        }
         Err(StepError::Signal(error)) => {
             tracing::debug!(%error, "message cannot be decrypted");
             let why = Undecryptable::failed(&error, enc.hide);
@@ -179,6 +182,7 @@ fn decrypt(
 /// Acts on a decrypted message, and tells the application once.
 fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Outcome, Miss> {
     let inbound = context.message;
+    let news = mark_received(step, context)?;
     let (content, destination) = unwrap_device_sent(content);
     if destination.is_some() && !inbound.from_me {
         tracing::warn!("somebody else sent a copy that only own devices send");
@@ -193,7 +197,7 @@ fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) ->
     if !notices::is_visible(&view) {
         return Ok(Outcome::Received);
     }
-    if mark_received(step, context)? {
+    if news {
         let prefer = step.config.prefer;
         let event = match inbound.from_me {
             true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
@@ -301,7 +305,7 @@ fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u3
     if count > MAX_RETRIES {
         return Ok(None);
     }
-    let account = step.account().clone();
+    let account = Arc::clone(step.account());
     let Some(linked) = &account.linked else { return Ok(None) };
     let pre_key = match (count >= 2, before.pre_key_id) {
         (false, _) => None,
@@ -342,9 +346,4 @@ fn mark_failed(step: &mut Step<'_>, context: &Context<'_>, again: Option<u32>) -
         Some(count) => Ok(count == 1),
         None => Ok(step.record::<RetryCountRecord>(&retry_key(context))?.is_none()),
     }
-}
-
-/// The people of an event about a message.
-pub(crate) fn author(inbound: &InboundMessage) -> Option<Jid> {
-    (inbound.chat.is_group() || inbound.chat.is_broadcast()).then(|| inbound.sender.to_bare())
 }

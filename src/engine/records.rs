@@ -171,6 +171,9 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
+    /// How often the message was encrypted again for a device, by its address.
+    #[prost(btree_map = "string, uint32", tag = "5")]
+    pub(crate) resent: BTreeMap<String, u32>,
 }
 record!(SentRecord);
 

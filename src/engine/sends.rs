@@ -367,7 +367,7 @@ impl Engine {
     }
 
     /// Asks for the keys of devices; what is under way is not asked twice.
-    fn ask_bundles(&mut self, now: Now, devices: Vec<Jid>) {
+    pub(super) fn ask_bundles(&mut self, now: Now, devices: Vec<Jid>) {
         let devices: Vec<Jid> = devices.into_iter().filter(|jid| self.sends.asked.insert(jid.clone())).collect();
         if !devices.is_empty() {
             let request = prekeys::bundles_request(&devices);
@@ -381,7 +381,8 @@ impl Engine {
             Ok(bundles) => bundles,
             Err(error) => {
                 tracing::warn!(%error, "no bundles");
-                return self.sends_go_on(now, &asked, |op| op.skipped.extend(asked.iter().cloned()));
+                self.sends_go_on(now, &asked, |op| op.skipped.extend(asked.iter().cloned()));
+                return self.resends_go_on(now, &asked);
             }
         };
         match self.step(now, |step| encrypt::establish(step, &bundles)) {
@@ -389,6 +390,7 @@ impl Engine {
             Ok(established) => {
                 let without: Vec<Jid> = asked.iter().filter(|jid| !established.contains(jid)).cloned().collect();
                 self.sends_go_on(now, &asked, |op| op.skipped.extend(without.iter().cloned()));
+                self.resends_go_on(now, &asked);
             }
         }
     }
@@ -396,8 +398,7 @@ impl Engine {
     // ---- settling ---------------------------------------------------------------------------------------------
 
     /// These messages are settled.
-    pub(super) fn settle(&mut self, now: Now, ids: &[String]) {
-        let _ = now;
+    pub(super) fn settle(&mut self, ids: &[String]) {
         self.sends.ops.retain(|_, op| !(op.is_encrypted() && ids.iter().any(|id| id == op.id.as_str())));
     }
 

@@ -5,7 +5,7 @@
 //! What it writes, sends and emits is collected here and takes effect only when it returns `Ok`: as one batch, with
 //! everything else waiting for it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
@@ -49,7 +49,8 @@ pub(crate) struct Step<'e> {
     /// The engine's randomness. A handler that runs again draws again.
     pub(crate) rng: &'e mut ChaCha20Rng,
     cache: &'e mut Cache,
-    account: Cow<'e, Account>,
+    account: Arc<Account>,
+    account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) missing: Vec<Key>,
     pub(super) frames: Vec<Vec<u8>>,
@@ -61,7 +62,7 @@ pub(crate) struct Step<'e> {
 /// What is left of a step when its borrows end.
 #[derive(Debug)]
 pub(super) struct Collected {
-    pub(super) account: Option<Account>,
+    pub(super) account: Option<Arc<Account>>,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
@@ -75,14 +76,15 @@ impl<'e> Step<'e> {
         config: &'e Config,
         rng: &'e mut ChaCha20Rng,
         cache: &'e mut Cache,
-        account: &'e Account,
+        account: Arc<Account>,
     ) -> Self {
         Self {
             now,
             config,
             rng,
             cache,
-            account: Cow::Borrowed(account),
+            account,
+            account_changed: false,
             overlay: BTreeMap::new(),
             missing: Vec::new(),
             frames: Vec::new(),
@@ -93,10 +95,7 @@ impl<'e> Step<'e> {
     }
 
     pub(super) fn collect(self) -> Collected {
-        let account = match self.account {
-            Cow::Owned(account) => Some(account),
-            Cow::Borrowed(_) => None,
-        };
+        let account = self.account_changed.then_some(self.account);
         Collected {
             account,
             overlay: self.overlay,
@@ -108,13 +107,14 @@ impl<'e> Step<'e> {
     }
 
     /// The account as this step sees it.
-    pub(crate) fn account(&self) -> &Account {
+    pub(crate) const fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
     /// The account, to be changed; it is stored with the step.
     pub(crate) fn account_mut(&mut self) -> &mut Account {
-        self.account.to_mut()
+        self.account_changed = true;
+        Arc::make_mut(&mut self.account)
     }
 
     /// Reads a record.

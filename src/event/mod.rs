@@ -62,6 +62,8 @@ macro_rules! opaque_debug {
 
 pub mod account;
 pub mod envelope;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 pub mod message;
 pub mod session;

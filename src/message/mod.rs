@@ -24,6 +24,8 @@
 pub mod build;
 pub mod classify;
 pub mod content;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 pub mod kind;
 pub mod normalise;

@@ -271,6 +271,6 @@ const ACCOUNT: [u8; 2] = [0x06, 0x00];
 /// In front of what an ordinary device signs.
 const DEVICE: [u8; 2] = [0x06, 0x01];
 /// In front of what an account signs about a hosted device, and of what the HMAC of a hosted account covers.
-const HOSTED_ACCOUNT: [u8; 2] = [0x06, 0x05];
+pub(super) const HOSTED_ACCOUNT: [u8; 2] = [0x06, 0x05];
 /// In front of what a hosted device signs.
 const HOSTED_DEVICE: [u8; 2] = [0x06, 0x06];

@@ -20,6 +20,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod adv;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod payload;
 pub mod qr;
 pub mod stanza;

@@ -96,6 +96,11 @@ impl Own<'_> {
 }
 
 impl InboundMessage {
+    /// The author, in chats where it is not the chat itself; without device.
+    pub fn author(&self) -> Option<Jid> {
+        (self.chat.is_group() || self.chat.is_broadcast()).then(|| self.sender.to_bare())
+    }
+
     /// Reads a `<message>`.
     ///
     /// # Errors
@@ -186,6 +191,57 @@ fn enc(node: NodeRef<'_>) -> Enc {
     }
 }
 
+/// A message that one device asked for again (spec 03 §5.7).
+#[derive(Clone, Debug)]
+pub struct Resend<'a> {
+    /// The `from` of the retry receipt, verbatim.
+    pub to: &'a Jid,
+    /// Its `participant`, verbatim.
+    pub participant: Option<&'a Jid>,
+    /// Its `recipient`, verbatim.
+    pub recipient: Option<&'a Jid>,
+    /// Message id.
+    pub id: &'a str,
+    /// `text`, `media` …
+    pub kind: &'static str,
+    /// `edit` attribute.
+    pub edit: Option<&'static str>,
+    /// `mediatype` of the `<enc>`.
+    pub media_type: Option<&'static str>,
+    /// Whether a failure to decrypt stays hidden.
+    pub hide_failure: bool,
+    /// How often it was asked for.
+    pub count: u32,
+    /// For the device that asked.
+    pub ciphertext: &'a Ciphertext,
+    /// Our serialised `ADVSignedDeviceIdentity`; sent with a `pkmsg`.
+    pub device_identity: &'a Bytes,
+}
+
+impl Resend<'_> {
+    /// The stanza.
+    pub fn to_node(&self) -> Node {
+        let enc = Node::new("enc")
+            .attr("v", "2")
+            .attr("type", self.ciphertext.kind.as_str())
+            .attr("count", self.count)
+            .attr_opt("mediatype", self.media_type)
+            .attr_opt("decrypt-fail", self.hide_failure.then_some("hide"))
+            .bytes(self.ciphertext.bytes.clone());
+        let has_pre_key = self.ciphertext.kind == CiphertextKind::PreKey;
+        Node::new("message")
+            .attr("to", self.to)
+            .attr("id", self.id)
+            .attr("type", self.kind)
+            .attr("device_fanout", "false")
+            .attr_opt("edit", self.edit)
+            .attr_opt("participant", self.participant)
+            .attr_opt("recipient", self.recipient)
+            .child(enc)
+            .children(has_pre_key.then(|| Node::new("device-identity").bytes(self.device_identity.clone())))
+    }
+}
+
 /// A message to one user: the recipient's devices and our own other ones.
 #[derive(Clone, Debug)]
 pub struct UserMessage<'a> {
@@ -215,7 +271,7 @@ impl UserMessage<'_> {
         let to = self.devices.iter().map(|(jid, ciphertext)| {
             let enc = Node::new("enc")
                 .attr("v", "2")
-                .attr("type", if ciphertext.kind == CiphertextKind::PreKey { "pkmsg" } else { "msg" })
+                .attr("type", ciphertext.kind.as_str())
                 .attr_opt("mediatype", self.media_type)
                 .attr_opt("decrypt-fail", self.hide_failure.then_some("hide"))
                 .bytes(ciphertext.bytes.clone());

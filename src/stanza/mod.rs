@@ -1,8 +1,8 @@
 //! Typed stanzas: what the engine acts on, read from nodes and written to nodes. No state and no decisions.
 //!
-//! One file per family. A query is a type with two pure functions: its request as a [`Node`], and its answer from a
-//! [`NodeRef`]. Everything read is owned by the typed value (ciphertexts share the frame's buffer), because a stanza
-//! may wait for records while the decoder goes on.
+//! One file per family. A query is a type with two pure functions: its request as a [`Node`](crate::node::Node), and
+//! its answer from a [`NodeRef`]. Everything read is owned by the typed value (ciphertexts share the frame's buffer),
+//! because a stanza may wait for records while the decoder goes on.
 //!
 //! | file | stanzas | spec |
 //! |---|---|---|
@@ -11,8 +11,11 @@
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
 //! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod ack;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod iq;
 pub mod message;
 pub mod receipt;

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use crate::{
     jid::Jid,
     node::{Node, NodeRef},
-    stanza::{StanzaError, iq::prekeys, required_jid, required_text},
+    signal::PreKeyBundle,
+    stanza::{StanzaError, fixed, iq::prekeys, required_child, required_jid, required_text},
 };
 
 /// Most message ids in one receipt, in and out (spec 03 §5.5).
@@ -65,13 +66,41 @@ pub struct InboundReceipt {
     pub timestamp: u64,
     /// Part of the backlog.
     pub offline: bool,
+    /// What a device needs that asks for a message again.
+    pub retry: Option<RetryRequest>,
+}
+
+/// The inside of a retry receipt of somebody else (spec 03 §5.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryRequest {
+    /// How often it asked, from 1.
+    pub count: u32,
+    /// The registration id of the device.
+    pub registration_id: u32,
+    /// Its keys, when it brings them. Their signature is not checked yet.
+    pub keys: Option<PreKeyBundle>,
+}
+
+impl RetryRequest {
+    /// Reads a retry receipt.
+    ///
+    /// # Errors
+    /// [`StanzaError`] when count, registration id or a part of the keys is missing.
+    fn parse(node: NodeRef<'_>) -> Result<Self, StanzaError> {
+        let retry = required_child(node, "receipt", "retry")?;
+        let count = retry.attr_u64("count").and_then(|count| u32::try_from(count).ok());
+        let registration_id =
+            u32::from_be_bytes(fixed(required_child(node, "receipt", "registration")?, "registration")?);
+        let keys = node.child("keys").map(|keys| prekeys::keys_of(keys, registration_id)).transpose()?;
+        Ok(Self { count: count.unwrap_or(1), registration_id, keys })
+    }
 }
 
 impl InboundReceipt {
     /// Reads a `<receipt>`. Ids above [`MAX_IDS`] are left out: no client sends them.
     ///
     /// # Errors
-    /// [`StanzaError::Attribute`] without id or sender.
+    /// [`StanzaError`] without id or sender, and for a retry receipt that lacks what one must have.
     pub fn parse(node: NodeRef<'_>) -> Result<Self, StanzaError> {
         let mut ids = vec![required_text(node, "receipt", "id")?];
         let items = node.child("list").into_iter().flat_map(|list| list.children());
@@ -80,12 +109,18 @@ impl InboundReceipt {
                 ids.push(id.into_owned());
             }
         }
+        let kind = ReceiptKind::parse(node.attr_str("type").as_deref());
+        let retry = match kind {
+            ReceiptKind::Retry => Some(RetryRequest::parse(node)?),
+            _ => None,
+        };
         Ok(Self {
             from: required_jid(node, "receipt", "from")?,
             participant: node.attr_jid("participant"),
             recipient: node.attr_jid("recipient"),
             ids,
-            kind: ReceiptKind::parse(node.attr_str("type").as_deref()),
+            kind,
+            retry,
             timestamp: node.attr_u64("t").unwrap_or(0),
             offline: node.attr_str("offline").is_some(),
         })

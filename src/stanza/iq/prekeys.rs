@@ -103,11 +103,14 @@ pub enum BundleError {
     Malformed(#[from] StanzaError),
 }
 
+/// A device, and its bundle or why there is none.
+pub type DeviceBundle = (Jid, Result<FetchedBundle, BundleError>);
+
 /// Reads the answer to [`bundles_request`]: one result per device answered, in no particular order.
 ///
 /// # Errors
 /// [`StanzaError`] without a list.
-pub fn bundles(node: NodeRef<'_>) -> Result<Vec<(Jid, Result<FetchedBundle, BundleError>)>, StanzaError> {
+pub fn bundles(node: NodeRef<'_>) -> Result<Vec<DeviceBundle>, StanzaError> {
     let list = required_child(node, "iq", "list")?;
     let users = list.children().filter(|user| user.tag() == "user");
     users.map(|user| Ok((required_jid(user, "user", "jid")?, bundle(user)))).collect()
@@ -117,20 +120,26 @@ fn bundle(user: NodeRef<'_>) -> Result<FetchedBundle, BundleError> {
     if user.child("error").is_some() {
         return Err(error_of(user).into());
     }
-    let signed = required_child(user, "user", "skey")?;
-    let pre_key = match user.child("key") {
+    let registration_id = u32::from_be_bytes(fixed(required_child(user, "user", "registration")?, "registration")?);
+    let bundle = keys_of(user, registration_id)?;
+    Ok(FetchedBundle { bundle, device_identity: user.child("device-identity").and_then(|node| node.bytes()) })
+}
+
+/// The keys inside a `<user>` or, in a retry receipt, a `<keys>` element.
+pub(crate) fn keys_of(node: NodeRef<'_>, registration_id: u32) -> Result<PreKeyBundle, StanzaError> {
+    let signed = required_child(node, "user", "skey")?;
+    let pre_key = match node.child("key") {
         Some(key) => Some((PreKeyId(key_id(key)?), key_value(key)?)),
         None => None,
     };
-    let bundle = PreKeyBundle {
-        registration_id: u32::from_be_bytes(fixed(required_child(user, "user", "registration")?, "registration")?),
-        identity: PublicKey::from_bytes(fixed(required_child(user, "user", "identity")?, "identity")?),
+    Ok(PreKeyBundle {
+        registration_id,
+        identity: PublicKey::from_bytes(fixed(required_child(node, "user", "identity")?, "identity")?),
         signed_pre_key_id: SignedPreKeyId(key_id(signed)?),
         signed_pre_key: key_value(signed)?,
         signature: fixed(required_child(signed, "skey", "signature")?, "signature")?,
         pre_key,
-    };
-    Ok(FetchedBundle { bundle, device_identity: user.child("device-identity").and_then(|node| node.bytes()) })
+    })
 }
 
 fn key_id(key: NodeRef<'_>) -> Result<u32, StanzaError> {

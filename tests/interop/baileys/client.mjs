@@ -13,8 +13,9 @@ import { parseArgs } from 'node:util'
 
 // Before the import: the Signal library below Baileys writes to the global console.
 globalThis.console = new Console(process.stderr, process.stderr)
-const { default: makeWASocket, Browsers, DisconnectReason, proto, useMultiFileAuthState, WAMessageStubType } =
-  await import('baileys')
+const { default: makeWASocket, ...baileys } = await import('baileys')
+const { Browsers, DisconnectReason, WAMessageStubType, generateWAMessage, proto } = baileys
+const { makeCacheableSignalKeyStore, useMultiFileAuthState } = baileys
 const { default: pino } = await import('pino')
 
 /** What this client says it is; a fixed version, because the default one changes with the package. */
@@ -31,6 +32,8 @@ mkdirSync(options.auth, { recursive: true })
 
 const logger = pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ dest: 2, sync: true }))
 const { state, saveCreds } = await useMultiFileAuthState(options.auth)
+// With keys straight from the files, the steps of Baileys overlap so much that it uses message keys twice.
+const keys = makeCacheableSignalKeyStore(state.keys, logger)
 const sent = openSentLog(join(options.auth, 'sent-messages.jsonl'))
 let socket = connect()
 
@@ -38,7 +41,7 @@ let socket = connect()
 function connect() {
   const opened = makeWASocket({
     waWebSocketUrl: options.url,
-    auth: state,
+    auth: { creds: state.creds, keys },
     logger,
     version: VERSION,
     browser: Browsers.ubuntu('Chrome'),
@@ -122,9 +125,16 @@ function openSentLog(path) {
 
 const COMMANDS = {
   async send({ to, text, ref }) {
-    const message = await socket.sendMessage(to, { text, linkPreview: null })
+    if (!socket.user?.id) throw new Error('not logged in')
+    // In two steps, because a retry receipt can be there before `sendMessage` has returned what it sent.
+    const message = await generateWAMessage(to, { text, linkPreview: null }, { logger, userJid: socket.user.id })
     sent.add(message)
+    await socket.relayMessage(to, message.message, { messageId: message.key.id })
     emit({ event: 'sent', ref, id: message.key.id })
+  },
+
+  async pair({ number }) {
+    emit({ event: 'code', code: await socket.requestPairingCode(number) })
   },
 
   async read({ key }) {

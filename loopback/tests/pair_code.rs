@@ -1,0 +1,151 @@
+//! Linking by phone number, with the companion's side written out here (spec 01 §5).
+
+mod common;
+
+use common::{Client, Device, World, ack, iq, leaf};
+use rand_core::Rng as _;
+use wamd::crypto::{AesGcm, KeyPair, PublicKey, aes256_ctr, hkdf_sha256, hmac_sha256, x25519};
+use wamd::jid::Jid;
+use wamd::node::Node;
+use wamd_loopback::{Config, ScanError, ScanOptions};
+
+const ALICE: &str = "15550000001";
+
+fn code_key(code: &str, salt: &[u8]) -> [u8; 32] {
+    let mut block = hmac_sha256(code.as_bytes(), &[salt, &[0, 0, 0, 1]]);
+    let mut key = block;
+    for _ in 1..131_072 {
+        block = hmac_sha256(code.as_bytes(), &[&block]);
+        key.iter_mut().zip(block).for_each(|(to, from)| *to ^= from);
+    }
+    key
+}
+
+/// A companion that has shown its code.
+struct Companion {
+    world: World,
+    device: Device,
+    client: Client,
+    ephemeral: KeyPair,
+    reference: Vec<u8>,
+}
+
+impl Companion {
+    fn hello(code: &str) -> Self {
+        let mut world = World::new(Config::default(), 1);
+        let mut device = Device::new(1);
+        let (mut client, _) = world.begin_link(&mut device);
+        let ephemeral = KeyPair::generate(&mut device.rng);
+        let request = hello(&mut device, &ephemeral, code, "Chrome (Linux)");
+        let answer = world.ask(&mut client, &mut device, request);
+        let reference = answer.find_child("link_code_companion_reg").unwrap().find_child("link_code_pairing_ref");
+        let reference = reference.unwrap().content_bytes().unwrap().to_vec();
+        Self { world, device, client, ephemeral, reference }
+    }
+
+    fn enter(&mut self, code: &str) -> Result<(), ScanError> {
+        let entered = self.world.server.enter_code(self.world.now, ALICE, code, &ScanOptions::default());
+        self.world.drain();
+        entered
+    }
+
+    /// Answers primary_hello with the key bundle; `code` is the one that this side believes in.
+    fn finish(&mut self, code: &str) -> Node {
+        let notification = self.world.expect(&mut self.client, "notification");
+        self.world.send(&mut self.client, &ack(&notification));
+        let hello = notification.find_child("link_code_companion_reg").unwrap();
+        assert_eq!(hello.attr_str("stage").as_deref(), Some("primary_hello"));
+        let bytes = |tag: &str| hello.find_child(tag).unwrap().content_bytes().unwrap();
+        assert_eq!(bytes("link_code_pairing_ref"), self.reference);
+        let primary = PublicKey::from_slice(&bytes("primary_identity_pub")).unwrap();
+        let wrapped = bytes("link_code_pairing_wrapped_primary_ephemeral_pub");
+        let mut theirs: [u8; 32] = wrapped[48..].try_into().unwrap();
+        aes256_ctr(&code_key(code, &wrapped[..32]), wrapped[32..48].try_into().unwrap(), &mut theirs);
+
+        let device = &mut self.device;
+        let shared = x25519(self.ephemeral.private(), &PublicKey::from_bytes(theirs)).unwrap();
+        let (mut salt, mut iv, mut random) = ([0; 32], [0; 12], [0; 32]);
+        device.rng.fill_bytes(&mut salt);
+        device.rng.fill_bytes(&mut iv);
+        device.rng.fill_bytes(&mut random);
+        let info = b"link_code_pairing_key_bundle_encryption_key";
+        let key: [u8; 32] = hkdf_sha256(Some(&salt), shared.expose(), info);
+        let mut bundle = [&device.identity.public().as_bytes()[..], primary.as_bytes(), &random].concat();
+        AesGcm::new(&key).seal(&iv, &[], &mut bundle);
+        let identities = x25519(device.identity.private(), &primary).unwrap();
+        let secrets = [&shared.expose()[..], identities.expose(), &random].concat();
+        device.adv_secret = hkdf_sha256(None, &secrets, b"adv_secret");
+        let finish = Node::new("link_code_companion_reg")
+            .attr("jid", Jid::pn(ALICE))
+            .attr("stage", "companion_finish")
+            .child(leaf("link_code_pairing_wrapped_key_bundle", &[&salt[..], &iv, &bundle].concat()))
+            .child(leaf("companion_identity_public", device.identity.public().as_bytes()))
+            .child(leaf("link_code_pairing_ref", &self.reference));
+        self.world.ask(&mut self.client, &mut self.device, iq("set", "md").child(finish))
+    }
+}
+
+fn hello(device: &mut Device, ephemeral: &KeyPair, code: &str, display: &str) -> Node {
+    let (mut salt, mut iv) = ([0; 32], [0; 16]);
+    device.rng.fill_bytes(&mut salt);
+    device.rng.fill_bytes(&mut iv);
+    let mut sealed = *ephemeral.public().as_bytes();
+    aes256_ctr(&code_key(code, &salt), &iv, &mut sealed);
+    let hello = Node::new("link_code_companion_reg")
+        .attr("jid", Jid::pn(ALICE))
+        .attr("stage", "companion_hello")
+        .child(leaf("link_code_pairing_wrapped_companion_ephemeral_pub", &[&salt[..], &iv, &sealed].concat()))
+        .child(leaf("companion_server_auth_key_pub", device.noise.public().as_bytes()))
+        .child(Node::new("companion_platform_id").text("1"))
+        .child(Node::new("companion_platform_display").text(display))
+        .child(leaf("link_code_pairing_nonce", &[0]));
+    iq("set", "md").child(hello)
+}
+
+#[test]
+fn the_right_code_links() {
+    let mut companion = Companion::hello("HLPBF19S");
+    companion.enter("hlpb-f19s").unwrap();
+    assert_eq!(companion.enter("HLPBF19S"), Err(ScanError::AlreadyScanned));
+    assert_eq!(companion.finish("HLPBF19S").attr_str("type").as_deref(), Some("result"));
+    let success = companion.world.expect(&mut companion.client, "iq");
+    let answer = companion.device.answer_pair_success(&success).unwrap();
+    companion.world.send(&mut companion.client, &answer);
+    let error = companion.world.expect(&mut companion.client, "stream:error");
+    assert_eq!(error.attr_u64("code"), Some(515));
+    let mut client = companion.world.login(&mut companion.device, false);
+    assert!(companion.world.backlog(&mut client).is_empty());
+}
+
+#[test]
+fn a_wrong_code_fails_silently() {
+    let mut companion = Companion::hello("HLPBF19S");
+    companion.enter("HLPBF19Z").unwrap();
+    assert_eq!(companion.finish("HLPBF19S").attr_str("type").as_deref(), Some("result"));
+    companion.world.expect_silence(&mut companion.client);
+    let account = &companion.world.server.accounts()[0];
+    assert_eq!(account.last_link_error.as_deref(), Some("the key bundle does not open: wrong code"));
+    assert!(account.devices.is_empty());
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let mut companion = Companion::hello("HLPBF19S");
+    assert!(matches!(companion.enter("HLPBF190"), Err(ScanError::Malformed(_))));
+    let nobody =
+        companion.world.server.enter_code(companion.world.now, "15550000009", "HLPBF19S", &ScanOptions::default());
+    assert_eq!(nobody, Err(ScanError::UnknownRef));
+
+    let mut bad = hello(&mut companion.device, &companion.ephemeral, "HLPBF19S", "no system");
+    let answer = companion.world.ask(&mut companion.client, &mut companion.device, bad);
+    assert_eq!(answer.find_child("error").unwrap().attr_u64("code"), Some(400));
+    let noise = companion.device.noise.clone();
+    companion.device.noise = KeyPair::generate(&mut companion.device.rng);
+    bad = hello(&mut companion.device, &companion.ephemeral, "HLPBF19S", "Chrome (Linux)");
+    companion.device.noise = noise;
+    let answer = companion.world.ask(&mut companion.client, &mut companion.device, bad);
+    assert_eq!(answer.find_child("error").unwrap().attr_u64("code"), Some(400), "another noise key");
+    let early = Node::new("link_code_companion_reg").attr("stage", "companion_finish");
+    let answer = companion.world.ask(&mut companion.client, &mut companion.device, iq("set", "md").child(early));
+    assert_eq!(answer.find_child("error").unwrap().attr_u64("code"), Some(400));
+}

@@ -1,0 +1,620 @@
+//! Several engines and the loopback server in one thread, under a seeded scheduler that decides what happens next: one
+//! output of one engine is carried out, one commit becomes durable, one load is answered, one message crosses a wire, a
+//! wire is cut, an engine crashes and starts again from what is durable, or time passes.
+//!
+//! A crash drops the engine, everything that is not durable (any number of the batches under way may have become so), and
+//! what is on the wire (any number of messages may have arrived).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use wamd::{
+    Jid,
+    clock::Now,
+    engine::{Command, CommandId, Config, ConnectionId, Engine, Input, LoadId, Loaded, Output, Reply, SendRequest},
+    event::Envelope,
+    message::MessageId,
+    node::Node,
+    signal::wire::{PreKeyMessage, WhisperMessage},
+    store::{AccountId, Batch, Key, RecordKind},
+};
+use wamd_loopback::{ConnId, Input as ServerInput, Output as ServerOutput, ScanOptions, Server};
+
+/// What is durable of one account.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) records: BTreeMap<Key, Bytes>,
+    pub(crate) outbox: BTreeMap<u64, Envelope>,
+}
+
+impl Disk {
+    fn apply(&mut self, batch: &Batch) {
+        if batch.clear {
+            self.records.clear();
+        }
+        for key in &batch.deletes {
+            self.records.remove(key);
+        }
+        self.records.extend(batch.puts.iter().cloned());
+        for event in &batch.events {
+            let envelope = Envelope::from_json(&event.body).expect("an envelope");
+            assert_eq!(envelope.seq, Some(event.seq));
+            let last = self.outbox.keys().next_back().copied().unwrap_or(0);
+            assert_eq!(event.seq, last + 1, "the outbox has no gap and no repeat");
+            self.outbox.insert(event.seq, envelope);
+        }
+    }
+
+    /// The messages of the durable events of a kind.
+    pub(crate) fn messages(&self, event: &str) -> impl Iterator<Item = &serde_json::Value> {
+        let events = self.outbox.values().filter(move |envelope| envelope.event == event);
+        events.flat_map(|envelope| envelope.data["messages"].as_array().into_iter().flatten())
+    }
+
+    /// How many durable events of a kind there are about a message.
+    pub(crate) fn count(&self, event: &str, id: &str) -> usize {
+        self.messages(event).filter(|message| message["key"]["id"] == id).count()
+    }
+}
+
+/// A wire between an engine and the server.
+#[derive(Debug)]
+struct Wire {
+    account: usize,
+    id: ConnectionId,
+    to_server: VecDeque<Bytes>,
+    to_client: VecDeque<Bytes>,
+    /// The server does not know it yet.
+    fresh: bool,
+    /// The client closes when everything was sent.
+    closing: bool,
+    /// The server closed when everything was sent.
+    closed: bool,
+}
+
+pub(crate) struct Account {
+    pub(crate) name: &'static str,
+    pub(crate) number: &'static str,
+    engine: Engine,
+    /// Nothing to poll until the next input.
+    idle: bool,
+    pub(crate) disk: Disk,
+    commits: VecDeque<(u64, Batch)>,
+    loads: VecDeque<(LoadId, Vec<Key>, Vec<RecordKind>)>,
+    /// Sends that were asked for and not answered, by command.
+    asked: BTreeMap<CommandId, SendRequest>,
+    pub(crate) accepted: BTreeSet<String>,
+    qr: Option<String>,
+    pub(crate) crashes: u32,
+}
+
+/// How often bad things happen: one in so many steps; 0 never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chaos {
+    pub(crate) crash: u32,
+    pub(crate) cut: u32,
+}
+
+/// A message that was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) from: usize,
+    pub(crate) to: &'static str,
+    pub(crate) id: String,
+    pub(crate) text: String,
+}
+
+pub(crate) struct Sim {
+    rng: ChaCha20Rng,
+    pub(crate) now: Now,
+    pub(crate) server: Server,
+    pub(crate) accounts: Vec<Account>,
+    wires: BTreeMap<ConnId, Wire>,
+    next_wire: u64,
+    next_command: u64,
+    pub(crate) chaos: Chaos,
+    pub(crate) sent: Vec<Sent>,
+    /// Every message key seen on the wire, with the ciphertext it made.
+    keys: BTreeMap<(usize, String, Vec<u8>, u32), Bytes>,
+    pub(crate) steps: u64,
+    /// FNV-1a over everything that the engines put out.
+    pub(crate) fingerprint: u64,
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64, accounts: &[(&'static str, &'static str)]) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut server = Server::new(wamd_loopback::Config::default(), seed_of(&mut rng));
+        server.record_stanzas();
+        let mut sim = Self {
+            now: Now { mono: Duration::ZERO, wall_ms: 1_716_894_200_000 },
+            server,
+            accounts: Vec::new(),
+            wires: BTreeMap::new(),
+            next_wire: 0,
+            next_command: 0,
+            chaos: Chaos::default(),
+            sent: Vec::new(),
+            keys: BTreeMap::new(),
+            steps: 0,
+            fingerprint: 0xcbf2_9ce4_8422_2325,
+            rng,
+        };
+        for (name, number) in accounts {
+            let engine = sim.boot(name);
+            sim.accounts.push(Account {
+                name,
+                number,
+                engine,
+                idle: false,
+                disk: Disk::default(),
+                commits: VecDeque::new(),
+                loads: VecDeque::new(),
+                asked: BTreeMap::new(),
+                accepted: BTreeSet::new(),
+                qr: None,
+                crashes: 0,
+            });
+        }
+        sim
+    }
+
+    fn boot(&mut self, name: &str) -> Engine {
+        let mut config = Config::new(AccountId::new(name));
+        config.certificates.roots = vec![self.server.root_public_key()];
+        config.pre_key_batch = 12;
+        // Small, so that records are missed all the time.
+        config.cache_bytes = 6_000;
+        Engine::new(config, seed_of(&mut self.rng))
+    }
+
+    // ---- wishes -----------------------------------------------------------------------------------------------
+
+    /// Links every account, without chaos.
+    pub(crate) fn link_all(&mut self) {
+        for account in 0..self.accounts.len() {
+            self.command(account, Command::LinkQr);
+            self.run(20_000, |sim| sim.is_connected(account));
+            assert!(self.is_connected(account), "{} is linked", self.accounts[account].name);
+        }
+        self.settle();
+    }
+
+    pub(crate) fn is_connected(&self, account: usize) -> bool {
+        self.accounts[account].engine.snapshot().state == wamd::event::SessionState::Connected
+    }
+
+    pub(crate) fn send(&mut self, from: usize, to: &'static str, text: &str) {
+        let id = format!("3EB0{:018X}", self.sent.len() + 1);
+        self.sent.push(Sent { from, to, id: id.clone(), text: text.to_owned() });
+        let request = SendRequest::text(Jid::pn(to), text).with_id(MessageId::new(&id).expect("an id"));
+        self.ask(from, request);
+    }
+
+    fn ask(&mut self, account: usize, request: SendRequest) {
+        let id = self.command(account, Command::Send(request.clone()));
+        self.accounts[account].asked.insert(id, request);
+    }
+
+    pub(crate) fn command(&mut self, account: usize, command: Command) -> CommandId {
+        let id = CommandId(self.next_command);
+        self.next_command += 1;
+        self.tell(account, Input::Command(id, command));
+        id
+    }
+
+    // ---- running ----------------------------------------------------------------------------------------------
+
+    /// Runs until the condition holds, or for so many steps.
+    pub(crate) fn run(&mut self, steps: u32, mut done: impl FnMut(&Self) -> bool) {
+        for _ in 0..steps {
+            if done(self) {
+                return;
+            }
+            self.step();
+        }
+    }
+
+    /// Runs without chaos until everything that was asked for is settled everywhere.
+    pub(crate) fn settle(&mut self) {
+        self.chaos = Chaos::default();
+        // Several times nothing was left to do but to let time pass, with everybody connected.
+        let mut quiet = 0;
+        for _ in 0..200_000 {
+            if self.step() {
+                continue;
+            }
+            let waiting = |account: &Account| !account.asked.is_empty() || account.engine.snapshot().sends > 0;
+            let connected = (0..self.accounts.len()).all(|account| self.is_connected(account));
+            if connected && !self.accounts.iter().any(waiting) {
+                quiet += 1;
+            }
+            if quiet > 6 {
+                return;
+            }
+        }
+        panic!("does not settle: {:?}", self.accounts.iter().map(|a| a.engine.snapshot()).collect::<Vec<_>>());
+    }
+
+    /// One random thing happens; false when there was nothing but time to pass.
+    pub(crate) fn step(&mut self) -> bool {
+        self.steps += 1;
+        if self.one_in(self.chaos.crash) {
+            let account = self.pick(self.accounts.len());
+            self.crash(account);
+            return true;
+        }
+        if self.one_in(self.chaos.cut) {
+            let wires: Vec<ConnId> = self.wires.keys().copied().collect();
+            if !wires.is_empty() {
+                let wire = wires[self.pick(wires.len())];
+                self.cut(wire);
+                return true;
+            }
+        }
+        let mut possible: Vec<Action> = Vec::new();
+        for (i, account) in self.accounts.iter().enumerate() {
+            if !account.idle {
+                possible.push(Action::Poll(i));
+            }
+            if !account.commits.is_empty() {
+                possible.push(Action::Commit(i));
+            }
+            if !account.loads.is_empty() {
+                possible.push(Action::Load(i));
+            }
+        }
+        for (id, wire) in &self.wires {
+            if wire.fresh || !wire.to_server.is_empty() || wire.closing {
+                possible.push(Action::ToServer(*id));
+            }
+            if !wire.fresh && (!wire.to_client.is_empty() || wire.closed) && self.reads(wire.account) {
+                possible.push(Action::ToClient(*id));
+            }
+        }
+        if possible.is_empty() {
+            self.pass_time();
+            return false;
+        }
+        let action = possible[self.pick(possible.len())];
+        match action {
+            Action::Poll(account) => self.poll(account),
+            Action::Commit(account) => self.commit(account),
+            Action::Load(account) => self.load(account),
+            Action::ToServer(wire) => self.to_server(wire),
+            Action::ToClient(wire) => self.to_client(wire),
+        }
+        true
+    }
+
+    fn reads(&self, account: usize) -> bool {
+        self.accounts[account].engine.wants_read()
+    }
+
+    fn pass_time(&mut self) {
+        let engines = self.accounts.iter().filter_map(|account| account.engine.deadline());
+        let Some(next) = engines.chain(self.server.deadline()).min() else { return };
+        let step = next.saturating_sub(self.now.mono).max(Duration::from_millis(1));
+        self.now.mono += step;
+        self.now.wall_ms += u64::try_from(step.as_millis()).expect("a step of time");
+        for account in 0..self.accounts.len() {
+            self.tell(account, Input::Tick);
+        }
+        self.server.handle(self.now, ServerInput::Tick);
+        self.drain_server();
+    }
+
+    // ---- one engine -------------------------------------------------------------------------------------------
+
+    fn tell(&mut self, account: usize, input: Input) {
+        let account = &mut self.accounts[account];
+        account.engine.handle(self.now, input);
+        account.idle = false;
+    }
+
+    fn poll(&mut self, i: usize) {
+        let Some(output) = self.accounts[i].engine.poll() else {
+            self.accounts[i].idle = true;
+            return;
+        };
+        self.note(format!("{i}{output:?}").as_bytes());
+        match output {
+            Output::Open(id) => {
+                let wire = Wire {
+                    account: i,
+                    id,
+                    to_server: VecDeque::new(),
+                    to_client: VecDeque::new(),
+                    fresh: true,
+                    closing: false,
+                    closed: false,
+                };
+                self.wires.insert(ConnId(self.next_wire), wire);
+                self.next_wire += 1;
+            }
+            Output::Send(id, bytes) => {
+                self.note(&bytes);
+                if let Some(wire) = self.wire_of(i, id) {
+                    wire.to_server.push_back(bytes);
+                }
+            }
+            Output::Close(id) => {
+                if let Some(wire) = self.wire_of(i, id) {
+                    wire.closing = true;
+                }
+            }
+            Output::Load { id, keys, scans } => self.accounts[i].loads.push_back((id, keys, scans)),
+            Output::Commit { seq, batch } => self.accounts[i].commits.push_back((seq, batch)),
+            Output::Event(envelope) => {
+                if let Some(seq) = envelope.seq {
+                    assert_eq!(
+                        self.accounts[i].disk.outbox.get(&seq).map(|stored| &stored.event_id),
+                        Some(&envelope.event_id),
+                        "an event is told only when it is durable"
+                    );
+                    self.tell(i, Input::Acknowledged(seq));
+                } else if envelope.event == "session.qr_updated" {
+                    self.accounts[i].qr = envelope.data["qr"].as_str().map(str::to_owned);
+                    self.scan(i);
+                }
+            }
+            Output::Reply(id, reply) => {
+                let Some(request) = self.accounts[i].asked.remove(&id) else { return };
+                match reply {
+                    Ok(Reply::Accepted { id, .. }) => {
+                        self.accounts[i].accepted.insert(id.as_str().to_owned());
+                    }
+                    Ok(_) => panic!("a send is accepted or refused"),
+                    Err(error) => panic!("send {:?} refused: {error}", request.id),
+                }
+            }
+            _ => panic!("an output that the simulator does not know"),
+        }
+    }
+
+    fn wire_of(&mut self, account: usize, id: ConnectionId) -> Option<&mut Wire> {
+        self.wires.values_mut().find(|wire| wire.account == account && wire.id == id)
+    }
+
+    fn scan(&mut self, i: usize) {
+        if let Some(qr) = self.accounts[i].qr.take() {
+            self.server.scan(self.now, self.accounts[i].number, &qr, &ScanOptions::default()).expect("scanned");
+            self.drain_server();
+        }
+    }
+
+    fn commit(&mut self, i: usize) {
+        let Some((seq, batch)) = self.accounts[i].commits.pop_front() else { return };
+        self.accounts[i].disk.apply(&batch);
+        self.tell(i, Input::Durable(seq));
+    }
+
+    /// Reads see every batch that was queued before, durable or not.
+    fn load(&mut self, i: usize) {
+        let account = &mut self.accounts[i];
+        let Some((id, keys, scans)) = account.loads.pop_front() else { return };
+        let mut records = account.disk.records.clone();
+        for (_, batch) in &account.commits {
+            if batch.clear {
+                records.clear();
+            }
+            for key in &batch.deletes {
+                records.remove(key);
+            }
+            records.extend(batch.puts.iter().cloned());
+        }
+        let scanned = records.iter().filter(|(key, _)| scans.contains(&key.kind));
+        let scanned = scanned.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let records = keys.into_iter().map(|key| (key.clone(), records.get(&key).cloned())).collect();
+        self.tell(i, Input::Loaded(id, Loaded { records, scanned }));
+    }
+
+    /// The process dies and starts again from the disk.
+    fn crash(&mut self, i: usize) {
+        let durable = self.pick(self.accounts[i].commits.len() + 1);
+        for _ in 0..durable {
+            if let Some((_, batch)) = self.accounts[i].commits.pop_front() {
+                self.accounts[i].disk.apply(&batch);
+            }
+        }
+        let wires: Vec<ConnId> = self.wires.iter().filter(|(_, wire)| wire.account == i).map(|(id, _)| *id).collect();
+        for wire in wires {
+            let arrived = self.pick(self.wires[&wire].to_server.len() + 1);
+            for _ in 0..arrived {
+                self.to_server(wire);
+            }
+            if let Some(wire_state) = self.wires.remove(&wire)
+                && !wire_state.fresh
+            {
+                self.server.handle(self.now, ServerInput::Closed(wire));
+                self.drain_server();
+            }
+        }
+        let engine = self.boot(self.accounts[i].name);
+        let account = &mut self.accounts[i];
+        account.engine = engine;
+        account.commits.clear();
+        account.loads.clear();
+        account.crashes += 1;
+        // Whoever got no answer asks again with the same message id.
+        let unanswered: Vec<SendRequest> = std::mem::take(&mut account.asked).into_values().collect();
+        self.command(i, Command::Connect);
+        for request in unanswered {
+            self.ask(i, request);
+        }
+    }
+
+    // ---- the wires --------------------------------------------------------------------------------------------
+
+    fn cut(&mut self, id: ConnId) {
+        let Some(wire) = self.wires.remove(&id) else { return };
+        if !wire.fresh {
+            self.server.handle(self.now, ServerInput::Closed(id));
+            self.drain_server();
+        }
+        self.tell(wire.account, Input::Closed(wire.id, "cut".to_owned()));
+    }
+
+    fn to_server(&mut self, id: ConnId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        if wire.fresh {
+            wire.fresh = false;
+            let (account, connection) = (wire.account, wire.id);
+            self.server.handle(self.now, ServerInput::Opened(id));
+            self.tell(account, Input::Opened(connection));
+        } else if let Some(bytes) = wire.to_server.pop_front() {
+            self.server.handle(self.now, ServerInput::Bytes(id, bytes));
+        } else if wire.closing {
+            self.wires.remove(&id);
+            self.server.handle(self.now, ServerInput::Closed(id));
+        }
+        self.drain_server();
+    }
+
+    /// Messages arrive in pieces.
+    fn to_client(&mut self, id: ConnId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let (account, connection) = (wire.account, wire.id);
+        match wire.to_client.pop_front() {
+            Some(mut bytes) => {
+                if bytes.len() > 1 && self.rng.next_u32() % 4 == 0 {
+                    let at = 1 + self.rng.next_u32() as usize % (bytes.len() - 1);
+                    wire.to_client.push_front(bytes.split_off(at));
+                }
+                self.tell(account, Input::Received(connection, bytes));
+            }
+            None if wire.closed => {
+                self.wires.remove(&id);
+                self.tell(account, Input::Closed(connection, "closed by the server".to_owned()));
+            }
+            None => {}
+        }
+    }
+
+    fn drain_server(&mut self) {
+        while let Some(output) = self.server.poll() {
+            match output {
+                ServerOutput::Send(id, bytes) => {
+                    if let Some(wire) = self.wires.get_mut(&id) {
+                        wire.to_client.push_back(bytes);
+                    }
+                }
+                ServerOutput::Close(id) => {
+                    if let Some(wire) = self.wires.get_mut(&id) {
+                        wire.closed = true;
+                    }
+                }
+            }
+        }
+        for (wire, stanza) in self.server.take_stanzas() {
+            if let Some(account) = self.wires.get(&wire).map(|wire| wire.account) {
+                self.check_stanza(account, &stanza);
+            }
+        }
+    }
+
+    // ---- invariants on the wire -------------------------------------------------------------------------------
+
+    fn check_stanza(&mut self, account: usize, stanza: &Node) {
+        match stanza.tag() {
+            "message" => self.check_keys(account, stanza),
+            "receipt" if stanza.attr_str("type").as_deref() != Some("read") => self.check_event(account, stanza),
+            _ => {}
+        }
+    }
+
+    /// No message key makes two ciphertexts.
+    fn check_keys(&mut self, account: usize, stanza: &Node) {
+        let encs = match stanza.find_child("participants") {
+            Some(participants) => participants.child_nodes().iter().map(|to| (to, "jid")).collect(),
+            // Encrypted again for one device.
+            None => vec![(stanza, "to")],
+        };
+        for (to, target) in encs {
+            let target = to.attr_jid(target).expect("a device").to_string();
+            let enc = to.find_child("enc").expect("a ciphertext");
+            let bytes = enc.content_bytes().expect("bytes");
+            let message = match enc.attr_str("type").as_deref() {
+                Some("pkmsg") => PreKeyMessage::decode(&bytes).expect("a pkmsg").message.to_vec(),
+                _ => bytes.to_vec(),
+            };
+            let message = Bytes::from(message);
+            let inner = WhisperMessage::decode(&message).expect("a msg");
+            let key = (account, target, inner.ratchet.as_bytes().to_vec(), inner.counter);
+            let before = self.keys.insert(key.clone(), message.clone());
+            assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");
+        }
+    }
+
+    /// A message is acknowledged only when its event is durable.
+    fn check_event(&self, account: usize, stanza: &Node) {
+        let id = stanza.attr_str("id").expect("an id").into_owned();
+        let Some(sent) = self.sent.iter().find(|sent| sent.id == id) else { return };
+        let account = &self.accounts[account];
+        let event = if account.number == self.accounts[sent.from].number { "message.sent" } else { "message.received" };
+        assert_eq!(account.disk.count(event, &id), 1, "{} acknowledged {id} without its event", account.name);
+    }
+
+    /// What must hold when everything is settled.
+    pub(crate) fn check_settled(&self) {
+        for sent in &self.sent {
+            let sender = &self.accounts[sent.from];
+            assert!(sender.accepted.contains(&sent.id), "{} was accepted", sent.id);
+            assert_eq!(sender.disk.count("message.sent", &sent.id), 1, "{} was sent", sent.id);
+            assert_eq!(sender.disk.count("message.failed", &sent.id), 0, "{} did not fail", sent.id);
+            for (i, account) in self.accounts.iter().enumerate() {
+                let received = account.disk.count("message.received", &sent.id);
+                let copies = account.disk.count("message.sent", &sent.id);
+                let expected = match () {
+                    () if i == sent.from => (0, 1),
+                    () if account.number == sender.number => (0, 1),
+                    () if account.number == sent.to => (1, 0),
+                    () => (0, 0),
+                };
+                assert_eq!((received, copies), expected, "{} at {}", sent.id, account.name);
+                let text = account.disk.messages("message.received").find(|m| m["key"]["id"] == *sent.id);
+                assert!(text.is_none_or(|message| message["text"] == *sent.text), "{} reads as it was sent", sent.id);
+            }
+            let phone = self.server.received(sent.to);
+            assert_eq!(phone.iter().filter(|message| message.id == sent.id).count(), 1, "{} at the phone", sent.id);
+        }
+        for account in &self.accounts {
+            let undecryptable = account.disk.outbox.values().filter(|e| e.event == "message.undecryptable").count();
+            assert_eq!(undecryptable, 0, "{} could read everything", account.name);
+        }
+    }
+
+    // ---- chance -----------------------------------------------------------------------------------------------
+
+    fn one_in(&mut self, n: u32) -> bool {
+        n > 0 && self.rng.next_u32() % n == 0
+    }
+
+    pub(crate) fn pick(&mut self, n: usize) -> usize {
+        self.rng.next_u32() as usize % n
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.fingerprint = (self.fingerprint ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Poll(usize),
+    Commit(usize),
+    Load(usize),
+    ToServer(ConnId),
+    ToClient(ConnId),
+}
+
+fn seed_of(rng: &mut ChaCha20Rng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}
