@@ -27,6 +27,7 @@ async fn main() -> io::Result<()> {
         builder = builder.root_key(root_key(path)?);
     }
     let loopback = builder.start().await?;
+    let stop = stop_signal()?;
     let line = serde_json::json!({
         "listening": loopback.ws_url(),
         "http": loopback.http_url(),
@@ -36,7 +37,7 @@ async fn main() -> io::Result<()> {
     {
         println!("{line}");
     }
-    stopped().await?;
+    stop.await?;
     loopback.shutdown().await;
     Ok(())
 }
@@ -56,17 +57,21 @@ fn root_key(path: &Path) -> io::Result<PrivateKey> {
     Ok(PrivateKey::from_bytes(key))
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn stopped() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
+/// Listens for Ctrl-C and SIGTERM from now on: whoever reads the line of the start may stop the program at once.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = io::Result<()>>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
+            _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),
         }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    })
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as on the other systems")]
+fn stop_signal() -> io::Result<impl Future<Output = io::Result<()>>> {
+    Ok(tokio::signal::ctrl_c())
 }

@@ -246,7 +246,7 @@ pub struct Engine {
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
-    unconfirmed: Vec<Box<Envelope>>,
+    unconfirmed: Vec<Envelope>,
 }
 
 /// What can be asked about an account at any time.
@@ -559,7 +559,7 @@ impl Engine {
         }
         let last = Some(self.last_event);
         for envelope in std::mem::take(&mut self.unconfirmed).into_iter().filter(|envelope| envelope.seq <= last) {
-            self.gate.push_free(Queued::Output(Output::Event(envelope)));
+            self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
         }
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
@@ -627,7 +627,7 @@ impl Engine {
                     self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
                 }
                 // A batch whose confirmation is under way may be durable: the outbox tells when it is loaded again.
-                Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(envelope),
+                Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(*envelope),
                 _ => {}
             }
         }
