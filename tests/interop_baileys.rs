@@ -4,6 +4,8 @@
 //! It runs when Node and the installed package are there (`npm ci` in that folder), and says so when it does not. With
 //! `WAMD_INTEROP=1` it fails instead of being skipped.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

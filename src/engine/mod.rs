@@ -187,7 +187,7 @@ enum Job {
     /// A command.
     Command(CommandId, Command),
     /// A request to send a message again.
-    Resend(resend::Asked),
+    Resend(Box<resend::Asked>),
 }
 
 /// Whether the account is known.
@@ -543,7 +543,7 @@ impl Engine {
             Job::Send(order) => self.run_send(now, order),
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
-            Job::Resend(asked) => self.run_resend(now, asked),
+            Job::Resend(asked) => self.run_resend(now, *asked),
         }
     }
 
