@@ -31,7 +31,8 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     let quoted = prose.flat_map(|part| part.split('`').skip(1).step_by(2));
-    let folders = ["src/", "tests/", "examples/", "proto/", "loopback/", "benches/", "docs/", "engine/", "store/"];
+    let folders =
+        ["src/", "tests/", "examples/", "proto/", "loopback/", "benches/", "fuzz/", "docs/", "engine/", "store/"];
     quoted
         .filter(move |path| folders.iter().any(|folder| path.starts_with(folder)))
         .filter(|path| !path.contains(['*', ' ', '<']))
