@@ -20,8 +20,8 @@
 //! | `shutdown` | | `{}`; then the program ends |
 //!
 //! Params are an object, or an array in the order of the table. `to` and `chat` are a JID or a phone number with its country
-//! code. Requests run at the same time and are answered as they finish: where the order of two matters, wait for the
-//! answer to the first. Every event is a notification, `{"jsonrpc":"2.0","method":"event","params":{"event":…,"data":…}}`, and is
+//! code. Requests reach the account in the order of their lines, run at the same time, and are answered as they finish. Texts
+//! leave in the order in which they were asked for. Every event is a notification, `{"jsonrpc":"2.0","method":"event","params":{"event":…,"data":…}}`, and is
 //! acknowledged once it is written: what was not comes again after a restart, with the same `eventId`.
 //!
 //! Errors of the account have code -32000 and `data: {"kind","retryable"}`.
@@ -32,7 +32,7 @@
 
 use std::{
     fs,
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, BufRead as _, BufWriter, Read as _, Write as _},
     path::PathBuf,
     pin::Pin,
@@ -41,6 +41,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
@@ -579,9 +580,16 @@ async fn serve(account: &Account, output: &mpsc::Sender<Written>) -> io::Result<
         tokio::select! {
             line = lines.recv(), if running.len() < MAX_RUNNING => {
                 let Some(line) = line else { break };
-                let (account, output) = (account.clone(), output.clone());
+                let output = output.clone();
+                let mut answer = Box::pin(answer_line(account.clone(), line));
+                // Begun here, so that requests reach the account in the order of their lines.
+                let begun = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
                 running.spawn(async move {
-                    if let Some(answer) = answer_line(account, line).await {
+                    let answer = match begun {
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => answer.await,
+                    };
+                    if let Some(answer) = answer {
                         // Without a reader the program ends anyway.
                         let _ = output.send(Written::Answer(answer)).await;
                     }

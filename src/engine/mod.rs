@@ -186,6 +186,8 @@ enum Job {
     Answer(Answer),
     /// A command.
     Command(CommandId, Command),
+    /// The first send that waits to be accepted.
+    Accept,
     /// A request to send a message again.
     Resend(Box<resend::Asked>),
 }
@@ -230,6 +232,8 @@ pub struct Engine {
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
+    /// Sends that wait to be accepted, in order.
+    accepting: VecDeque<(CommandId, SendRequest)>,
     /// Requests to send again that wait for keys.
     resends: Vec<resend::Asked>,
     /// Jobs whose records are being loaded, each with the number of the newest batch when it asked.
@@ -293,6 +297,7 @@ impl Engine {
             connection: Connection::new(),
             lanes: Lanes::default(),
             sends: Sends::default(),
+            accepting: VecDeque::new(),
             resends: Vec::new(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
@@ -528,6 +533,9 @@ impl Engine {
 
     /// Forgets every job, and with it the answers that are under way: they show what was before.
     fn drop_jobs(&mut self) {
+        for (id, _) in std::mem::take(&mut self.accepting) {
+            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+        }
         for (job, _) in std::mem::take(&mut self.jobs).into_values() {
             if let Job::Command(id, _) = job {
                 self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
@@ -543,6 +551,7 @@ impl Engine {
             Job::Send(order) => self.run_send(now, order),
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
+            Job::Accept => self.run_accepting(now),
             Job::Resend(asked) => self.run_resend(now, *asked),
         }
     }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Command, CommandError, CommandId, Content, Engine, Job, Queued, Reply, SendRequest};
+use super::{CommandError, CommandId, Content, Engine, Job, Queued, Reply, SendRequest};
 use crate::{
     clock::Now,
     engine::{
@@ -232,36 +232,58 @@ impl Engine {
     // ---- accepting --------------------------------------------------------------------------------------------
 
     /// Stores a send; the answer leaves when it is durable.
-    pub(super) fn accept_send(&mut self, now: Now, command: CommandId, mut request: SendRequest) {
+    ///
+    /// Sends are accepted in the order in which they were asked for, although some need records first.
+    pub(super) fn accept_send(&mut self, now: Now, command: CommandId, request: SendRequest) {
+        self.accepting.push_back((command, request));
+        if self.accepting.len() == 1 {
+            self.run_accepting(now);
+        }
+    }
+
+    /// Goes on with the sends that wait to be accepted. The first one stays in the queue until it is.
+    pub(super) fn run_accepting(&mut self, now: Now) {
+        while let Some((command, request)) = self.accepting.front().cloned() {
+            if let Err(keys) = self.accept_one(now, command, request) {
+                return self.park(Job::Accept, keys);
+            }
+            self.accepting.pop_front();
+        }
+    }
+
+    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Vec<Key>> {
         if self.account.linked.is_none() {
-            return self.answer(command, Err(CommandError::NotLinked));
+            self.answer(command, Err(CommandError::NotLinked));
+            return Ok(());
         }
         if self.sends.len() >= self.config.max_sends {
-            return self.answer(command, Err(CommandError::Busy { waiting: self.sends.len() }));
+            self.answer(command, Err(CommandError::Busy { waiting: self.sends.len() }));
+            return Ok(());
         }
         request.to = request.to.to_account();
         if request.to.user().is_empty() || !(request.to.is_pn_family() || request.to.is_lid_family()) {
-            return self.answer(command, Err(CommandError::NotAUser(request.to.redacted().to_string())));
+            self.answer(command, Err(CommandError::NotAUser(request.to.redacted().to_string())));
+            return Ok(());
         }
         if let Err(error) = check(&request.content) {
-            return self.answer(command, Err(error));
+            self.answer(command, Err(error));
+            return Ok(());
         }
         let id = match &request.id {
             Some(id) => id.clone(),
             None => self.next_message_id(now),
         };
-        request.id = Some(id.clone());
-        let order = self.sends.next_order;
-        let accepted = self.step(now, |step| accept(step, command, &request, &id, order));
-        match accepted {
-            Ok(Some(op)) => {
-                self.sends.next_order += 1;
-                self.sends.ops.insert(order, op);
-                self.run_send(now, order);
-            }
-            Ok(None) => {}
-            Err(keys) => self.park(Job::Command(command, Command::Send(request)), keys),
+        if let Some((_, waiting)) = self.accepting.front_mut() {
+            // Run again, it keeps its id.
+            waiting.id = Some(id.clone());
         }
+        let order = self.sends.next_order;
+        if let Some(op) = self.step(now, |step| accept(step, command, &request, &id, order))? {
+            self.sends.next_order += 1;
+            self.sends.ops.insert(order, op);
+            self.run_send(now, order);
+        }
+        Ok(())
     }
 
     // ---- going on ---------------------------------------------------------------------------------------------

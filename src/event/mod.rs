@@ -162,7 +162,7 @@ events! {
     "session.pair_error" PairError(SessionPairError);
     /// Logged in and able to send.
     "session.connected" Connected(SessionConnected);
-    /// The connection is gone; once per outage. `willRetry` tells whether the engine comes back by itself.
+    /// The connection is gone; once per outage. `willReconnect` tells whether the engine comes back by itself.
     "session.disconnected" Disconnected(SessionDisconnected);
     /// A new attempt is scheduled. Ephemeral.
     "session.reconnecting" Reconnecting(SessionReconnecting);

@@ -284,8 +284,8 @@ impl Sim {
             Action::Poll(account) => self.poll(account),
             Action::Commit(account) => self.commit(account),
             Action::Load(account) => self.load(account),
-            Action::ToServer(wire) => self.to_server(wire),
-            Action::ToClient(wire) => self.to_client(wire),
+            Action::ToServer(wire) => self.deliver_to_server(wire),
+            Action::ToClient(wire) => self.deliver_to_client(wire),
         }
         true
     }
@@ -392,10 +392,11 @@ impl Sim {
         self.tell(i, Input::Durable(seq));
     }
 
-    /// Reads see every batch that was queued before, durable or not.
+    /// Reads see every batch that was queued before, durable or not. They are answered in any order.
     fn load(&mut self, i: usize) {
+        let which = self.pick(self.accounts[i].loads.len());
         let account = &mut self.accounts[i];
-        let Some((id, keys, scans)) = account.loads.pop_front() else { return };
+        let Some((id, keys, scans)) = account.loads.remove(which) else { return };
         let mut records = account.disk.records.clone();
         for (_, batch) in &account.commits {
             if batch.clear {
@@ -424,7 +425,7 @@ impl Sim {
         for wire in wires {
             let arrived = self.pick(self.wires[&wire].to_server.len() + 1);
             for _ in 0..arrived {
-                self.to_server(wire);
+                self.deliver_to_server(wire);
             }
             if let Some(wire_state) = self.wires.remove(&wire)
                 && !wire_state.fresh
@@ -458,7 +459,7 @@ impl Sim {
         self.tell(wire.account, Input::Closed(wire.id, "cut".to_owned()));
     }
 
-    fn to_server(&mut self, id: ConnId) {
+    fn deliver_to_server(&mut self, id: ConnId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         if wire.fresh {
             wire.fresh = false;
@@ -475,12 +476,12 @@ impl Sim {
     }
 
     /// Messages arrive in pieces.
-    fn to_client(&mut self, id: ConnId) {
+    fn deliver_to_client(&mut self, id: ConnId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         let (account, connection) = (wire.account, wire.id);
         match wire.to_client.pop_front() {
             Some(mut bytes) => {
-                if bytes.len() > 1 && self.rng.next_u32() % 4 == 0 {
+                if bytes.len() > 1 && self.rng.next_u32().is_multiple_of(4) {
                     let at = 1 + self.rng.next_u32() as usize % (bytes.len() - 1);
                     wire.to_client.push_front(bytes.split_off(at));
                 }
@@ -582,6 +583,15 @@ impl Sim {
             assert_eq!(phone.iter().filter(|message| message.id == sent.id).count(), 1, "{} at the phone", sent.id);
         }
         for account in &self.accounts {
+            // What one account sent to one other arrives in the order in which it was sent.
+            let told: Vec<&str> =
+                account.disk.messages("message.received").filter_map(|message| message["key"]["id"].as_str()).collect();
+            for from in 0..self.accounts.len() {
+                let sent = self.sent.iter().filter(|sent| sent.from == from && sent.to == account.number);
+                let sent: Vec<&str> = sent.map(|sent| sent.id.as_str()).collect();
+                let arrived: Vec<&str> = told.iter().copied().filter(|id| sent.contains(id)).collect();
+                assert_eq!(arrived, sent, "{} got them in order", account.name);
+            }
             let undecryptable = account.disk.outbox.values().filter(|e| e.event == "message.undecryptable").count();
             assert_eq!(undecryptable, 0, "{} could read everything", account.name);
         }
@@ -590,7 +600,7 @@ impl Sim {
     // ---- chance -----------------------------------------------------------------------------------------------
 
     fn one_in(&mut self, n: u32) -> bool {
-        n > 0 && self.rng.next_u32() % n == 0
+        n > 0 && self.rng.next_u32().is_multiple_of(n)
     }
 
     pub(crate) fn pick(&mut self, n: usize) -> usize {

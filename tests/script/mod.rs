@@ -129,7 +129,7 @@ struct World {
     boots: u8,
     random: u64,
     actions: u32,
-    keys: BTreeMap<(String, String, Vec<u8>, u32), Bytes>,
+    keys: BTreeMap<(usize, String, Vec<u8>, u32), Bytes>,
 }
 
 /// What may happen next.
@@ -144,10 +144,11 @@ enum Action {
 
 impl World {
     fn new(seed: u8) -> Self {
-        let config = wamd_loopback::Config { record: true, ..wamd_loopback::Config::default() };
+        let mut server = Server::new(wamd_loopback::Config::default(), [seed; 32]);
+        server.record_stanzas();
         let mut world = Self {
             now: Now { mono: Duration::ZERO, wall_ms: 1_716_894_200_000 },
-            server: Server::new(config, [seed; 32]),
+            server,
             accounts: Vec::new(),
             wires: BTreeMap::new(),
             next_wire: 0,
@@ -263,7 +264,7 @@ impl World {
             _ => {
                 self.next_id += u32::from(!script.byte().is_multiple_of(4));
                 let request = SendRequest::text(Jid::pn(NUMBERS[1 - i]), "text");
-                let id = MessageId::new(&format!("3EB0{:018X}", self.next_id)).expect("an id");
+                let id = MessageId::new(format!("3EB0{:018X}", self.next_id)).expect("an id");
                 Command::Send(request.with_id(id))
             }
         };
@@ -637,20 +638,25 @@ impl World {
                 }
             }
         }
-        for (device, stanza) in self.server.take_recorded() {
-            self.check_keys(&device, &stanza);
+        for (wire, stanza) in self.server.take_stanzas() {
+            if let Some(account) = self.wires.get(&wire).map(|wire| wire.account) {
+                self.check_keys(account, &stanza);
+            }
         }
     }
 
     /// No message key makes two ciphertexts.
-    fn check_keys(&mut self, device: &Jid, stanza: &Node) {
-        let Some(i) = NUMBERS.iter().position(|number| device.user() == *number) else { return };
-        if stanza.tag() != "message" || self.accounts[i].damaged {
+    fn check_keys(&mut self, account: usize, stanza: &Node) {
+        if stanza.tag() != "message" || self.accounts[account].damaged {
             return;
         }
-        let participants = stanza.find_child("participants").expect("participants");
-        for to in participants.child_nodes() {
-            let target = to.attr_jid("jid").expect("a device").to_string();
+        let encs = match stanza.find_child("participants") {
+            Some(participants) => participants.child_nodes().iter().map(|to| (to, "jid")).collect(),
+            // Encrypted again for one device.
+            None => vec![(stanza, "to")],
+        };
+        for (to, target) in encs {
+            let target = to.attr_jid(target).expect("a device").to_string();
             let enc = to.find_child("enc").expect("a ciphertext");
             let bytes = enc.content_bytes().expect("bytes");
             let message = match enc.attr_str("type").as_deref() {
@@ -658,7 +664,7 @@ impl World {
                 _ => bytes,
             };
             let inner = WhisperMessage::decode(&message).expect("a msg");
-            let key = (device.to_string(), target, inner.ratchet.as_bytes().to_vec(), inner.counter);
+            let key = (account, target, inner.ratchet.as_bytes().to_vec(), inner.counter);
             let before = self.keys.insert(key.clone(), message.clone());
             assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");
         }
