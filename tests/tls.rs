@@ -1,0 +1,113 @@
+//! Behind TLS it is the same protocol: `wss://` with a certificate that the configuration trusts, and none that it does
+//! not.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer},
+    },
+};
+use wamd::{
+    client::{Client, ClientBuilder, Events},
+    event::Envelope,
+    store::AccountId,
+};
+use wamd_loopback::Loopback;
+
+/// A TLS server in front of the loopback server; gives its port and its certificate.
+async fn front(to: SocketAddr) -> (u16, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .expect("a configuration");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust us ends here.
+                let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+                let mut plain = TcpStream::connect(to).await.expect("the loopback server");
+                let _ = copy_bidirectional(&mut tls, &mut plain).await;
+            });
+        }
+    });
+    (port, certificate)
+}
+
+fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).expect("a root");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions");
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn client(server: &Loopback, port: u16) -> ClientBuilder {
+    Client::builder(AccountId::new("tls"))
+        .url(format!("wss://localhost:{port}/ws/chat"))
+        .root_key(server.root_public_key())
+        .configure(|config| config.pre_key_batch = 20)
+}
+
+async fn event(events: &mut Events, name: &str) -> Envelope {
+    let wait = async {
+        loop {
+            let event = events.recv().await.expect("the account runs");
+            if event.event == name {
+                return event;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"))
+}
+
+fn address(server: &Loopback) -> SocketAddr {
+    server.http_url().trim_start_matches("http://").parse().expect("an address")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_certificate_is_the_way_in() {
+    let server = Loopback::start().await.expect("a server");
+    let (port, certificate) = front(address(&server)).await;
+    let account = client(&server, port).tls(trusting(certificate)).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    account.link_qr().await.expect("linking starts");
+    let code = event(&mut events, "session.qr_updated").await;
+    server.scan("15550000001", code.data["qr"].as_str().expect("a code")).await.expect("scanned");
+    event(&mut events, "session.connected").await;
+    drop(events);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_certificate_is_not() {
+    let server = Loopback::start().await.expect("a server");
+    let (port, _) = front(address(&server)).await;
+    // With the roots of the world, as without a configuration of one's own.
+    let account = client(&server, port).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    account.link_qr().await.expect("linking starts");
+    let outage = event(&mut events, "session.disconnected").await;
+    assert!(outage.data["detail"].as_str().expect("a reason").contains("certificate"), "{}", outage.data);
+    assert!(outage.data["willReconnect"].as_bool().expect("a flag"));
+    drop(events);
+    account.shutdown().await;
+}
