@@ -7,7 +7,7 @@ use crate::{engine::records::RecordError, jid::Jid, message::MessageId};
 pub struct CommandId(pub u64);
 
 /// A command to an account.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Command {
     /// Stay connected from now on: log in, and connect again whenever the connection is lost. For an account that is
@@ -35,7 +35,7 @@ pub enum Command {
 }
 
 /// A message to send.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SendRequest {
     /// A user, by phone number or LID; a device part is ignored.
@@ -70,7 +70,7 @@ impl SendRequest {
 }
 
 /// The content of a message to send.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Content {
     /// Plain text; not empty, at most 65,536 characters.

@@ -42,6 +42,7 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod debug;
 mod devices;
 mod encrypt;
 mod gate;
@@ -99,7 +100,6 @@ pub struct ConnectionId(pub u64);
 pub struct LoadId(pub u64);
 
 /// What the driver tells.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
     /// The websocket of [`Output::Open`] stands.
@@ -125,7 +125,7 @@ pub enum Input {
 }
 
 /// The answer to an [`Output::Load`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Loaded {
     /// One entry per key asked; `None` when there is no such record.
     pub records: Vec<(Key, Option<Bytes>)>,
@@ -134,7 +134,6 @@ pub struct Loaded {
 }
 
 /// What the driver must do.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
     /// Open a websocket to the server, then say [`Input::Opened`] or [`Input::Closed`].
@@ -213,7 +212,6 @@ const COALESCE_BYTES: usize = 64 * 1024;
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// One linked account. See the [module documentation](self).
-#[derive(Debug)]
 pub struct Engine {
     config: Config,
     rng: ChaCha20Rng,
@@ -254,7 +252,7 @@ pub struct Engine {
 }
 
 /// What can be asked about an account at any time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The state that the last event told.

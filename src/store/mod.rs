@@ -166,7 +166,7 @@ impl fmt::Debug for OutboxEntry {
 }
 
 /// Everything that one step of the engine changes: applied whole or not at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Removes every record of the account first; its outbox stays.
     pub clear: bool,
@@ -176,6 +176,19 @@ pub struct Batch {
     pub deletes: Vec<Key>,
     /// Events appended to the outbox, in order.
     pub events: Vec<OutboxEntry>,
+}
+
+impl fmt::Debug for Batch {
+    /// Kinds of records, and no contents: these are keys and messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let puts: Vec<&Key> = self.puts.iter().map(|(key, _)| key).collect();
+        f.debug_struct("Batch")
+            .field("clear", &self.clear)
+            .field("puts", &puts)
+            .field("deletes", &self.deletes)
+            .field("events", &self.events)
+            .finish()
+    }
 }
 
 impl Batch {

@@ -321,6 +321,10 @@ impl Sim {
             return;
         };
         self.note(format!("{i}{output:?}").as_bytes());
+        if let Output::Commit { batch, .. } = &output {
+            batch.puts.iter().for_each(|(_, value)| self.note(value));
+            batch.events.iter().for_each(|event| self.note(&event.body));
+        }
         match output {
             Output::Open(id) => {
                 let wire = Wire {

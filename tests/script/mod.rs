@@ -129,7 +129,10 @@ struct World {
     boots: u8,
     random: u64,
     actions: u32,
+    /// Every message key seen on the wire, with the ciphertext it made.
     keys: BTreeMap<(usize, String, Vec<u8>, u32), Bytes>,
+    /// Whose connection it is or was.
+    owners: BTreeMap<ConnId, usize>,
 }
 
 /// What may happen next.
@@ -158,6 +161,7 @@ impl World {
             random: u64::from(seed) | 1 << 32,
             actions: 0,
             keys: BTreeMap::new(),
+            owners: BTreeMap::new(),
         };
         for account in 0..NUMBERS.len() {
             let engine = world.boot(account);
@@ -215,7 +219,12 @@ impl World {
             9..=11 => {
                 let words = self.words(i);
                 let node = stanza::build(script, &words);
-                self.fault(Fault::Inject { jid: self.device(i), node });
+                // Also while it links, when there is no device to name yet.
+                let conn = self.wires.iter().filter(|(_, wire)| wire.account == i).map(|(conn, _)| *conn).next_back();
+                if let Some(conn) = conn {
+                    self.server.inject(self.now, conn, &node);
+                    self.drain_server();
+                }
             }
             12 => {
                 let plaintext = Bytes::copy_from_slice(script.bytes());
@@ -493,6 +502,7 @@ impl World {
                 let (to_server, to_client) = (VecDeque::new(), VecDeque::new());
                 let wire = Wire { account: i, id, to_server, to_client, fresh: true, closing: false, closed: false };
                 self.wires.insert(ConnId(self.next_wire), wire);
+                self.owners.insert(ConnId(self.next_wire), i);
                 self.next_wire += 1;
             }
             Output::Send(id, bytes) => {
@@ -638,8 +648,8 @@ impl World {
                 }
             }
         }
-        for (wire, stanza) in self.server.take_stanzas() {
-            if let Some(account) = self.wires.get(&wire).map(|wire| wire.account) {
+        for (conn, stanza) in self.server.take_stanzas() {
+            if let Some(account) = self.owners.get(&conn).copied() {
                 self.check_keys(account, &stanza);
             }
         }

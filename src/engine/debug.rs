@@ -1,0 +1,122 @@
+//! `Debug` of what the driver handles: names, counts and redacted ids, and never keys, numbers, names or text.
+
+use std::fmt::{Debug, Formatter, Result};
+
+use super::{Command, Content, Engine, Input, Loaded, Output, SendRequest, Snapshot};
+use crate::jid::Jid;
+
+impl Debug for Engine {
+    /// The parts of the snapshot that are nobody's business but the program's.
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("Engine")
+            .field("session", &self.config.session)
+            .field("phase", &self.phase)
+            .field("snapshot", &self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Snapshot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("Snapshot")
+            .field("state", &self.state)
+            .field("jid", &self.jid.as_ref().map(Jid::redacted))
+            .field("lid", &self.lid.as_ref().map(Jid::redacted))
+            .field("last_seen_ms", &self.last_seen_ms)
+            .field("last_event", &self.last_event)
+            .field("unacknowledged", &self.unacknowledged)
+            .field("sends", &self.sends)
+            .field("batches", &self.batches)
+            .field("waiting_bytes", &self.waiting_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Input {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Opened(id) => f.debug_tuple("Opened").field(id).finish(),
+            Self::Received(id, bytes) => f.debug_tuple("Received").field(id).field(&Len(bytes.len())).finish(),
+            Self::Closed(id, reason) => f.debug_tuple("Closed").field(id).field(reason).finish(),
+            Self::Command(id, command) => f.debug_tuple("Command").field(id).field(command).finish(),
+            Self::Loaded(id, loaded) => f.debug_tuple("Loaded").field(id).field(loaded).finish(),
+            Self::Durable(seq) => f.debug_tuple("Durable").field(seq).finish(),
+            Self::StoreFailed(reason) => f.debug_tuple("StoreFailed").field(reason).finish(),
+            Self::Acknowledged(seq) => f.debug_tuple("Acknowledged").field(seq).finish(),
+            Self::Tick => f.write_str("Tick"),
+        }
+    }
+}
+
+impl Debug for Loaded {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let found = self.records.iter().filter(|(_, record)| record.is_some()).count();
+        f.debug_struct("Loaded")
+            .field("asked", &self.records.len())
+            .field("found", &found)
+            .field("scanned", &self.scanned.len())
+            .finish()
+    }
+}
+
+impl Debug for Output {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Open(id) => f.debug_tuple("Open").field(id).finish(),
+            Self::Send(id, bytes) => f.debug_tuple("Send").field(id).field(&Len(bytes.len())).finish(),
+            Self::Close(id) => f.debug_tuple("Close").field(id).finish(),
+            Self::Load { id, keys, scans } => {
+                f.debug_struct("Load").field("id", id).field("keys", keys).field("scans", scans).finish()
+            }
+            Self::Commit { seq, batch } => f.debug_struct("Commit").field("seq", seq).field("batch", batch).finish(),
+            Self::Event(envelope) => f.debug_tuple("Event").field(envelope).finish(),
+            Self::Reply(id, reply) => f.debug_tuple("Reply").field(id).field(reply).finish(),
+        }
+    }
+}
+
+impl Debug for Command {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Connect => f.write_str("Connect"),
+            Self::LinkQr => f.write_str("LinkQr"),
+            Self::Disconnect => f.write_str("Disconnect"),
+            Self::Reconnect => f.write_str("Reconnect"),
+            Self::Logout => f.write_str("Logout"),
+            Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
+            Self::MarkRead { chat, participant, ids } => f
+                .debug_struct("MarkRead")
+                .field("chat", &chat.redacted())
+                .field("participant", &participant.as_ref().map(Jid::redacted))
+                .field("ids", &ids.len())
+                .finish(),
+        }
+    }
+}
+
+impl Debug for SendRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("SendRequest")
+            .field("to", &self.to.redacted())
+            .field("content", &self.content)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Content {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Text(text) => f.debug_tuple("Text").field(&Len(text.len())).finish(),
+        }
+    }
+}
+
+/// So many bytes of something.
+struct Len(usize);
+
+impl Debug for Len {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
