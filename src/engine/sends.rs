@@ -128,6 +128,12 @@ impl Sends {
         self.ops.range(..op.order).any(|(_, earlier)| earlier.to == op.to && !earlier.is_encrypted())
     }
 
+    /// The next send to a user, if it can go on.
+    fn next_to(&self, to: &Jid) -> Option<u64> {
+        let next = self.ops.values().find(|op| op.to == *to && !op.is_encrypted())?;
+        matches!(next.stage, Stage::Ready).then_some(next.order)
+    }
+
     /// The connection is gone, and every question with it.
     pub(crate) fn connection_lost(&mut self) {
         self.asked.clear();
@@ -288,20 +294,29 @@ impl Engine {
 
     // ---- going on ---------------------------------------------------------------------------------------------
 
-    /// Goes on with a send as far as it can.
+    /// Goes on with a send as far as it can, and then with those to the same user that waited for it.
     pub(super) fn run_send(&mut self, now: Now, order: u64) {
+        let mut next = Some(order);
+        while let Some(order) = next {
+            next = self.run_one(now, order).and_then(|to| self.sends.next_to(&to));
+        }
+    }
+
+    /// Goes on with one send. When it does not hold up later ones any more, answers to whom it is.
+    fn run_one(&mut self, now: Now, order: u64) -> Option<Jid> {
         let online = self.connection.is_online();
-        let Some(mut op) = self.sends.ops.remove(&order) else { return };
+        let mut op = self.sends.ops.remove(&order)?;
         if op.is_encrypted() {
             self.sends.ops.insert(order, op);
-            return;
+            return None;
         }
         if !online || self.sends.must_wait(&op) {
             op.stage = Stage::Ready;
             self.sends.ops.insert(order, op);
-            return;
+            return None;
         }
         let plan = self.step(now, |step| encrypt::plan(step, &op));
+        let mut through = None;
         match plan {
             Err(keys) => {
                 op.stage = Stage::Parked;
@@ -317,22 +332,12 @@ impl Engine {
             }
             Ok(Plan::Sent(stanza)) => {
                 op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono + self.config.ack_timeout) };
-                let to = op.to.clone();
-                self.sends.ops.insert(order, op);
-                return self.run_next(now, &to);
+                through = Some(op.to.clone());
             }
-            Ok(Plan::Failed) => return self.run_next(now, &op.to),
+            Ok(Plan::Failed) => return Some(op.to),
         }
         self.sends.ops.insert(order, op);
-    }
-
-    /// Goes on with the next send to a user.
-    fn run_next(&mut self, now: Now, to: &Jid) {
-        let ready = |op: &&SendOp| op.to == *to && !op.is_encrypted();
-        let next = self.sends.ops.values().find(ready).map(|op| (op.order, matches!(op.stage, Stage::Ready)));
-        if let Some((order, true)) = next {
-            self.run_send(now, order);
-        }
+        through
     }
 
     /// The connection is up: what was encrypted goes out again, the rest goes on.
@@ -426,15 +431,14 @@ impl Engine {
 
     /// Reports the sends whose acknowledgement did not come.
     pub(super) fn expire_sends(&mut self, now: Now) {
-        let late = |op: &&SendOp| matches!(op.stage, Stage::AwaitAck { deadline: Some(at), .. } if at <= now.mono);
-        let Some(order) = self.sends.ops.values().find(late).map(|op| op.order) else { return };
-        let Some(op) = self.sends.ops.remove(&order) else { return };
-        self.act(now, |step| {
-            step.delete(outgoing_key(op.id.as_str()));
-            let failure = SendFailure::timeout();
-            step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
-        });
-        self.expire_sends(now);
+        let late = |op: &SendOp| matches!(op.stage, Stage::AwaitAck { deadline: Some(at), .. } if at <= now.mono);
+        for (_, op) in self.sends.ops.extract_if(.., |_, op| late(op)).collect::<Vec<_>>() {
+            self.act(now, |step| {
+                step.delete(outgoing_key(op.id.as_str()));
+                let failure = SendFailure::timeout();
+                step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
+            });
+        }
     }
 }
 
