@@ -22,7 +22,7 @@ use crate::{
         notices::{self, SendFailure},
         queries::{Bundles, Query, QueryError},
         records::{OutgoingRecord, Record, SentRecord},
-        step::{Miss, Step},
+        step::{Miss, Needs, Step},
     },
     event::Event,
     jid::Jid,
@@ -250,14 +250,14 @@ impl Engine {
     /// Goes on with the sends that wait to be accepted. The first one stays in the queue until it is.
     pub(super) fn run_accepting(&mut self, now: Now) {
         while let Some((command, request)) = self.accepting.front().cloned() {
-            if let Err(keys) = self.accept_one(now, command, request) {
-                return self.park(Job::Accept, keys);
+            if let Err(needs) = self.accept_one(now, command, request) {
+                return self.park(Job::Accept, needs);
             }
             self.accepting.pop_front();
         }
     }
 
-    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Vec<Key>> {
+    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Needs> {
         if self.account.linked.is_none() {
             self.answer(command, Err(CommandError::NotLinked));
             return Ok(());
@@ -318,9 +318,9 @@ impl Engine {
         let plan = self.step(now, |step| encrypt::plan(step, &op));
         let mut through = None;
         match plan {
-            Err(keys) => {
+            Err(needs) => {
                 op.stage = Stage::Parked;
-                self.park(Job::Send(order), keys);
+                self.park(Job::Send(order), needs);
             }
             Ok(Plan::Devices(users)) => {
                 op.stage = Stage::Waiting(users.iter().cloned().collect());
@@ -413,7 +413,7 @@ impl Engine {
             }
         };
         match self.step(now, |step| encrypt::establish(step, &bundles)) {
-            Err(keys) => self.park(Job::Answer(super::Answer::Bundles(asked, Ok(bundles))), keys),
+            Err(needs) => self.park(Job::Answer(super::Answer::Bundles(asked, Ok(bundles))), needs),
             Ok(established) => {
                 let without: Vec<Jid> = asked.iter().filter(|jid| !established.contains(jid)).cloned().collect();
                 self.sends_go_on(now, &asked, |op| op.skipped.extend(without.iter().cloned()));
