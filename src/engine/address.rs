@@ -69,6 +69,9 @@ fn other_identity(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Jid>, Miss> {
 
 /// Stores that two JIDs are the same person, when one is a PN and the other a LID; tells the application when it is news.
 ///
+/// The newest word counts, and it is one to one: what was known of either before is forgotten. Nobody is ever the same
+/// person as our own account: that one's identities come with linking and login only.
+///
 /// # Errors
 /// [`Miss`].
 pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource) -> Result<(), Miss> {
@@ -78,8 +81,16 @@ pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource
         (_, true) => (b, a),
         _ => return Ok(()),
     };
-    if other_identity(step, &pn)?.as_ref() == Some(&lid) {
+    if step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(&pn) || linked.own().is_account(&lid)) {
         return Ok(());
+    }
+    step.require([&map_key(&pn), &map_key(&lid)])?;
+    let (lid_before, pn_before) = (other_identity(step, &pn)?, other_identity(step, &lid)?);
+    if lid_before.as_ref() == Some(&lid) && pn_before.as_ref() == Some(&pn) {
+        return Ok(());
+    }
+    for before in lid_before.iter().chain(&pn_before) {
+        step.delete(map_key(before));
     }
     step.put(map_key(&pn), Bytes::from(lid.to_string()));
     step.put(map_key(&lid), Bytes::from(pn.to_string()));

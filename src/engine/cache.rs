@@ -1,8 +1,9 @@
 //! The bounded cache of records: what handlers read, in front of the store.
 //!
 //! Two generations: a read moves an entry into the young one; when that is full, it becomes the old one and what the
-//! old one still held is dropped. An entry is never dropped while the store does not have it, or while an older value
-//! of it may still arrive from a load.
+//! old one still held is dropped. An entry is never dropped while the store does not have it, while an older value of it
+//! may still arrive from a load, or while a job that waits for other records has read it: however many jobs wait, each
+//! finds everything together in the end.
 //!
 //! ```text
 //!   fill / write ──► young ──(full)──► old ──(young full again)──► dropped, unless needed still
@@ -33,6 +34,8 @@ pub(crate) struct Cache {
     young: HashMap<Key, Entry>,
     old: HashMap<Key, Entry>,
     young_bytes: usize,
+    /// What jobs that wait have read, each with the number of jobs.
+    pinned: HashMap<Key, u32>,
     /// Bytes per generation.
     capacity: usize,
 }
@@ -40,7 +43,13 @@ pub(crate) struct Cache {
 impl Cache {
     /// A cache of about `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, capacity: bytes / 2 }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_bytes: 0,
+            pinned: HashMap::new(),
+            capacity: bytes / 2,
+        }
     }
 
     /// Looks a record up: `None` when it must be loaded, `Some(None)` when it is known to be absent.
@@ -74,12 +83,30 @@ impl Cache {
         self.insert(key, Entry { value, batch });
     }
 
+    /// A job that has read these records waits for others.
+    pub(crate) fn pin(&mut self, keys: &[Key]) {
+        for key in keys {
+            let jobs = self.pinned.entry(key.clone()).or_default();
+            *jobs = jobs.saturating_add(1);
+        }
+    }
+
+    /// It does not wait any more.
+    pub(crate) fn unpin(&mut self, keys: &[Key]) {
+        for key in keys {
+            match self.pinned.get_mut(key) {
+                Some(jobs) if *jobs > 1 => *jobs -= 1,
+                _ => drop(self.pinned.remove(key)),
+            }
+        }
+    }
+
     /// Drops the generation that was not used lately.
     fn rotate(&mut self, evictable: u64) {
         let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
         self.young_bytes = 0;
         for (key, entry) in old {
-            if entry.batch > evictable {
+            if entry.batch > evictable || self.pinned.contains_key(&key) {
                 self.insert(key, entry);
             }
         }
@@ -141,6 +168,27 @@ mod tests {
             cache.fill(vec![(key(i), Some(Bytes::from(vec![0; 100])))], 7);
         }
         assert_eq!(cache.read(&key(0)), None, "durable and not used: dropped");
+    }
+
+    #[test]
+    fn what_a_waiting_job_has_read_stays() {
+        let mut cache = Cache::new(20_000);
+        cache.fill(vec![(key(0), None)], 0);
+        cache.pin(&[key(0)]);
+        cache.pin(&[key(0)]);
+        let flood = |cache: &mut Cache| {
+            for i in 1..1_000 {
+                cache.fill(vec![(key(i), Some(Bytes::from(vec![0; 100])))], 0);
+            }
+        };
+        flood(&mut cache);
+        cache.unpin(&[key(0)]);
+        flood(&mut cache);
+        assert!(cache.read(&key(0)).is_some(), "one job still waits");
+        cache.unpin(&[key(0)]);
+        flood(&mut cache);
+        assert!(cache.read(&key(0)).is_none());
+        assert!(cache.pinned.is_empty());
     }
 
     #[test]

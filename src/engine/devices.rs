@@ -121,9 +121,9 @@ impl Engine {
     pub(super) fn devices_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Vec<UserDevices>, QueryError>) {
         match result {
             Ok(answered) => {
-                if let Err(keys) = self.step(now, |step| store(step, &answered)) {
+                if let Err(needs) = self.step(now, |step| store(step, &answered)) {
                     let answer = super::Answer::Devices(asked, Ok(answered));
-                    return self.park(super::Job::Answer(answer), keys);
+                    return self.park(super::Job::Answer(answer), needs);
                 }
                 let known = answered.iter().filter(|user| user.devices.is_some()).map(|user| &user.user);
                 let unanswered = asked.iter().filter(|jid| !known.clone().any(|known| known == *jid)).cloned();

@@ -85,7 +85,7 @@ use lanes::{Lanes, Stanza};
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
 use sends::Sends;
-use step::{Collected, Miss, Step};
+use step::{Collected, Miss, Needs, Step};
 
 pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
@@ -191,6 +191,16 @@ enum Job {
     Resend(Box<resend::Asked>),
 }
 
+/// A job whose records are being loaded.
+#[derive(Debug)]
+struct Parked {
+    job: Job,
+    /// Number of the newest batch when it asked.
+    asked: u64,
+    /// What it has read already.
+    read: Vec<Key>,
+}
+
 /// Whether the account is known.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
@@ -234,8 +244,8 @@ pub struct Engine {
     accepting: VecDeque<(CommandId, SendRequest)>,
     /// Requests to send again that wait for keys.
     resends: Vec<resend::Asked>,
-    /// Jobs whose records are being loaded, each with the number of the newest batch when it asked.
-    jobs: BTreeMap<LoadId, (Job, u64)>,
+    /// Jobs whose records are being loaded.
+    jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
     early: VecDeque<(CommandId, Command)>,
     next_load: u64,
@@ -402,8 +412,8 @@ impl Engine {
 
     // ---- steps ------------------------------------------------------------------------------------------------
 
-    /// Runs a handler. On a miss nothing has happened, and the missing keys come back.
-    fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Vec<Key>> {
+    /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
+    fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
         let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
@@ -411,7 +421,7 @@ impl Engine {
                 self.apply(now, collected);
                 Ok(value)
             }
-            Err(Miss) => Err(step.missing),
+            Err(Miss) => Err(step.needs),
         }
     }
 
@@ -498,34 +508,38 @@ impl Engine {
     /// Loads the account and what was under way.
     fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        self.request(Job::Boot, vec![account_key(), head_key()], vec![RecordKind::Outgoing]);
+        let needs = Needs { missing: vec![account_key(), head_key()], read: Vec::new() };
+        self.request(Job::Boot, needs, vec![RecordKind::Outgoing]);
     }
 
     /// Stops a job until its records are there.
-    fn park(&mut self, job: Job, keys: Vec<Key>) {
-        self.request(job, keys, Vec::new());
+    fn park(&mut self, job: Job, needs: Needs) {
+        self.request(job, needs, Vec::new());
     }
 
-    fn request(&mut self, job: Job, keys: Vec<Key>, scans: Vec<RecordKind>) {
+    fn request(&mut self, job: Job, needs: Needs, scans: Vec<RecordKind>) {
         let id = LoadId(self.next_load);
         self.next_load += 1;
-        self.jobs.insert(id, (job, self.batches));
+        let Needs { missing: keys, read } = needs;
+        self.cache.pin(&read);
+        self.jobs.insert(id, Parked { job, asked: self.batches, read });
         self.gate.push_free(Queued::Output(Output::Load { id, keys, scans }));
     }
 
     fn loaded(&mut self, now: Now, id: LoadId, loaded: Loaded) {
-        let Some((job, _)) = self.jobs.remove(&id) else { return };
+        let Some(Parked { job, read, .. }) = self.jobs.remove(&id) else { return };
         if matches!(job, Job::Boot) {
             return self.boot(now, loaded);
         }
         self.cache.fill(loaded.records, self.evictable());
+        self.cache.unpin(&read);
         self.run(now, job);
     }
 
     /// What was written up to this batch may leave the cache: it is durable, and no load is under way whose answer is
     /// older than it.
     fn evictable(&self) -> u64 {
-        let oldest = self.jobs.first_key_value().map_or(u64::MAX, |(_, (_, asked))| *asked);
+        let oldest = self.jobs.first_key_value().map_or(u64::MAX, |(_, parked)| parked.asked);
         self.gate.durable().min(oldest)
     }
 
@@ -534,7 +548,8 @@ impl Engine {
         for (id, _) in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
-        for (job, _) in std::mem::take(&mut self.jobs).into_values() {
+        for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
+            self.cache.unpin(&read);
             if let Job::Command(id, _) = job {
                 self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
             }
@@ -670,16 +685,16 @@ impl Engine {
         while let Some(stanza) = self.lanes.take_head(&lane) {
             match self.handle_stanza(now, &stanza) {
                 Ok(()) => self.lanes.pop(&lane),
-                Err(keys) => {
+                Err(needs) => {
                     self.lanes.put_head(&lane, stanza);
-                    return self.park(Job::Lane(lane), keys);
+                    return self.park(Job::Lane(lane), needs);
                 }
             }
         }
         self.tell_backlog_end(now);
     }
 
-    fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Vec<Key>> {
+    fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
             Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
@@ -744,8 +759,8 @@ impl Engine {
                     return self.answer(id, Err(CommandError::NotConnected));
                 }
                 let done = self.step(now, |step| receipts::mark_read(step, id, &chat, participant.as_ref(), &ids));
-                if let Err(keys) = done {
-                    self.park(Job::Command(id, Command::MarkRead { chat, participant, ids }), keys);
+                if let Err(needs) = done {
+                    self.park(Job::Command(id, Command::MarkRead { chat, participant, ids }), needs);
                 }
             }
         }

@@ -144,7 +144,7 @@ impl Engine {
     /// Answers a retry receipt, or fetches the keys that the answer needs.
     pub(super) fn run_resend(&mut self, now: Now, asked: Asked) {
         match self.step(now, |step| resend(step, &asked)) {
-            Err(missing) => self.park(Job::Resend(Box::new(asked)), missing),
+            Err(needs) => self.park(Job::Resend(Box::new(asked)), needs),
             Ok(Outcome::Done) => {}
             Ok(Outcome::Bundle(device)) => {
                 if self.resends.len() >= MAX_WAITING {

@@ -22,7 +22,7 @@ use crate::{
         notices::{self, SendFailure},
         queries::{Bundles, Query, QueryError},
         records::{OutgoingRecord, Record, SentRecord},
-        step::{Miss, Step},
+        step::{Miss, Needs, Step},
     },
     event::Event,
     jid::Jid,
@@ -126,6 +126,12 @@ impl Sends {
     /// Whether an earlier send to the same user is not encrypted yet.
     fn must_wait(&self, op: &SendOp) -> bool {
         self.ops.range(..op.order).any(|(_, earlier)| earlier.to == op.to && !earlier.is_encrypted())
+    }
+
+    /// The next send to a user, if it can go on.
+    fn next_to(&self, to: &Jid) -> Option<u64> {
+        let next = self.ops.values().find(|op| op.to == *to && !op.is_encrypted())?;
+        matches!(next.stage, Stage::Ready).then_some(next.order)
     }
 
     /// The connection is gone, and every question with it.
@@ -244,14 +250,14 @@ impl Engine {
     /// Goes on with the sends that wait to be accepted. The first one stays in the queue until it is.
     pub(super) fn run_accepting(&mut self, now: Now) {
         while let Some((command, request)) = self.accepting.front().cloned() {
-            if let Err(keys) = self.accept_one(now, command, request) {
-                return self.park(Job::Accept, keys);
+            if let Err(needs) = self.accept_one(now, command, request) {
+                return self.park(Job::Accept, needs);
             }
             self.accepting.pop_front();
         }
     }
 
-    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Vec<Key>> {
+    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Needs> {
         if self.account.linked.is_none() {
             self.answer(command, Err(CommandError::NotLinked));
             return Ok(());
@@ -288,24 +294,33 @@ impl Engine {
 
     // ---- going on ---------------------------------------------------------------------------------------------
 
-    /// Goes on with a send as far as it can.
+    /// Goes on with a send as far as it can, and then with those to the same user that waited for it.
     pub(super) fn run_send(&mut self, now: Now, order: u64) {
+        let mut next = Some(order);
+        while let Some(order) = next {
+            next = self.run_one(now, order).and_then(|to| self.sends.next_to(&to));
+        }
+    }
+
+    /// Goes on with one send. When it does not hold up later ones any more, answers to whom it is.
+    fn run_one(&mut self, now: Now, order: u64) -> Option<Jid> {
         let online = self.connection.is_online();
-        let Some(mut op) = self.sends.ops.remove(&order) else { return };
+        let mut op = self.sends.ops.remove(&order)?;
         if op.is_encrypted() {
             self.sends.ops.insert(order, op);
-            return;
+            return None;
         }
         if !online || self.sends.must_wait(&op) {
             op.stage = Stage::Ready;
             self.sends.ops.insert(order, op);
-            return;
+            return None;
         }
         let plan = self.step(now, |step| encrypt::plan(step, &op));
+        let mut through = None;
         match plan {
-            Err(keys) => {
+            Err(needs) => {
                 op.stage = Stage::Parked;
-                self.park(Job::Send(order), keys);
+                self.park(Job::Send(order), needs);
             }
             Ok(Plan::Devices(users)) => {
                 op.stage = Stage::Waiting(users.iter().cloned().collect());
@@ -317,22 +332,12 @@ impl Engine {
             }
             Ok(Plan::Sent(stanza)) => {
                 op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono + self.config.ack_timeout) };
-                let to = op.to.clone();
-                self.sends.ops.insert(order, op);
-                return self.run_next(now, &to);
+                through = Some(op.to.clone());
             }
-            Ok(Plan::Failed) => return self.run_next(now, &op.to),
+            Ok(Plan::Failed) => return Some(op.to),
         }
         self.sends.ops.insert(order, op);
-    }
-
-    /// Goes on with the next send to a user.
-    fn run_next(&mut self, now: Now, to: &Jid) {
-        let ready = |op: &&SendOp| op.to == *to && !op.is_encrypted();
-        let next = self.sends.ops.values().find(ready).map(|op| (op.order, matches!(op.stage, Stage::Ready)));
-        if let Some((order, true)) = next {
-            self.run_send(now, order);
-        }
+        through
     }
 
     /// The connection is up: what was encrypted goes out again, the rest goes on.
@@ -408,7 +413,7 @@ impl Engine {
             }
         };
         match self.step(now, |step| encrypt::establish(step, &bundles)) {
-            Err(keys) => self.park(Job::Answer(super::Answer::Bundles(asked, Ok(bundles))), keys),
+            Err(needs) => self.park(Job::Answer(super::Answer::Bundles(asked, Ok(bundles))), needs),
             Ok(established) => {
                 let without: Vec<Jid> = asked.iter().filter(|jid| !established.contains(jid)).cloned().collect();
                 self.sends_go_on(now, &asked, |op| op.skipped.extend(without.iter().cloned()));
@@ -426,15 +431,14 @@ impl Engine {
 
     /// Reports the sends whose acknowledgement did not come.
     pub(super) fn expire_sends(&mut self, now: Now) {
-        let late = |op: &&SendOp| matches!(op.stage, Stage::AwaitAck { deadline: Some(at), .. } if at <= now.mono);
-        let Some(order) = self.sends.ops.values().find(late).map(|op| op.order) else { return };
-        let Some(op) = self.sends.ops.remove(&order) else { return };
-        self.act(now, |step| {
-            step.delete(outgoing_key(op.id.as_str()));
-            let failure = SendFailure::timeout();
-            step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
-        });
-        self.expire_sends(now);
+        let late = |op: &SendOp| matches!(op.stage, Stage::AwaitAck { deadline: Some(at), .. } if at <= now.mono);
+        for (_, op) in self.sends.ops.extract_if(.., |_, op| late(op)).collect::<Vec<_>>() {
+            self.act(now, |step| {
+                step.delete(outgoing_key(op.id.as_str()));
+                let failure = SendFailure::timeout();
+                step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
+            });
+        }
     }
 }
 

@@ -28,9 +28,18 @@ use crate::{
     store::{Key, RecordKind},
 };
 
-/// A record that the handler needs is not in the cache. Which ones stands in [`Step::missing`].
+/// A record that the handler needs is not in the cache. Which ones stands in [`Step::needs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Miss;
+
+/// What a step that missed needs to run again: both, at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// Records to be loaded.
+    pub(crate) missing: Vec<Key>,
+    /// Records that were there, and must still be then.
+    pub(crate) read: Vec<Key>,
+}
 
 /// An event, with the mark of the backlog.
 #[derive(Debug)]
@@ -52,7 +61,7 @@ pub(crate) struct Step<'e> {
     account: Arc<Account>,
     account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
-    pub(super) missing: Vec<Key>,
+    pub(super) needs: Needs,
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
@@ -86,7 +95,7 @@ impl<'e> Step<'e> {
             account,
             account_changed: false,
             overlay: BTreeMap::new(),
-            missing: Vec::new(),
+            needs: Needs::default(),
             frames: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
@@ -128,10 +137,11 @@ impl<'e> Step<'e> {
         match self.cache.read(key) {
             Some(value) => {
                 self.cache.touch(key);
+                self.needs.read.push(key.clone());
                 Ok(value)
             }
             None => {
-                self.missing.push(key.clone());
+                self.needs.missing.push(key.clone());
                 Err(Miss)
             }
         }
