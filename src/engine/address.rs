@@ -81,7 +81,12 @@ pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource
         (_, true) => (b, a),
         _ => return Ok(()),
     };
-    if step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(&pn) || linked.own().is_account(&lid)) {
+    if step
+        .account()
+        .linked
+        .as_ref()
+        .is_some_and(|linked| linked.own().is_account(&pn) || linked.own().is_account(&lid))
+    {
         return Ok(());
     }
     step.require([&map_key(&pn), &map_key(&lid)])?;

@@ -43,13 +43,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// A cache of about `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            young_bytes: 0,
-            pinned: HashMap::new(),
-            capacity: bytes / 2,
-        }
+        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, pinned: HashMap::new(), capacity: bytes / 2 }
     }
 
     /// Looks a record up: `None` when it must be loaded, `Some(None)` when it is known to be absent.
