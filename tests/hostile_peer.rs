@@ -4,7 +4,15 @@
 #[path = "common/world.rs"]
 mod world;
 
-use wamd::{Jid, engine::Command, event::Envelope, node::Node, store::RecordKind};
+use wamd::{
+    Jid,
+    engine::{Command, CommandError, Reply, SendRequest},
+    event::Envelope,
+    message::MessageId,
+    node::Node,
+    store::RecordKind,
+};
+use wamd_loopback::Fault;
 use world::{World, text_of};
 
 /// Nobody that anybody here knows.
@@ -106,4 +114,126 @@ fn an_identity_belongs_to_one_person() {
     assert!(known.contains(&(pn.to_string(), lid.to_string())) && known.contains(&(lid.to_string(), pn.to_string())));
     assert!(!known.iter().any(|(key, _)| *key == bob.to_string()), "bob is not asked for under the LID of another");
     world.talk("alice", "bob");
+}
+
+// ---- ids, and who may say what of them ------------------------------------------------------------------------------
+
+fn id(text: &str) -> MessageId {
+    MessageId::new(text).expect("usable")
+}
+
+/// Bob confirms nothing by himself.
+fn mute_bob(world: &mut World) {
+    let phone = world.jid("bob");
+    world.fault(Fault::MutePhone { jid: phone, on: true });
+    world.crash("bob");
+}
+
+/// Alice's messages to a user that the server has heard since the last call.
+fn messages_to(world: &mut World, to: &Jid) -> usize {
+    let heard = world.heard("alice");
+    heard.iter().filter(|node| node.is("message") && node.attr_jid("to").as_ref() == Some(to)).count()
+}
+
+#[test]
+fn one_id_in_two_chats() {
+    let mut world = World::online(&["alice", "bob", "carol"]);
+    world.talk("alice", "bob");
+    world.talk("alice", "carol");
+    world.forget();
+    let request = |world: &World, to: &str| SendRequest::text(world.jid(to), to).with_id(id("SAME"));
+    let (bob, carol) = (request(&world, "bob"), request(&world, "carol"));
+    assert!(world.command("alice", Command::Send(bob.clone())).is_ok());
+    assert_eq!(texts(&world.events("bob")), ["bob"]);
+
+    // While the one to carol waits, nothing that concerns bob's settles it, and no other may have its id.
+    world.command("alice", Command::Disconnect).unwrap();
+    assert!(world.command("alice", Command::Send(carol.clone())).is_ok());
+    assert_eq!(world.command("alice", Command::Send(carol.clone())).map(drop), Ok(()), "it is answered alike");
+    assert_eq!(world.command("alice", Command::Send(bob)), Err(CommandError::MessageId));
+    let carol_lid = world.lid("carol");
+    let alice = world.device("alice");
+    world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let phone = world.jid("carol");
+    world.fault(Fault::MutePhone { jid: phone, on: true });
+    world.crash("carol");
+    world.command("alice", Command::Connect).unwrap();
+    world.forget();
+    let read = Node::new("receipt").attr("from", world.jid("bob")).attr("id", "SAME").attr("type", "read");
+    world.stanza_arrives("alice", &read);
+    let told = world.event_names("alice");
+    assert_eq!(told, ["message.read"], "about bob's, and no word of carol's");
+    assert_eq!(world.snapshot("alice").sends, 1);
+    world.cut("alice");
+    world.advance_secs(5);
+    assert_eq!(messages_to(&mut world, &carol_lid), 1, "it is sent until it is acknowledged");
+    assert_eq!(world.only("alice", "message.sent")["messages"][0]["text"], "carol");
+}
+
+#[test]
+fn a_send_with_an_unknown_outcome_can_be_tried_again() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    mute_bob(&mut world);
+    let alice = world.device("alice");
+    world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let request = SendRequest::text(world.jid("bob"), "hello").with_id(id("AGAIN"));
+    assert!(world.command("alice", Command::Send(request.clone())).is_ok());
+    world.advance_secs(80);
+    world.forget();
+    let again = world.command("alice", Command::Send(request.clone()));
+    assert_eq!(again, Ok(Reply::Accepted { id: id("AGAIN"), timestamp: world.now().unix_seconds() }));
+    assert_eq!(world.only("alice", "message.sent")["messages"][0]["key"]["id"], "AGAIN");
+    let lid = world.lid("bob");
+    assert_eq!(messages_to(&mut world, &lid), 1);
+    assert!(world.command("alice", Command::Send(request)).is_ok());
+    assert_eq!(messages_to(&mut world, &lid), 0, "now it is known");
+    world.start("bob");
+    world.command("bob", Command::Connect).unwrap();
+    assert_eq!(texts(&world.events("bob")), ["hello"]);
+}
+
+#[test]
+fn only_whom_it_was_sent_to_confirms_a_message() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    mute_bob(&mut world);
+    let id = world.send("alice", "bob", "hello");
+    world.forget();
+    let receipt = |from: &Jid| Node::new("receipt").attr("from", from).attr("id", id.as_str()).attr("type", "read");
+    let bob = world.jid("bob");
+    world.stanza_arrives("alice", &receipt(&bob).attr("participant", Jid::pn(STRANGER)));
+    assert_eq!(world.event_names("alice"), [""; 0]);
+    assert_eq!(world.heard("alice").len(), 1, "it is acknowledged");
+    world.stanza_arrives("alice", &receipt(&bob));
+    assert_eq!(world.event_names("alice"), ["message.delivered", "message.read"]);
+}
+
+// ---- messages before and after the LID is known ------------------------------------------------------------------------
+
+#[test]
+fn what_was_sent_to_a_number_is_found_under_its_lid() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    mute_bob(&mut world);
+    let id = world.send("alice", "bob", "hello");
+    // As if it had been sent before the LID was known.
+    world.crash("alice");
+    let (pn, lid) = (world.jid("bob"), world.lid("bob"));
+    let alice = world.actor("alice");
+    let sent = alice.records(RecordKind::Sent);
+    let (old, value) = sent.iter().find(|(key, _)| key.id.ends_with(id.as_str().as_bytes())).expect("stored").clone();
+    assert!(old.id.starts_with(lid.to_string().as_bytes()));
+    let new = wamd::store::Key::joined(RecordKind::Sent, &[pn.to_string().as_bytes(), id.as_str().as_bytes()]);
+    let batch = wamd::store::Batch { puts: vec![(new, value)], deletes: vec![old], ..Default::default() };
+    alice.write(batch);
+    world.start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    world.forget();
+    let again = SendRequest::text(pn, "hello").with_id(id.clone());
+    assert!(world.command("alice", Command::Send(again)).is_ok());
+    assert_eq!(messages_to(&mut world, &lid), 0, "it is not sent twice");
+    let read = Node::new("receipt").attr("from", &lid).attr("id", id.as_str()).attr("type", "read");
+    world.stanza_arrives("alice", &read);
+    assert_eq!(world.event_names("alice"), ["message.delivered", "message.read"]);
 }

@@ -23,6 +23,16 @@ pub(crate) struct User {
 }
 
 impl User {
+    /// Whether a JID is one of this user's.
+    pub(crate) fn is(&self, jid: &Jid) -> bool {
+        self.identities().any(|identity| identity.same_account(jid))
+    }
+
+    /// What records of this user may be kept under: the canonical identity, then the one before the LID was known.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = &Jid> {
+        std::iter::once(&self.canonical).chain(self.pn.as_ref().filter(|pn| **pn != self.canonical))
+    }
+
     /// The other identity than `jid`, when it is known.
     pub(crate) fn other(&self, jid: &Jid) -> Option<&Jid> {
         if jid.is_lid_family() { self.pn.as_ref() } else { self.lid.as_ref() }

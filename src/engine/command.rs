@@ -42,7 +42,8 @@ pub struct SendRequest {
     pub to: Jid,
     /// What to send.
     pub content: Content,
-    /// The message id. A second send with the id of an accepted one is answered alike and sends nothing.
+    /// The message id. A second send to the same user with the id of an accepted one is answered alike and sends nothing,
+    /// unless the first was reported as failed.
     pub id: Option<MessageId>,
     /// The caller's correlation text, given back in `message.sent`.
     pub client_ref: Option<String>,
@@ -111,7 +112,8 @@ pub enum CommandError {
     /// The content cannot be sent.
     #[error("the content cannot be sent: {0}")]
     Content(&'static str),
-    /// The message id is empty, too long or has characters that do not belong into one.
+    /// The message id is empty, too long or has characters that do not belong into one; or a message to somebody else has
+    /// it that is not settled yet.
     #[error("the message id is not usable")]
     MessageId,
     /// No message ids were given.

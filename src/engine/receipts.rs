@@ -8,8 +8,8 @@ use crate::{
         address::{self, User},
         command::{CommandError, CommandId, Reply},
         notices::{self, ReceiptStatus},
-        records::{OutgoingRecord, Record, SentRecord},
-        sends::{outgoing_key, sent_key, settle_as_sent},
+        records::{OutgoingRecord, Record},
+        sends::{outgoing_key, sent_record, settle_as_sent},
         step::{Miss, Step},
     },
     jid::Jid,
@@ -38,6 +38,11 @@ pub(crate) fn receipt(step: &mut Step<'_>, receipt: &InboundReceipt, ack: &AckTa
     if let Some(status) = status.filter(|_| !own) {
         let reader = address::user(step, reader)?;
         let chat = address::user(step, &receipt.from)?;
+        if !receipt.from.is_group() && !receipt.from.is_broadcast() && chat.canonical != reader.canonical {
+            tracing::warn!("somebody confirms what was sent to somebody else");
+            step.send(&ack.ack());
+            return Ok(settled);
+        }
         let mut missed = Ok(());
         for id in &receipt.ids {
             match message_receipt(step, receipt, &chat, &reader, id, status) {
@@ -62,15 +67,20 @@ fn message_receipt(
     id: &str,
     status: ReceiptStatus,
 ) -> Result<bool, Miss> {
-    let (sent_key, outgoing_key) = (sent_key(&chat.canonical, id), outgoing_key(id));
-    step.require([&sent_key, &outgoing_key])?;
-    let Some(mut sent) = step.record::<SentRecord>(&sent_key)? else { return Ok(false) };
-    let outgoing = step.record::<OutgoingRecord>(&outgoing_key)?;
+    let outgoing_key = outgoing_key(id);
+    // Both are read before either is missed.
+    let (sent, outgoing) = (sent_record(step, chat, id), step.record::<OutgoingRecord>(&outgoing_key));
+    let (Some((sent_key, mut sent)), outgoing) = (sent?, outgoing?) else { return Ok(false) };
     let addressed = sent.chat.parse::<Jid>().unwrap_or_else(|_| chat.canonical.clone());
+    let timestamp = Some(receipt.timestamp).filter(|timestamp| *timestamp != 0);
+    // Ids are the caller's: another chat may have a message with the same one.
+    let outgoing = outgoing.filter(|pending| pending.stanza.is_some() && pending.chat == sent.chat);
     let settles = outgoing.is_some();
     if let Some(outgoing) = outgoing {
-        settle_as_sent(step, id, &addressed, chat, &outgoing, Some(sent.clone()), Some(receipt.timestamp));
-        sent.timestamp = receipt.timestamp;
+        settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp);
+    }
+    if sent.timestamp == 0 {
+        sent.timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
     }
     let name = reader.canonical.to_string();
     let before = sent.status.get(&name).copied().unwrap_or(0);

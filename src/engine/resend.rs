@@ -9,8 +9,8 @@ use crate::{
     engine::{
         address::{self, User},
         encrypt,
-        records::{Record, SentRecord},
-        sends::sent_key,
+        records::Record,
+        sends::sent_record,
         step::{Miss, Step, keys, own},
     },
     jid::Jid,
@@ -71,8 +71,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         Some(recipient) if is_own => address::user(step, recipient)?,
         _ => address::user(step, &receipt.from)?,
     };
-    let sent_key = sent_key(&chat.canonical, id);
-    let Some(mut sent) = step.record::<SentRecord>(&sent_key)? else { return Ok(Outcome::Done) };
+    let Some((sent_key, mut sent)) = sent_record(step, &chat, id)? else { return Ok(Outcome::Done) };
     let address = address::device(step, device)?;
     let resent = sent.resent.get(address.as_str()).copied().unwrap_or(0);
     if retry.count >= MAX_COUNT || resent >= MAX_RESENDS || !is_plausible(device, &chat, is_own) {

@@ -193,6 +193,26 @@ pub(crate) fn sent_key(chat: &Jid, id: &str) -> Key {
     Key::joined(RecordKind::Sent, &[chat.to_string().as_bytes(), id.as_bytes()])
 }
 
+/// A message that was sent to a user, and its key: under the LID, or under the PN when it was sent before the LID was
+/// known.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn sent_record(
+    step: &mut Step<'_>,
+    user: &address::User,
+    id: &str,
+) -> Result<Option<(Key, SentRecord)>, Miss> {
+    let keys: Vec<_> = user.identities().map(|chat| sent_key(chat, id)).collect();
+    step.require(&keys)?;
+    for key in keys {
+        if let Some(record) = step.record(&key)? {
+            return Ok(Some((key, record)));
+        }
+    }
+    Ok(None)
+}
+
 /// The server's answer to a message of ours.
 ///
 /// # Errors
@@ -200,17 +220,23 @@ pub(crate) fn sent_key(chat: &Jid, id: &str) -> Key {
 pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<(), Miss> {
     let key = outgoing_key(&ack.id);
     let Some(outgoing) = step.record::<OutgoingRecord>(&key)? else { return Ok(()) };
+    if outgoing.stanza.is_none() {
+        tracing::warn!("the server acknowledges a message that it was not sent");
+        return Ok(());
+    }
     let chat = outgoing.chat.parse::<Jid>().unwrap_or_else(|_| ack.from.to_bare());
     let user = address::user(step, &chat)?;
-    let sent_key = sent_key(&user.canonical, &ack.id);
-    let sent = step.record::<SentRecord>(&sent_key)?;
+    let sent = sent_record(step, &user, &ack.id)?;
     step.delete(key);
     if let Some(code) = ack.error {
-        step.delete(sent_key);
+        if let Some((sent_key, _)) = sent {
+            step.delete(sent_key);
+        }
         let failure = SendFailure::refused(code);
         step.emit(notices::send_failed(&chat, &ack.id, outgoing.client_ref.as_deref(), &failure));
         return Ok(());
     }
+    let sent = sent.unwrap_or_else(|| (sent_key(&user.canonical, &ack.id), SentRecord::default()));
     settle_as_sent(step, &ack.id, &chat, &user, &outgoing, sent, ack.timestamp);
     Ok(())
 }
@@ -222,13 +248,13 @@ pub(crate) fn settle_as_sent(
     chat: &Jid,
     user: &address::User,
     outgoing: &OutgoingRecord,
-    sent: Option<SentRecord>,
+    (sent_key, sent): (Key, SentRecord),
     timestamp: Option<u64>,
 ) {
     let timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
-    let sent = SentRecord { timestamp, message: outgoing.message.clone(), ..sent.unwrap_or_default() };
+    let sent = SentRecord { timestamp, message: outgoing.message.clone(), ..sent };
     step.delete(outgoing_key(id));
-    step.put(sent_key(&user.canonical, id), sent.to_bytes());
+    step.put(sent_key, sent.to_bytes());
     let client_ref = outgoing.client_ref.as_deref();
     let event = notices::sent(chat, user, id, timestamp, &outgoing.message, client_ref, step.config.prefer);
     step.emit(event);
@@ -461,11 +487,18 @@ fn accept(
     order: u64,
 ) -> Result<Option<SendOp>, Miss> {
     let user = address::user(step, &request.to)?;
-    let (outgoing, sent) = (outgoing_key(id.as_str()), sent_key(&user.canonical, id.as_str()));
-    step.require([&outgoing, &sent])?;
-    let known = match (step.record::<OutgoingRecord>(&outgoing)?, step.record::<SentRecord>(&sent)?) {
-        (Some(outgoing), _) => Some(outgoing.accepted_ms / 1_000),
-        (None, Some(sent)) => Some(sent.timestamp),
+    let outgoing = outgoing_key(id.as_str());
+    // Both are read before either is missed.
+    let (pending, sent) = (step.record::<OutgoingRecord>(&outgoing), sent_record(step, &user, id.as_str()));
+    let (pending, sent) = (pending?, sent?);
+    let known = match (pending, sent) {
+        (Some(pending), _) if !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
+            step.reply(command, Err(CommandError::MessageId));
+            return Ok(None);
+        }
+        (Some(pending), _) => Some(pending.accepted_ms / 1_000),
+        // What was sent and neither acknowledged nor refused was told as failed, and may be tried again.
+        (None, Some((_, sent))) => Some(sent.timestamp).filter(|timestamp| *timestamp != 0),
         (None, None) => None,
     };
     if let Some(timestamp) = known {
