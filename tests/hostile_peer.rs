@@ -237,3 +237,54 @@ fn what_was_sent_to_a_number_is_found_under_its_lid() {
     world.stanza_arrives("alice", &read);
     assert_eq!(world.event_names("alice"), ["message.delivered", "message.read"]);
 }
+
+#[test]
+fn what_was_received_from_a_number_is_not_told_again_under_its_lid() {
+    let mut world = World::online(&["alice", "bob"]);
+    let text = world.send("bob", "alice", "hello");
+    assert_eq!(texts(&world.events("alice")), ["hello"]);
+    world.crash("alice");
+    let (pn, lid) = (world.jid("bob").to_string(), world.lid("bob").to_string());
+    let alice = world.actor("alice");
+    let marks = alice.records(RecordKind::Received);
+    let (old, value) = marks.into_iter().find(|(key, _)| key.id.ends_with(text.as_str().as_bytes())).expect("stored");
+    assert!(old.id.starts_with(lid.as_bytes()));
+    let parts = [pn.as_bytes(), pn.as_bytes(), text.as_str().as_bytes()];
+    let new = wamd::store::Key::joined(RecordKind::Received, &parts);
+    alice.write(wamd::store::Batch { puts: vec![(new, value)], deletes: vec![old], ..Default::default() });
+    world.start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    world.forget();
+    let device = world.device("alice");
+    world.fault(Fault::ReplayLast { jid: device });
+    assert!(world.event_names("alice").iter().all(|name| !name.starts_with("message.")));
+    let answers = world.heard("alice");
+    assert!(answers.iter().all(|node| node.attr_str("type").as_deref() != Some("retry")), "{answers:?}");
+}
+
+// ---- what cannot be read ------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_cannot_be_read_is_told_once() {
+    let mut world = World::online(&["alice", "bob"]);
+    let bob = world.lid("bob").with_device(7);
+    let own = world.lid("alice").with_device(9);
+    let enc = |kind: &'static str| Node::new("enc").attr("v", "2").attr("type", kind).bytes(vec![0x33; 20]);
+    let message =
+        |from: &Jid, id: &str| Node::new("message").attr("from", from).attr("id", id).attr("t", 1_760_000_000);
+    // The first that is seen of a message is its second copy.
+    let second = message(&bob, "SECOND").child(enc("msg").attr("count", 1));
+    // A copy of an own message that says not whom it is for is not asked for.
+    let copy = message(&own, "COPY").child(enc("msg"));
+    let absent = message(&bob, "ABSENT").child(Node::new("unavailable"));
+    let group: Jid = "120363041234567890@g.us".parse().unwrap();
+    let in_group = message(&group, "GROUP").attr("participant", &bob).child(enc("skmsg"));
+    let received = world.actor("alice").records(RecordKind::Received);
+    for stanza in [second, copy, absent, in_group] {
+        world.stanza_arrives("alice", &stanza);
+        assert_eq!(world.data("alice", "message.undecryptable").len(), 1, "{stanza:?}");
+        world.stanza_arrives("alice", &stanza);
+        assert_eq!(world.data("alice", "message.undecryptable").len(), 0, "{stanza:?} comes again");
+    }
+    assert_eq!(world.actor("alice").records(RecordKind::Received), received, "what comes after all is news");
+}

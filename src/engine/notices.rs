@@ -418,7 +418,8 @@ impl Undecryptable {
 
     /// Encrypted in a way that is not spoken yet.
     pub(crate) fn unsupported(encs: &[Enc]) -> Self {
-        let reason = match encs.iter().map(|enc| &enc.kind).next() {
+        let mut kinds = encs.iter().map(|enc| &enc.kind);
+        let reason = match kinds.find(|kind| !matches!(kind, EncKind::Pairwise(_))) {
             Some(EncKind::SenderKey) => "no_sender_key",
             Some(EncKind::MessageSecret) => "no_message_secret",
             _ => "unsupported",

@@ -17,6 +17,7 @@ use crate::{
         step::{Miss, Step, keys, own, pair_of},
     },
     event::{Event, MappingSource},
+    jid::Jid,
     message::{self, normalise, padding, protocol, unwrap_device_sent},
     proto::{Message as _, e2e},
     signal::{self, Address, SignalError, StepError},
@@ -58,7 +59,8 @@ pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(
     }
     let chat = address::user(step, &message.chat)?;
     let sender = address::user(step, &message.sender)?;
-    let context = Context { message, chat: &chat, sender: &sender, received: received_key(message, &chat, &sender) };
+    let mut marks = received_keys(message, &chat, &sender);
+    let context = Context { message, chat: &chat, sender: &sender, received: marks.remove(0), before: marks };
 
     if message.encs.is_empty() {
         return without_ciphertext(step, &context);
@@ -78,12 +80,36 @@ struct Context<'a> {
     sender: &'a User,
     /// The mark that it was received.
     received: Key,
+    /// Where the mark stands when the message came before the LID was known.
+    before: Vec<Key>,
 }
 
-/// Ids are unique per chat and sender; both under the identity that does not change from stanza to stanza.
-fn received_key(message: &InboundMessage, chat: &User, sender: &User) -> Key {
-    let (chat, sender) = (chat.canonical.to_string(), sender.canonical.to_string());
-    Key::joined(RecordKind::Received, &[chat.as_bytes(), sender.as_bytes(), message.ack.id.as_bytes()])
+/// Ids are unique per chat and sender; both under the identity that does not change from stanza to stanza, then under the
+/// one that was known before.
+fn received_keys(message: &InboundMessage, chat: &User, sender: &User) -> Vec<Key> {
+    let key = |chat: &Jid, sender: &Jid| {
+        let (chat, sender) = (chat.to_string(), sender.to_string());
+        Key::joined(RecordKind::Received, &[chat.as_bytes(), sender.as_bytes(), message.ack.id.as_bytes()])
+    };
+    if chat == sender {
+        return chat.identities().map(|user| key(user, user)).collect();
+    }
+    match message.from_me {
+        true => chat.identities().map(|chat| key(chat, &sender.canonical)).collect(),
+        false => sender.identities().map(|sender| key(&chat.canonical, sender)).collect(),
+    }
+}
+
+/// Whether the message was received before.
+fn is_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    let keys = || std::iter::once(&context.received).chain(&context.before);
+    step.require(keys())?;
+    for key in keys() {
+        if step.read(key)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Newsletters carry plaintext, placeholders nothing.
@@ -91,7 +117,7 @@ fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), 
     let message = context.message;
     match &message.unavailable {
         Some(kind) => {
-            if mark_received(step, context)? {
+            if mark_failed(step, context)? {
                 let why = Undecryptable::unavailable(kind);
                 let event = undecryptable(step, context, &why);
                 step.emit_from(message.offline, event);
@@ -108,7 +134,8 @@ fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) ->
     notices::undecryptable(context.message, context.chat, context.sender, why, step.config.prefer)
 }
 
-/// Pairwise ciphertexts first, in their order; the others cannot be read yet.
+/// Pairwise ciphertexts first, in their order; the others cannot be read yet, and a message with one of them is told as
+/// undecryptable, although the keys that came along are taken.
 fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let address = address::device(step, &context.message.sender)?;
     declare_reads(step, context, &address)?;
@@ -123,12 +150,19 @@ fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Mi
             (_, next) => next,
         });
     }
-    Ok(outcome.unwrap_or_else(|| Outcome::Dropped(Undecryptable::unsupported(&context.message.encs))))
+    let readable = |enc: &Enc| matches!(enc.kind, EncKind::Pairwise(_));
+    match outcome {
+        Some(Outcome::Received) | None if !context.message.encs.iter().all(readable) => {
+            Ok(Outcome::Dropped(Undecryptable::unsupported(&context.message.encs)))
+        }
+        outcome => Ok(outcome.unwrap_or(Outcome::Received)),
+    }
 }
 
 /// Everything that is known to be read before the first curve operation.
 fn declare_reads(step: &mut Step<'_>, context: &Context<'_>, address: &Address) -> Result<(), Miss> {
     let mut reads = vec![context.received.clone(), keys::session(address), keys::identity(address), retry_key(context)];
+    reads.extend(context.before.iter().cloned());
     for enc in &context.message.encs {
         let EncKind::Pairwise(kind) = enc.kind else { continue };
         let Ok(peek) = signal::peek(kind, &enc.bytes) else { continue };
@@ -154,7 +188,7 @@ fn decrypt(
         Ok(decrypted) => decrypted,
         Err(StepError::Miss(miss)) => return Err(miss),
         // Whatever it was, it is stored since the step that advanced the ratchet.
-        Err(StepError::Signal(SignalError::Duplicate)) if step.read(&context.received)?.is_some() => {
+        Err(StepError::Signal(SignalError::Duplicate)) if is_received(step, context)? => {
             return Ok(Outcome::Received);
         }
         Err(StepError::Signal(error)) => {
@@ -231,7 +265,7 @@ fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::Prot
 
 /// Notes that a message was received; false when it was before.
 fn mark_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    if step.read(&context.received)?.is_some() {
+    if is_received(step, context)? {
         return Ok(false);
     }
     step.put(context.received.clone(), ReceivedRecord { at: step.now.unix_seconds() }.to_bytes());
@@ -254,8 +288,9 @@ fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Resul
             }
         }
         Outcome::Retry(why, reason, count) => {
+            let news = mark_failed(step, context)?;
             let again = ask_again(step, context, reason, count)?;
-            if mark_failed(step, context, again)? {
+            if news {
                 let why = why.asked_again(again.is_some());
                 let event = undecryptable(step, context, &why);
                 step.emit_from(inbound.offline, event);
@@ -263,7 +298,7 @@ fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Resul
             step.send(&inbound.ack.ack());
         }
         Outcome::Dropped(why) => {
-            if mark_received(step, context)? {
+            if mark_told(step, context)? {
                 let event = undecryptable(step, context, &why);
                 step.emit_from(inbound.offline, event);
             }
@@ -340,10 +375,22 @@ fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u3
     Ok(Some(count))
 }
 
-/// Whether the application is to hear of a failure: of the first one, and of one that is given up at once.
-fn mark_failed(step: &mut Step<'_>, context: &Context<'_>, again: Option<u32>) -> Result<bool, Miss> {
-    match again {
-        Some(count) => Ok(count == 1),
-        None => Ok(step.record::<RetryCountRecord>(&retry_key(context))?.is_none()),
+/// Notes that a message cannot be read, or not yet; false when that was told before, or the message was received. When it
+/// can be read after all, it still is news.
+fn mark_failed(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    // Both are read before either is missed.
+    let (told, received) = (step.read(&retry_key(context)).map(drop), is_received(step, context));
+    told?;
+    Ok(!received? && mark_told(step, context)?)
+}
+
+/// Notes that it was told that a message, or a part of it, cannot be read; false when it was before.
+fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    let key = retry_key(context);
+    if step.read(&key)?.is_some() {
+        return Ok(false);
     }
+    let record = RetryCountRecord { at: step.now.unix_seconds(), ..RetryCountRecord::default() };
+    step.put(key, record.to_bytes());
+    Ok(true)
 }
