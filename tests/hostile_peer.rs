@@ -288,3 +288,74 @@ fn what_cannot_be_read_is_told_once() {
     }
     assert_eq!(world.actor("alice").records(RecordKind::Received), received, "what comes after all is news");
 }
+
+// ---- a consumer that does not take anything ---------------------------------------------------------------------------
+
+/// Alice, whose consumer has had enough; a message of bob's waits.
+fn stalled() -> World {
+    let mut world = World::new(&["bob"]);
+    world.add("alice", "15550000009", |config| config.max_unacknowledged = 30);
+    world.settle();
+    world.link("bob");
+    world.link("alice");
+    world.talk("alice", "bob");
+    world.actor("alice").acknowledges = false;
+    for n in 0..40 {
+        world.send("bob", "alice", &n.to_string());
+    }
+    assert!(world.queued("alice") > 0, "not everything is read");
+    world.forget();
+    world
+}
+
+/// The consumer goes on: everything that came is acknowledged.
+fn goes_on(world: &mut World) {
+    world.actor("alice").acknowledges = true;
+    let newest = world.snapshot("alice").last_event;
+    world.acknowledge("alice", newest);
+    world.settle();
+}
+
+#[test]
+fn nothing_is_too_late_while_nobody_reads() {
+    let mut world = stalled();
+    let id = world.send("alice", "bob", "meanwhile");
+    world.phone_sends(STRANGER, "bob", "a number that the server knows");
+    world.send_to("alice", &Jid::pn(STRANGER), "to somebody who must be asked for");
+    world.advance_secs(600);
+    assert_eq!(world.data("alice", "message.failed").len(), 0);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    goes_on(&mut world);
+    let sent = world.data("alice", "message.sent");
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert_eq!(sent[0]["messages"][0]["key"]["id"], id.as_str());
+    assert_eq!(world.snapshot("alice").sends, 0);
+    assert_eq!(texts(world.all_events("alice")).len(), 41);
+}
+
+#[test]
+fn a_lost_connection_comes_back_while_nobody_acknowledges() {
+    let mut world = stalled();
+    world.cut("alice");
+    world.advance_secs(5);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    let told = world.snapshot("alice").last_event;
+    world.advance_secs(3_600);
+    assert_eq!(world.snapshot("alice").last_event, told, "no events of attempts pile up");
+    goes_on(&mut world);
+    assert_eq!(texts(world.all_events("alice")).len(), 41);
+}
+
+#[test]
+fn a_question_that_nobody_answered_proves_no_life() {
+    let mut world = World::new(&[]);
+    world.add("alice", "15550000009", |config| config.query_timeout = std::time::Duration::from_secs(4));
+    world.settle();
+    world.link("alice");
+    world.forget();
+    world.network("alice", world::Network::Stalled);
+    world.advance_secs(90);
+    let names = world.event_names("alice");
+    assert_eq!(names.iter().filter(|name| *name == "session.keepalive_lost").count(), 2, "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "session.disconnected").count(), 1, "{names:?}");
+}

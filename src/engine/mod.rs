@@ -365,11 +365,14 @@ impl Engine {
         [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
     }
 
-    /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue.
+    /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
+    /// the server delivers, it is read in any case: nothing of that piles up, and a connection that is not answered would
+    /// be lost and made again and again.
     pub fn wants_read(&self) -> bool {
         // What waits in the lanes will be events, too.
         let waiting = u64::try_from(self.lanes.len()).unwrap_or(u64::MAX);
-        self.last_event.saturating_sub(self.acknowledged).saturating_add(waiting) < self.config.max_unacknowledged
+        let unacknowledged = self.last_event.saturating_sub(self.acknowledged).saturating_add(waiting);
+        (unacknowledged < self.config.max_unacknowledged || !self.connection.is_online())
             && self.lanes.bytes() < self.config.max_waiting_bytes
     }
 
@@ -663,6 +666,10 @@ impl Engine {
             && until <= now.mono
         {
             self.load_account();
+        }
+        if !self.wants_read() {
+            self.queries.postpone(now.mono, now.mono + self.config.query_timeout);
+            self.sends.postpone(now.mono, now.mono + self.config.ack_timeout);
         }
         while let Some(answer) = self.queries.expire(now.mono) {
             self.run_answer(now, answer);

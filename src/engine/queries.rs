@@ -75,18 +75,18 @@ impl Query {
         }
     }
 
-    /// What it means that nothing came in time.
-    fn timed_out(self) -> Answer {
+    /// What it means that nothing came in time. Nothing for a keepalive: its owner has a deadline of its own.
+    fn timed_out(self) -> Option<Answer> {
         let error = QueryError::TimedOut;
-        match self {
-            Self::Keepalive => Answer::Keepalive,
+        Some(match self {
+            Self::Keepalive => return None,
             Self::PreKeyCount => Answer::PreKeyCount(Err(error)),
             Self::PreKeyUpload => Answer::PreKeyUpload(Err(error)),
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
             Self::Logout(command) => Answer::Logout(command),
-        }
+        })
     }
 }
 
@@ -133,10 +133,21 @@ impl Queries {
         self.pending.remove(id).map(|pending| pending.query.parse(node))
     }
 
-    /// Takes one question whose time is up. A keepalive has no answer then; its owner keeps its own deadline.
+    /// Takes one question whose time is up.
     pub(crate) fn expire(&mut self, now: Duration) -> Option<Answer> {
-        let id = self.pending.iter().find(|(_, pending)| pending.deadline <= now).map(|(id, _)| id.clone())?;
-        self.pending.remove(&id).map(|pending| pending.query.timed_out())
+        loop {
+            let id = self.pending.iter().find(|(_, pending)| pending.deadline <= now).map(|(id, _)| id.clone())?;
+            if let Some(answer) = self.pending.remove(&id)?.query.timed_out() {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// Nobody reads, so that answers may well be there: gives every question whose time is up some more. A logout does not
+    /// depend on its answer.
+    pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
+        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout(_)));
+        waiting.filter(|pending| pending.deadline <= now).for_each(|pending| pending.deadline = until);
     }
 
     /// The next deadline.

@@ -146,6 +146,17 @@ impl Sends {
         }
     }
 
+    /// Nobody reads, so that acknowledgements may well be there: gives every send whose time is up some more.
+    pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
+        for op in self.ops.values_mut() {
+            if let Stage::AwaitAck { deadline: Some(at), .. } = &mut op.stage
+                && *at <= now
+            {
+                *at = until;
+            }
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let deadlines = self.ops.values().filter_map(|op| match op.stage {
             Stage::AwaitAck { deadline, .. } => deadline,
