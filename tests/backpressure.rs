@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -17,10 +18,10 @@ use tokio::{
 };
 use wamd::{
     Jid,
-    client::{Client, Error, Events},
+    client::{Client, ClientBuilder, Error, Events},
     engine::CommandError,
     event::Envelope,
-    store::{AccountId, MemoryStore},
+    store::{AccountId, Batch, Key, MemoryStore, OutboxEntry, RecordKind, Store, StoreError, StoreFuture},
 };
 use wamd_loopback::{Disconnect, Linked, Loopback};
 
@@ -87,9 +88,8 @@ impl Setup {
         Self { server, store: MemoryStore::new(), url, taken, max_unacknowledged }
     }
 
-    async fn start(&self) -> (Client, Events) {
-        let client = Client::builder(AccountId::new("alice"))
-            .store(self.store.clone())
+    fn builder(&self) -> ClientBuilder {
+        Client::builder(AccountId::new("alice"))
             .url(&self.url)
             .root_key(self.server.root_public_key())
             .event_capacity(4)
@@ -97,9 +97,10 @@ impl Setup {
                 config.pre_key_batch = 20;
                 config.max_unacknowledged = self.max_unacknowledged;
             })
-            .start()
-            .await
-            .expect("it starts");
+    }
+
+    async fn start(&self) -> (Client, Events) {
+        let client = self.builder().store(self.store.clone()).start().await.expect("it starts");
         let events = client.events().unwrap();
         (client, events)
     }
@@ -354,5 +355,98 @@ async fn a_client_comes_back_by_itself() {
         let envelope = event(&mut events, "message.received").await;
         assert_eq!(text(&envelope), Some(&*format!("{how:?}")));
     }
+    within("the end", client.shutdown()).await;
+}
+
+/// A store that cannot remove events, so many times.
+#[derive(Debug)]
+struct NoTrim {
+    inner: MemoryStore,
+    failures: AtomicU64,
+}
+
+impl Store for NoTrim {
+    fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+        self.inner.load(account, keys)
+    }
+
+    fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        self.inner.scan(account, kind)
+    }
+
+    fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
+        self.inner.commit(account, batch)
+    }
+
+    fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>> {
+        self.inner.outbox(account, after, limit)
+    }
+
+    fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()> {
+        let fails =
+            self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        match fails {
+            true => Box::pin(async { Err(StoreError::Backend("busy".to_owned())) }),
+            false => self.inner.trim_outbox(account, through),
+        }
+    }
+
+    fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>> {
+        self.inner.accounts()
+    }
+
+    fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()> {
+        self.inner.remove(account)
+    }
+}
+
+#[tokio::test]
+async fn events_that_could_not_be_removed_do_not_stop_the_account() {
+    let setup = Setup::new(10).await;
+    let (client, mut events) = setup.start().await;
+    let linked = setup.link(&client, &mut events).await;
+    within("the end", client.shutdown()).await;
+    for n in 0..20 {
+        setup.friend_sends(&linked.jid, format!("{n}")).await;
+    }
+    let store = Arc::new(NoTrim { inner: setup.store.clone(), failures: AtomicU64::new(0) });
+    let client = setup.builder().shared_store(store.clone()).start().await.expect("it starts");
+    let mut events = client.events().unwrap();
+    client.connect().await.expect("linked");
+    let mut received = Vec::new();
+    within("all messages", async {
+        while received.len() < 20 {
+            // The consumer takes what there is and acknowledges it at once; the store fails just then.
+            let mut newest = None;
+            while let Ok(Some(delivery)) = timeout(Duration::from_millis(300), events.next()).await {
+                received.extend(text(delivery.envelope()).map(str::to_owned));
+                newest = Some(delivery);
+            }
+            if let Some(newest) = newest {
+                store.failures.store(1, Ordering::Relaxed);
+                newest.acknowledge();
+            }
+        }
+    })
+    .await;
+    assert_eq!(received, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    within("the end", client.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ws://{}/ws/chat", listener.local_addr().expect("bound"));
+    let builder = Client::builder(AccountId::new("alice")).url(url);
+    let builder = builder.configure(|config| config.handshake_timeout = Duration::from_millis(100));
+    let client = builder.start().await.expect("it starts");
+    client.link_qr().await.expect("it can be linked");
+    let (mut silent, _) = within("a connection", listener.accept()).await.expect("accepted");
+    let everything = within("the end of the connection", async {
+        let mut request = Vec::new();
+        silent.read_to_end(&mut request).await.map(|_| request)
+    });
+    let request = everything.await.expect("a clean end");
+    assert!(request.starts_with(b"GET /ws/chat"));
     within("the end", client.shutdown()).await;
 }

@@ -24,6 +24,8 @@ use crate::{
 const REQUEST_CAPACITY: usize = 64;
 /// How long the consumer may take to acknowledge its last events when the account stops.
 const GRACE: Duration = Duration::from_millis(500);
+/// Pause before the store is asked again to remove what it could not.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
 /// Events read from the store at a time when the account starts.
 const REPLAY_PAGE: usize = 256;
 
@@ -311,10 +313,17 @@ impl Driver {
                 self.trimming = false;
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
-                    // The events stay and come again after a restart; the consumer tells them apart by their ids.
-                    Err(error) => tracing::warn!(%error, "acknowledged events cannot be removed"),
+                    // Nobody else will ask for it again: the consumer may be waiting for what the engine reads next.
+                    Err(error) => {
+                        tracing::warn!(%error, "acknowledged events cannot be removed");
+                        self.to_trim = self.to_trim.max(Some(seq));
+                        // When the account stops, it is tried once more at the end.
+                        return if self.stopping.is_none() {
+                            self.trim(TRIM_PAUSE)
+                        };
+                    }
                 }
-                self.trim();
+                self.trim(Duration::ZERO);
             }
         }
     }
@@ -327,17 +336,22 @@ impl Driver {
 
     fn acknowledge(&mut self, seq: u64) {
         self.to_trim = self.to_trim.max(Some(seq));
-        self.trim();
+        self.trim(Duration::ZERO);
     }
 
-    fn trim(&mut self) {
+    fn trim(&mut self, pause: Duration) {
         if self.trimming {
             return;
         }
         if let Some(seq) = self.to_trim.take() {
             self.trimming = true;
             let (store, account) = (self.store.clone(), self.account.clone());
-            let trim = async move { Stored::Trimmed(seq, store.trim_outbox(&account, seq).await) };
+            let trim = async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Stored::Trimmed(seq, store.trim_outbox(&account, seq).await)
+            };
             self.work.push(trim.boxed());
         }
     }

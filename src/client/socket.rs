@@ -99,7 +99,12 @@ impl Connector {
         let (received, inbound) = mpsc::channel(INBOUND_CAPACITY);
         let connector = self.clone();
         tokio::spawn(async move {
-            let reason = match connector.connect().await {
+            let connected = tokio::select! {
+                connected = connector.connect() => connected,
+                // The driver has given it up; a server that says nothing must not keep it.
+                () = received.closed() => return,
+            };
+            let reason = match connected {
                 Ok(stream) => {
                     if received.send(Input::Opened(id)).await.is_err() {
                         return;
@@ -146,11 +151,13 @@ async fn pump(
             // The driver's wishes first: a close must not wait for a server that keeps talking.
             biased;
             outbound = to_send.recv() => match outbound {
-                Some(bytes) => {
-                    if let Err(error) = stream.send(Message::Binary(bytes)).await {
+                Some(bytes) => tokio::select! {
+                    sent = stream.send(Message::Binary(bytes)) => if let Err(error) = sent {
                         return error.to_string();
-                    }
-                }
+                    },
+                    // A server that does not read must not keep it either.
+                    () = given_up(received) => return String::new(),
+                },
                 None => {
                     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.close(Some(frame))).await;
@@ -166,6 +173,12 @@ async fn pump(
             },
         }
     }
+}
+
+/// The driver has closed the connection, and what was queued had its time to leave.
+async fn given_up(received: &mpsc::Sender<Input>) {
+    received.closed().await;
+    tokio::time::sleep(CLOSE_TIMEOUT).await;
 }
 
 type Received = Result<Message, tokio_tungstenite::tungstenite::Error>;
