@@ -4,8 +4,12 @@
 #[path = "common/world.rs"]
 mod world;
 
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 use wamd::{
     Jid,
+    crypto::{KeyPair, PrivateKey, xeddsa},
     engine::{Command, CommandError, Reply, SendRequest},
     event::Envelope,
     message::MessageId,
@@ -358,4 +362,88 @@ fn a_question_that_nobody_answered_proves_no_life() {
     let names = world.event_names("alice");
     assert_eq!(names.iter().filter(|name| *name == "session.keepalive_lost").count(), 2, "{names:?}");
     assert_eq!(names.iter().filter(|name| *name == "session.disconnected").count(), 1, "{names:?}");
+}
+
+// ---- devices ----------------------------------------------------------------------------------------------------------
+
+/// A device that asks for a message again, with keys of its own making.
+fn asks_again(from: &Jid, id: &str, with_keys: bool, registration: u32) -> Node {
+    let identity = KeyPair::from_private(PrivateKey::from_bytes([7; 32]));
+    let signed = KeyPair::from_private(PrivateKey::from_bytes([9; 32]));
+    let mut rng = ChaCha20Rng::from_seed([1; 32]);
+    let signature = xeddsa::sign(identity.private(), &[&signed.public().to_typed()], &mut rng);
+    let keys = Node::new("keys")
+        .child(Node::new("type").bytes(vec![5]))
+        .child(Node::new("identity").bytes(identity.public().as_bytes().to_vec()))
+        .child(
+            Node::new("skey")
+                .child(Node::new("id").bytes(vec![0, 0, 1]))
+                .child(Node::new("value").bytes(signed.public().as_bytes().to_vec()))
+                .child(Node::new("signature").bytes(signature.to_vec())),
+        );
+    Node::new("receipt")
+        .attr("from", from)
+        .attr("id", id)
+        .attr("type", "retry")
+        .child(Node::new("retry").attr("id", id).attr("count", 2).attr("v", 1))
+        .child(Node::new("registration").bytes(registration.to_be_bytes().to_vec()))
+        .children(with_keys.then_some(keys))
+}
+
+#[test]
+fn a_device_that_is_not_listed_gets_nothing() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    let id = world.send("alice", "bob", "secret");
+    let bob = world.device("bob");
+    let lid = world.lid("bob").with_device(bob.device());
+    let sessions = world.actor("alice").records(RecordKind::Session).len();
+    let answers = |world: &mut World, receipt: &Node| -> Vec<String> {
+        world.heard("alice");
+        world.stanza_arrives("alice", receipt);
+        world.heard("alice").iter().map(|node| node.tag().to_owned()).collect()
+    };
+    let ghost = world.lid("bob").with_device(77);
+    for with_keys in [true, false] {
+        let receipt = asks_again(&ghost, id.as_str(), with_keys, 1_234);
+        assert_eq!(answers(&mut world, &receipt), ["ack"], "with keys: {with_keys}");
+        // The list was forgotten, and is known again with the next send.
+        world.talk("alice", "bob");
+    }
+    assert_eq!(answers(&mut world, &asks_again(&lid, id.as_str(), true, 0)), ["ack"], "a registration id of 0");
+    assert_eq!(world.actor("alice").records(RecordKind::Session).len(), sessions);
+    // A device that is there gets it.
+    let again = answers(&mut world, &asks_again(&lid, id.as_str(), false, 1_234));
+    assert!(again.contains(&"message".to_owned()), "{again:?}");
+}
+
+#[test]
+fn a_damaged_session_is_made_anew() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    world.crash("alice");
+    let alice = world.actor("alice");
+    let sessions =
+        alice.records(RecordKind::Session).into_iter().map(|(key, _)| (key, Bytes::from_static(b"\0damaged")));
+    alice.write(wamd::store::Batch { puts: sessions.collect(), ..Default::default() });
+    world.start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    world.forget();
+    world.send("alice", "bob", "hello");
+    assert_eq!(texts(&world.events("bob")), ["hello"]);
+    world.talk("bob", "alice");
+}
+
+#[test]
+fn a_refusal_that_cannot_be_read_is_one() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    mute_bob(&mut world);
+    let alice = world.device("alice");
+    world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let id = world.send("alice", "bob", "hello");
+    world.forget();
+    let ack = Node::new("ack").attr("class", "message").attr("from", world.lid("bob")).attr("id", id.as_str());
+    world.stanza_arrives("alice", &ack.attr("error", "no"));
+    assert_eq!(world.event_names("alice"), ["message.failed"]);
 }

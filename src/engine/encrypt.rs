@@ -92,8 +92,10 @@ pub(crate) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     step.require(&session_keys)?;
     let mut usable = Vec::new();
     let mut missing = Vec::new();
-    for (target, key) in targets.into_iter().zip(&session_keys) {
-        match step.read(key)? {
+    for target in targets {
+        // A damaged record is none.
+        let session = signal::SignalStore::session(step, &target.address)?;
+        match session.as_ref().and_then(signal::Session::current) {
             Some(_) => usable.push(target),
             None if op.skipped.contains(&target.jid) => {}
             None => missing.push(target.jid),
@@ -150,6 +152,9 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
             Err(StepError::Miss(miss)) => return Err(miss),
             Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
         }
+    }
+    if ciphertexts.is_empty() {
+        return Ok(fail(step, op, &SendFailure::new("no_session", "no device of the recipient has usable keys")));
     }
     let stanza = UserMessage {
         to: chat,
@@ -234,14 +239,14 @@ fn establish_one(
     start_session(step, account, &address, &fetched.bundle, rng)
 }
 
-/// Starts a session from keys that a device sent along with a retry receipt.
+/// Starts a session from keys that a device sent along with a retry receipt; false when they are refused.
 ///
 /// # Errors
 /// [`Miss`].
-pub(super) fn establish_checked(step: &mut Step<'_>, address: &Address, bundle: &PreKeyBundle) -> Result<bool, Miss> {
+pub(super) fn establish_sent(step: &mut Step<'_>, jid: &Jid, sent: &FetchedBundle) -> Result<bool, Miss> {
     let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
-    start_session(step, &account, address, bundle, &mut rng)
+    establish_one(step, &account, jid, sent, &mut rng)
 }
 
 fn start_session(
@@ -276,6 +281,11 @@ fn is_authentic(step: &mut Step<'_>, jid: &Jid, fetched: &FetchedBundle) -> Resu
     let primary = address::device(step, &jid.with_device(0))?;
     let known = signal::SignalStore::identity(step, &primary)?;
     match adv::verify_device(identity, &fetched.bundle.identity, known.as_ref()) {
+        // A key that the blob brings along vouches for nothing unless it is the account's.
+        Ok(verified) if known.is_some_and(|known| known != *verified.account_key()) => {
+            tracing::warn!(device = %jid.redacted(), "companion of another account key");
+            Ok(false)
+        }
         Ok(_) | Err(crate::pairing::PairError::NoAccountKey) => Ok(true),
         Err(error) => {
             tracing::warn!(device = %jid.redacted(), %error, "companion is not of this account");

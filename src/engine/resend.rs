@@ -7,8 +7,9 @@ use super::{Engine, Job};
 use crate::{
     clock::Now,
     engine::{
+        account::Linked,
         address::{self, User},
-        encrypt,
+        devices, encrypt,
         records::Record,
         sends::sent_record,
         step::{Miss, Step, keys, own},
@@ -19,6 +20,7 @@ use crate::{
     signal::{self, Address, SignalStore, StepError},
     stanza::{
         ack::AckTarget,
+        iq::prekeys::FetchedBundle,
         message::Resend,
         receipt::{InboundReceipt, RetryRequest},
     },
@@ -77,8 +79,20 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
     if retry.count >= MAX_COUNT || resent >= MAX_RESENDS || !is_plausible(device, &chat, is_own) {
         return Ok(Outcome::Done);
     }
-    if !renew_session(step, &address, retry, asked.fetched)? {
-        return Ok(Outcome::Bundle(device.clone()));
+    if retry.registration_id == 0 {
+        return Ok(Outcome::Done);
+    }
+    let listed = is_listed(step, &linked, &chat, device, is_own)?;
+    let unknown = !listed && (asked.fetched || retry.device_identity.is_none());
+    if unknown || !renew_session(step, device, &address, retry, asked.fetched)? {
+        if listed {
+            return Ok(Outcome::Bundle(device.clone()));
+        }
+        // Whoever it is, the next send asks for the list anew, and learns of a device that is there.
+        tracing::warn!(device = %device.redacted(), "a device that is not known asks for a message");
+        let user = address::user(step, device)?;
+        devices::forget(step, &user);
+        return Ok(Outcome::Done);
     }
 
     let Ok(content) = message::decode(&sent.message) else { return Ok(Outcome::Done) };
@@ -122,15 +136,34 @@ fn is_plausible(device: &Jid, chat: &User, is_own: bool) -> bool {
     is_own || is(&chat.pn) || is(&chat.lid)
 }
 
+/// Whether a device stands in the list of its user, or there is no list.
+fn is_listed(step: &mut Step<'_>, linked: &Linked, chat: &User, device: &Jid, is_own: bool) -> Result<bool, Miss> {
+    let list = match is_own {
+        true => {
+            let own = address::user(step, &linked.pn)?;
+            devices::list(step, &own)?
+        }
+        false => devices::list(step, chat)?,
+    };
+    Ok(list.is_none_or(|devices| device.device() == 0 || devices.contains(&device.device())))
+}
+
 /// Sees to it that there is a session that the device can read: from the keys that it sent along, else the one there is
 /// when this is its first request, else from keys that are fetched. False: fetch them first.
-fn renew_session(step: &mut Step<'_>, address: &Address, retry: &RetryRequest, fetched: bool) -> Result<bool, Miss> {
+fn renew_session(
+    step: &mut Step<'_>,
+    device: &Jid,
+    address: &Address,
+    retry: &RetryRequest,
+    fetched: bool,
+) -> Result<bool, Miss> {
     if fetched {
         return Ok(true);
     }
     step.require([&keys::session(address), &keys::identity(address), &keys::archive_index(address)])?;
     if let Some(bundle) = &retry.keys {
-        return encrypt::establish_checked(step, address, bundle);
+        let sent = FetchedBundle { bundle: bundle.clone(), device_identity: retry.device_identity.clone() };
+        return encrypt::establish_sent(step, device, &sent);
     }
     let known = step.session(address)?;
     let current = known.as_ref().and_then(signal::Session::current);

@@ -79,6 +79,8 @@ pub struct RetryRequest {
     pub registration_id: u32,
     /// Its keys, when it brings them. Their signature is not checked yet.
     pub keys: Option<PreKeyBundle>,
+    /// The device identity that a companion shows with its keys, not checked yet.
+    pub device_identity: Option<Bytes>,
 }
 
 impl RetryRequest {
@@ -92,7 +94,9 @@ impl RetryRequest {
         let registration_id =
             u32::from_be_bytes(fixed(required_child(node, "receipt", "registration")?, "registration")?);
         let keys = node.child("keys").map(|keys| prekeys::keys_of(keys, registration_id)).transpose()?;
-        Ok(Self { count: count.unwrap_or(1), registration_id, keys })
+        let shown = node.child("keys").and_then(|keys| keys.child("device-identity"));
+        let device_identity = shown.and_then(|identity| identity.bytes());
+        Ok(Self { count: count.unwrap_or(1), registration_id, keys, device_identity })
     }
 }
 
