@@ -120,7 +120,9 @@ impl Engine {
     /// The server answered, or did not answer, which devices some users have.
     pub(super) fn devices_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Vec<UserDevices>, QueryError>) {
         match result {
-            Ok(answered) => {
+            Ok(mut answered) => {
+                // What nobody asked for is not believed.
+                answered.retain(|user| asked.contains(&user.user));
                 if let Err(needs) = self.step(now, |step| store(step, &answered)) {
                     let answer = super::Answer::Devices(asked, Ok(answered));
                     return self.park(super::Job::Answer(answer), needs);

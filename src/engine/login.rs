@@ -110,7 +110,9 @@ impl Engine {
         self.act(now, |step| {
             let account = step.account_mut();
             account.logins = account.logins.saturating_add(1);
-            if let (Some(linked), Some(lid)) = (&mut account.linked, &success.lid) {
+            if let (Some(linked), Some(lid)) =
+                (&mut account.linked, success.lid.as_ref().filter(|lid| lid.is_lid_family()))
+            {
                 linked.lid = Some(lid.clone());
             }
         });

@@ -442,7 +442,8 @@ impl Engine {
     /// The server answered, or did not answer, with bundles.
     pub(super) fn bundles_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Bundles, QueryError>) {
         let bundles = match result {
-            Ok(bundles) => bundles,
+            // What nobody asked for is not believed.
+            Ok(bundles) => bundles.into_iter().filter(|(jid, _)| asked.contains(jid)).collect(),
             Err(error) => {
                 tracing::warn!(%error, "no bundles");
                 self.sends_go_on(now, &asked, |op| op.skipped.extend(asked.iter().cloned()));

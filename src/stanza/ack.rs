@@ -96,7 +96,8 @@ impl MessageAck {
             from: required_jid(node, "ack", "from")?,
             timestamp: node.attr_u64("t"),
             phash: node.attr_str("phash").map(|text| text.into_owned()),
-            error: node.attr_u64("error").map(|code| u32::try_from(code).unwrap_or(u32::MAX)),
+            // A refusal stays one when its code cannot be read.
+            error: node.attr_str("error").map(|code| code.parse().unwrap_or(u32::MAX)),
         })
     }
 }
