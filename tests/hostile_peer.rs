@@ -447,3 +447,28 @@ fn a_refusal_that_cannot_be_read_is_one() {
     world.stanza_arrives("alice", &ack.attr("error", "no"));
     assert_eq!(world.event_names("alice"), ["message.failed"]);
 }
+
+#[test]
+fn a_resend_does_not_wait_for_another_question() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    let id = world.send("alice", "bob", "hello");
+    let lid = world.lid("bob");
+    // The devices of bob are asked for, while his phone asks for a message and its keys are needed: one JID for both.
+    let changed = Node::new("notification").attr("type", "devices").attr("id", "N").attr("from", &lid);
+    world.stanza_arrives("alice", &changed);
+    world.heard("alice");
+    world.begin("alice", Command::Send(SendRequest::text(lid.clone(), "next")));
+    let (conn, now) = (world.conn("alice").unwrap(), world.now());
+    world.server.inject(now, conn, &asks_again(&lid, id.as_str(), false, 1_234));
+    world.settle();
+    let heard = world.heard("alice");
+    let acks = heard.iter().filter(|node| node.is("ack") && node.attr_str("type").as_deref() == Some("retry"));
+    assert_eq!(acks.count(), 1, "{heard:?}");
+    assert_eq!(messages(&heard, &id), 1);
+}
+
+/// How often a message was sent, by its id.
+fn messages(heard: &[Node], id: &MessageId) -> usize {
+    heard.iter().filter(|node| node.is("message") && node.attr_str("id").as_deref() == Some(id.as_str())).count()
+}

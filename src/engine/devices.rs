@@ -10,6 +10,7 @@ use crate::{
         address::{self, User},
         queries::QueryError,
         records::{DeviceListRecord, Record},
+        sends::Subject,
         step::{Miss, Step},
     },
     event::MappingSource,
@@ -119,6 +120,7 @@ fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(),
 impl Engine {
     /// The server answered, or did not answer, which devices some users have.
     pub(super) fn devices_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Vec<UserDevices>, QueryError>) {
+        let subjects: Vec<_> = asked.iter().cloned().map(Subject::Devices).collect();
         match result {
             Ok(mut answered) => {
                 // What nobody asked for is not believed.
@@ -133,14 +135,14 @@ impl Engine {
                 let empty = answered.iter().filter(|user| user.devices.as_ref().is_some_and(Vec::is_empty));
                 let own = |user: &Jid| self.account.linked.as_ref().is_some_and(|linked| linked.own().is_account(user));
                 let absent: Vec<Jid> = empty.map(|user| user.user.clone()).filter(|user| !own(user)).collect();
-                self.sends_go_on(now, &asked, |op| {
+                self.sends_go_on(now, &subjects, |op, _| {
                     op.lacks_devices(&unanswered, &SendFailure::new("devices", "the server does not know the user"));
                     op.lacks_devices(&absent, &SendFailure::not_on_whatsapp());
                 });
             }
             Err(error) => {
                 let failure = SendFailure::new("devices", &error.to_string());
-                self.sends_go_on(now, &asked, |op| op.lacks_devices(&asked, &failure));
+                self.sends_go_on(now, &subjects, |op, _| op.lacks_devices(&asked, &failure));
             }
         }
     }

@@ -38,6 +38,15 @@ use crate::{
 /// Longest text that is sent, in characters.
 const MAX_TEXT: usize = 65_536;
 
+/// What the server is asked about. A user and its primary device have the same JID, but the questions differ.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// The devices of a user.
+    Devices(Jid),
+    /// The keys of a device.
+    Keys(Jid),
+}
+
 /// Where a send stands.
 #[derive(Debug)]
 enum Stage {
@@ -45,8 +54,8 @@ enum Stage {
     Ready,
     /// Waits for records.
     Parked,
-    /// Waits for answers about these users or devices.
-    Waiting(BTreeSet<Jid>),
+    /// Waits for answers about these.
+    Waiting(BTreeSet<Subject>),
     /// The stanza left, or will with the next connection.
     AwaitAck { stanza: Bytes, deadline: Option<Duration> },
 }
@@ -73,7 +82,7 @@ impl SendOp {
     /// The server did not tell the devices of these users.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
         if let Stage::Waiting(subjects) = &self.stage
-            && users.iter().any(|user| subjects.contains(user))
+            && users.iter().any(|user| subjects.contains(&Subject::Devices(user.clone())))
         {
             self.failure = Some(why.clone());
         }
@@ -100,8 +109,8 @@ impl SendOp {
 #[derive(Debug, Default)]
 pub(crate) struct Sends {
     ops: BTreeMap<u64, SendOp>,
-    /// Users and devices that were asked about and not answered yet.
-    asked: BTreeSet<Jid>,
+    /// What was asked and not answered yet.
+    asked: BTreeSet<Subject>,
     next_order: u64,
 }
 
@@ -139,7 +148,12 @@ impl Sends {
         self.asked.clear();
         for op in self.ops.values_mut() {
             match &mut op.stage {
-                Stage::Waiting(_) => op.stage = Stage::Ready,
+                Stage::Waiting(_) => {
+                    // What went wrong may go well the next time.
+                    op.failure = None;
+                    op.skipped.clear();
+                    op.stage = Stage::Ready;
+                }
                 Stage::AwaitAck { deadline, .. } => *deadline = None,
                 Stage::Ready | Stage::Parked => {}
             }
@@ -360,11 +374,11 @@ impl Engine {
                 self.park(Job::Send(order), needs);
             }
             Ok(Plan::Devices(users)) => {
-                op.stage = Stage::Waiting(users.iter().cloned().collect());
+                op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
                 self.ask_devices(now, users);
             }
             Ok(Plan::Bundles(devices)) => {
-                op.stage = Stage::Waiting(devices.iter().cloned().collect());
+                op.stage = Stage::Waiting(devices.iter().cloned().map(Subject::Keys).collect());
                 self.ask_bundles(now, devices);
             }
             Ok(Plan::Sent(stanza)) => {
@@ -397,14 +411,20 @@ impl Engine {
         }
     }
 
-    /// Answers about `subjects` are in: goes on with the sends that waited for them.
-    pub(super) fn sends_go_on(&mut self, now: Now, subjects: &[Jid], mut note: impl FnMut(&mut SendOp)) {
+    /// Answers about `subjects` are in: notes something about every send, with whether it waited for any of them, and goes
+    /// on with those that wait for nothing else.
+    pub(super) fn sends_go_on(&mut self, now: Now, subjects: &[Subject], mut note: impl FnMut(&mut SendOp, bool)) {
         for subject in subjects {
             self.sends.asked.remove(subject);
         }
         let mut ready = Vec::new();
+        let concerned = |op: &SendOp| match &op.stage {
+            Stage::Waiting(waiting) => subjects.iter().any(|subject| waiting.contains(subject)),
+            _ => false,
+        };
         for op in self.sends.ops.values_mut() {
-            note(op);
+            let waited = concerned(op);
+            note(op, waited);
             if let Stage::Waiting(waiting) = &mut op.stage {
                 for subject in subjects {
                     waiting.remove(subject);
@@ -422,7 +442,8 @@ impl Engine {
 
     /// Asks which devices users have; what is under way is not asked twice.
     fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
-        let users: Vec<Jid> = users.into_iter().filter(|user| self.sends.asked.insert(user.clone())).collect();
+        let users: Vec<Jid> =
+            users.into_iter().filter(|user| self.sends.asked.insert(Subject::Devices(user.clone()))).collect();
         if !users.is_empty() {
             let sid = self.queries.next_id();
             let request = usync::devices_request(&sid, &users);
@@ -432,7 +453,8 @@ impl Engine {
 
     /// Asks for the keys of devices; what is under way is not asked twice.
     pub(super) fn ask_bundles(&mut self, now: Now, devices: Vec<Jid>) {
-        let devices: Vec<Jid> = devices.into_iter().filter(|jid| self.sends.asked.insert(jid.clone())).collect();
+        let devices: Vec<Jid> =
+            devices.into_iter().filter(|jid| self.sends.asked.insert(Subject::Keys(jid.clone()))).collect();
         if !devices.is_empty() {
             let request = prekeys::bundles_request(&devices);
             self.ask(now, Query::Bundles(devices), request);
@@ -441,12 +463,16 @@ impl Engine {
 
     /// The server answered, or did not answer, with bundles.
     pub(super) fn bundles_answered(&mut self, now: Now, asked: Vec<Jid>, result: Result<Bundles, QueryError>) {
+        let subjects: Vec<_> = asked.iter().cloned().map(Subject::Keys).collect();
         let bundles = match result {
             // What nobody asked for is not believed.
             Ok(bundles) => bundles.into_iter().filter(|(jid, _)| asked.contains(jid)).collect(),
             Err(error) => {
                 tracing::warn!(%error, "no bundles");
-                self.sends_go_on(now, &asked, |op| op.skipped.extend(asked.iter().cloned()));
+                // There may be an answer for whoever asks the next time.
+                self.sends_go_on(now, &subjects, |op, waited| {
+                    op.skipped.extend(asked.iter().filter(|_| waited).cloned());
+                });
                 return self.resends_go_on(now, &asked);
             }
         };
@@ -454,7 +480,7 @@ impl Engine {
             Err(needs) => self.park(Job::Answer(super::Answer::Bundles(asked, Ok(bundles))), needs),
             Ok(established) => {
                 let without: Vec<Jid> = asked.iter().filter(|jid| !established.contains(jid)).cloned().collect();
-                self.sends_go_on(now, &asked, |op| op.skipped.extend(without.iter().cloned()));
+                self.sends_go_on(now, &subjects, |op, _| op.skipped.extend(without.iter().cloned()));
                 self.resends_go_on(now, &asked);
             }
         }
