@@ -407,7 +407,7 @@ async fn many_requests_run_at_a_time_and_the_end_waits_for_their_answers() {
 
     let counters = alice.call("stats", json!({})).await.unwrap();
     assert_eq!(counters["counters"]["requests"], 1);
-    assert!(counters["counters"]["uptimeMs"].as_u64() > Some(0));
+    assert!(counters["counters"]["uptimeMs"].is_u64());
     for name in ["batches", "events", "unacknowledged", "sends", "waitingBytes"] {
         assert!(counters["counters"][name].is_u64(), "{name}: {counters}");
     }

@@ -733,6 +733,9 @@ impl Engine {
 
     fn command(&mut self, now: Now, id: CommandId, command: Command) {
         match self.phase {
+            Phase::Booting | Phase::Halted { .. } if self.early.len() >= self.config.max_sends => {
+                self.answer(id, Err(CommandError::Busy { waiting: self.early.len() }));
+            }
             Phase::Booting | Phase::Halted { .. } => self.early.push_back((id, command)),
             Phase::Ready | Phase::Broken(_) => self.run_command(now, id, command),
         }

@@ -292,6 +292,9 @@ impl Engine {
     ///
     /// Sends are accepted in the order in which they were asked for, although some need records first.
     pub(super) fn accept_send(&mut self, now: Now, command: CommandId, request: SendRequest) {
+        if self.accepting.len() >= self.config.max_sends {
+            return self.answer(command, Err(CommandError::Busy { waiting: self.accepting.len() }));
+        }
         self.accepting.push_back((command, request));
         if self.accepting.len() == 1 {
             self.run_accepting(now);
