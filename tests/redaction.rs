@@ -127,7 +127,8 @@ async fn a_session_tells_the_log_nothing_secret() {
     server.shutdown().await;
 
     let lines = log.lines();
-    assert!(lines.len() > 10, "{lines:?}");
+    // One line at least for each thing that went wrong above.
+    assert!(lines.len() >= 8, "{lines:?}");
     assert!(secrets.bytes.len() > 20 && secrets.texts.len() > 8, "{} keys", secrets.bytes.len());
     for line in lines.iter().chain([&shown]) {
         secrets.check(line);
