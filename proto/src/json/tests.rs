@@ -201,6 +201,9 @@ fn fitting(def: &'static table::MessageDef, entropy: &mut std::slice::Iter<'_, u
     let fields = usize::from(next().unwrap_or(0) % 5);
     for _ in 0..fields {
         let (Some(pick), Some(value)) = (entropy.next(), entropy.next()) else { break };
+        if def.fields.is_empty() {
+            break;
+        }
         let field = &def.fields[usize::from(*pick) % def.fields.len()];
         let number = field.number.into();
         let value = *value;
