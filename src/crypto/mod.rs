@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`keys`] | `PrivateKey`, `PublicKey`, `KeyPair`, X25519 (RFC 7748), `Secret<N>` |
 //! | [`xeddsa`] | signatures by X25519 keys (spec 03 §1.2) |
-//! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869) |
+//! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869), PBKDF2 |
 //! | [`cipher`] | AES-256-GCM, AES-256-CBC with PKCS#7, AES-256-CTR |
 
 pub mod cipher;
@@ -17,7 +17,7 @@ pub mod keys;
 pub mod xeddsa;
 
 pub use cipher::{AesGcm, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
-pub use hash::{constant_time_eq, hkdf_sha256, hmac_sha256, md5, sha1, sha256};
+pub use hash::{constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
 pub use keys::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 pub use rand_core::{CryptoRng, Rng};
 
