@@ -182,6 +182,9 @@ impl Engine {
         if self.connection.deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
+        if let Some(error) = self.connection.wire_failure() {
+            return self.lose(now, Loss::Retry { reason: DisconnectReason::Network, detail: error.to_string() });
+        }
         match &mut self.connection.state {
             State::Idle => {}
             State::Backoff { .. } => self.open(now),

@@ -19,38 +19,22 @@
 mod dial;
 mod failure;
 mod frames;
+mod wire;
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-
+use self::wire::Wire;
 use super::ConnectionId;
 use crate::{
     engine::{link::Link, login::Online},
     event::DisconnectReason,
-    node::Decoder,
-    noise::{FrameBuffer, Handshake, Transport, TransportError},
+    noise::{FrameBuffer, Handshake, TransportError},
 };
 
 /// How long a connection must stand before the next loss starts the row of pauses again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// How many steps a rate limit advances the row of pauses (spec 01 §6.4).
 const RATE_LIMIT_STEPS: u32 = 5;
-
-/// A connection after the handshake.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    frames: FrameBuffer,
-    transport: Transport,
-    decoder: Decoder,
-}
-
-impl Wire {
-    /// Seals one stanza as a frame.
-    pub(crate) fn seal(&mut self, stanza: &[u8], out: &mut BytesMut) -> Result<(), TransportError> {
-        self.transport.sender.seal_into(stanza, out)
-    }
-}
 
 /// What the engine works towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +132,18 @@ impl Connection {
         matches!(&self.state, State::Online { online, .. } if online.is_active())
     }
 
+    /// Why the wire cannot go on, when it cannot.
+    const fn wire_failure(&self) -> Option<TransportError> {
+        match &self.state {
+            State::Linking { wire, .. } | State::LoggingIn { wire, .. } | State::Online { wire, .. } => wire.failure(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Duration> {
+        if self.wire_failure().is_some() {
+            return Some(Duration::ZERO);
+        }
         match &self.state {
             State::Idle => None,
             State::Backoff { until } => Some(*until),
