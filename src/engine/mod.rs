@@ -80,7 +80,7 @@ use crate::{
 use account::Account;
 use cache::Cache;
 use connection::Connection;
-use gate::Gate;
+use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
@@ -389,13 +389,18 @@ impl Engine {
         }
     }
 
-    /// Seals a frame and those behind it that go to the same connection, as one message. `None` when the connection is not
-    /// there any more or cannot seal; in that case it ends with the next input.
+    /// Seals a frame and those behind it that go to the same connection, as one message. Events and replies between them
+    /// come after it: between the receipts of a burst stands an event each. `None` when the connection is not there any
+    /// more or cannot seal; in that case it ends with the next input.
     fn seal(&mut self, id: ConnectionId, first: &[u8]) -> Option<Bytes> {
-        let gate = &mut self.gate;
+        let (gate, mut passed) = (&mut self.gate, 0);
         let next = |room| {
-            let fits = |queued: &Queued| matches!(queued, Queued::Frame(to, frame) if *to == id && frame.len() <= room);
-            match gate.pop_if(fits)? {
+            let judge = |queued: &Queued| match queued {
+                Queued::Frame(to, frame) if *to == id && frame.len() <= room => Pick::Take,
+                Queued::Output(Output::Event(_) | Output::Reply(..)) => Pick::Pass,
+                _ => Pick::Stop,
+            };
+            match gate.pick(&mut passed, judge)? {
                 Queued::Frame(_, frame) => Some(frame),
                 Queued::Output(_) => None,
             }
