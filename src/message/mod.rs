@@ -16,6 +16,7 @@
 //! | [`protocol`] | protocol messages and who may send them |
 //! | [`classify`](mod@classify) | the attributes of the stanza |
 //! | [`build`] | texts, replies, copies for own devices |
+//! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
 
@@ -24,6 +25,7 @@
 pub mod build;
 pub mod classify;
 pub mod content;
+pub mod distribution;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod id;
