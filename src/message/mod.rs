@@ -16,6 +16,7 @@
 //! | [`protocol`] | protocol messages and who may send them |
 //! | [`classify`](mod@classify) | the attributes of the stanza |
 //! | [`build`] | texts, replies, copies for own devices |
+//! | [`secret`] | what is encrypted with the secret of another message |
 //! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
@@ -34,6 +35,7 @@ pub mod normalise;
 pub mod padding;
 pub mod phash;
 pub mod protocol;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +82,15 @@ pub enum MessageError {
     /// The payload is not a `Message`.
     #[error("payload is not a message")]
     Malformed,
+    /// The IV of an addon has the wrong length.
+    #[error("IV of an addon of {len} bytes, 12 expected")]
+    AddonIv {
+        /// Bytes received.
+        len: usize,
+    },
+    /// No spelling of the people involved gives the tag of an addon: another secret, or forged.
+    #[error("authentication tag of the addon does not match")]
+    AddonAuthentication,
     /// A message id is empty, too long, or has control characters.
     #[error("message id of {len} bytes is empty, too long or not printable")]
     Id {

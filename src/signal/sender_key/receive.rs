@@ -7,7 +7,7 @@ use super::{
     record::Pages,
     wire::{DistributionMessage, SenderKeyMessage},
 };
-use crate::signal::{Address, SignalError, SkippedPage, StepError};
+use crate::signal::{Address, SignalError, StepError};
 
 /// Senders among whose records [`decrypt`] looks for a key; more are ignored.
 pub const MAX_SENDERS: usize = 16;
@@ -206,11 +206,10 @@ fn request<'a, S: SenderKeyStore>(
 
 /// Reads pages; all are asked for before a miss counts.
 fn load<S: SenderKeyStore>(store: &mut S, name: &SenderKeyName, ids: &[SenderKeyPageId]) -> Result<Pages, S::Miss> {
-    let found: Vec<(SenderKeyPageId, Result<Option<SkippedPage>, S::Miss>)> =
-        ids.iter().map(|id| (*id, store.sender_key_page(name, *id))).collect();
+    let found: Vec<_> = ids.iter().map(|id| store.sender_key_page(name, *id)).collect();
     let mut pages = Pages::with_capacity(found.len());
-    for (id, page) in found {
-        pages.extend(page?.map(|page| (id, page)));
+    for (id, page) in ids.iter().zip(found) {
+        pages.extend(page?.map(|page| (*id, page)));
     }
     Ok(pages)
 }
