@@ -17,6 +17,7 @@
 //! | [`classify`](mod@classify) | the attributes of the stanza |
 //! | [`build`] | texts, replies, copies for own devices |
 //! | [`secret`] | what is encrypted with the secret of another message |
+//! | [`reporting`] | the token by which a recipient can report a message |
 //! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
@@ -35,6 +36,7 @@ pub mod normalise;
 pub mod padding;
 pub mod phash;
 pub mod protocol;
+pub mod reporting;
 pub mod secret;
 #[cfg(test)]
 mod tests;
