@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{
     PairError,
     adv::{self, VerifiedIdentity},
+    key_index,
     qr::{QrContent, RefPlan},
     stanza::{self, PairIq},
 };
@@ -77,6 +78,12 @@ fn container(data: &[u8]) {
 fn blob(data: &[u8]) {
     assert!(adv::verify_device(data, &key(1), None).is_err(), "nobody signed it");
     assert!(adv::verify_device(data, &key(1), Some(&key(2))).is_err(), "nobody signed it");
+    for known in [None, Some(key(2))] {
+        if let Ok(list) = key_index::decode(data, known.as_ref()) {
+            assert!(!list.signature().is_good(), "nobody signed it");
+            assert!(list.valid_indexes().iter().all(|index| list.accepts(*index)));
+        }
+    }
 }
 
 fn key(seed: u8) -> PublicKey {

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`qr`] | the QR text and its lifetimes |
 //! | [`adv`] | checks of signed device identities, our own signature |
+//! | [`key_index`] | which companions of an account are linked |
 //! | [`stanza`] | the `md` iqs, in and out |
 //! | [`payload`] | `ClientPayload` for registration and login |
 //!
@@ -22,6 +23,7 @@
 pub mod adv;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod key_index;
 pub mod payload;
 pub mod qr;
 pub mod stanza;
