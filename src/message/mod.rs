@@ -18,6 +18,7 @@
 //! | [`build`] | texts, replies, copies for own devices |
 //! | [`secret`] | what is encrypted with the secret of another message |
 //! | [`reporting`] | the token by which a recipient can report a message |
+//! | [`privacy_token`] | what shows the server that a peer knows us |
 //! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
@@ -35,6 +36,7 @@ pub mod kind;
 pub mod normalise;
 pub mod padding;
 pub mod phash;
+pub mod privacy_token;
 pub mod protocol;
 pub mod reporting;
 pub mod secret;
