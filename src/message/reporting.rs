@@ -39,7 +39,10 @@ pub const fn takes_token(message: &Message) -> bool {
 }
 
 /// The token of a message. `message` are its encoded bytes, without padding; `sender` is our own JID in the addressing of the
-/// chat, `remote` the chat. Devices do not count.
+/// chat, `remote` the chat, a user or a group. Devices do not count.
+///
+/// Which JIDs belong there for a group is not certain: clients disagree, and the server looks at a token only when somebody
+/// reports the message (spec 03 §4.8).
 ///
 /// `None` when the message has nothing that could be reported, is nested too deeply or is no protobuf.
 pub fn token(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid, message: &[u8]) -> Option<[u8; TOKEN_LEN]> {

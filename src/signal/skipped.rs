@@ -44,7 +44,7 @@ impl SkippedKey {
     }
 }
 
-/// Up to 64 skipped message keys of one receiver chain.
+/// Up to 64 skipped message keys of one receiver chain, or of one sender key.
 ///
 /// Stored form: version, which counters are there (64 bits), which of them are expanded (64 bits), the keys in order of
 /// their counters, 32 or 80 bytes each.

@@ -161,6 +161,16 @@ fn a_receiver_too_far_behind_is_caught_up_by_a_distribution() {
 }
 
 #[test]
+fn a_receiver_that_can_still_follow_stays_where_it_is() {
+    let mut pair = Pair::new();
+    let sent = pair.encrypt_many(2_000);
+    assert_eq!(pair.distribute(), Processed::Known);
+    let now = pair.encrypt();
+    assert_eq!(pair.decrypt(&now).map(|found| found.iteration), Ok(2_000));
+    assert!(pair.decrypt(&sent[0]).is_ok());
+}
+
+#[test]
 fn a_repeated_distribution_does_not_rewind() {
     let mut pair = Pair::new();
     let old = pair.message();
