@@ -114,14 +114,12 @@ impl Online {
 
     /// What decides what comes next.
     pub(crate) fn shape(&self) -> String {
-        let Self { stage, pong_until, misses, backlog, dirty, refill_at, .. } = self;
+        let Self { stage, pong_until, misses, backlog, refill_at, .. } = self;
         format!(
-            "{stage:?} ping {} misses {misses} backlog {} {} {} dirty {} refill {}",
+            "{stage:?} ping {} misses {misses} backlog {} {} refill {}",
             pong_until.is_some(),
             backlog.awaited,
             backlog.request_at.is_some(),
-            backlog.end.is_some(),
-            dirty.shape(),
             refill_at.is_some(),
         )
     }
