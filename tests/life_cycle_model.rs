@@ -173,6 +173,32 @@ fn ends_well(reached: &Reached) -> &'static str {
     harness.goes_well()
 }
 
+/// What waited for records when its connection went away is not sent before the next login is accepted: the server would
+/// take it for a client that talks out of turn.
+#[test]
+fn what_answers_an_old_connection_does_not_overtake_the_login() {
+    let login = [In::Connect, In::Opened, In::Hello(Hello::Good), In::Success];
+    let active = [In::Answer(Answer::Result), In::Answer(Answer::Result)];
+    for again in 1..=4 {
+        let mut harness = replay(&linked_store(), &login);
+        active.into_iter().for_each(|input| harness.apply(input));
+        harness.hold_loads();
+        harness.apply(In::DevicesChanged);
+        harness.apply(In::Closed);
+        harness.apply(In::ToDeadline);
+        [In::Opened, In::Hello(Hello::Good)].into_iter().take(again - 1).for_each(|input| harness.apply(input));
+        if again < 4 {
+            assert_eq!(harness.answer_loads(), 1);
+            assert!(harness.heard().is_empty(), "{:?} when {}", harness.heard(), harness.shape());
+        } else {
+            harness.apply(In::Success);
+            assert_eq!(harness.answer_loads(), 1);
+            assert_eq!(harness.heard(), ["iq", "ack"], "the count of prekeys, and what was owed");
+        }
+        assert_eq!(harness.goes_well(), "CONNECTED");
+    }
+}
+
 /// However often it is asked for, it is one dial.
 fn reconnect_is_idempotent(reached: &Reached) {
     let mut harness = replay(&reached.store, &reached.path);

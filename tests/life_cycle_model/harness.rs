@@ -63,6 +63,7 @@ pub(crate) enum In {
     PairForged,
     Info(Info),
     PreKeysLow,
+    DevicesChanged,
     Ping,
 }
 
@@ -217,6 +218,8 @@ struct Wire {
     side: Side,
     /// Questions of the client, oldest first: id, and what it is about.
     asked: VecDeque<(String, String)>,
+    /// The tags of all stanzas.
+    heard: Vec<String>,
     /// The client signed its identity.
     signed: bool,
 }
@@ -247,6 +250,8 @@ pub(crate) struct Harness {
     store: BTreeMap<Key, Bytes>,
     /// Batches that wait for the store; `None` while it works.
     waiting: Option<VecDeque<(u64, Batch)>>,
+    /// Loads that wait; `None` while they are answered at once.
+    loads: Option<Vec<Input>>,
     /// How much has happened since the store does not answer.
     late: u32,
     wire: Option<Wire>,
@@ -284,6 +289,7 @@ impl Harness {
             mono: Duration::from_secs(5),
             store,
             waiting: None,
+            loads: None,
             late: 0,
             wire: None,
             server: server(ROOT, 0x33),
@@ -334,7 +340,14 @@ impl Harness {
                     );
                     self.opens.push(self.mono);
                     let side = Side::Intro(IntroReader::new(0x1000));
-                    self.wire = Some(Wire { id, opened: false, side, asked: VecDeque::new(), signed: false });
+                    self.wire = Some(Wire {
+                        id,
+                        opened: false,
+                        side,
+                        asked: VecDeque::new(),
+                        heard: Vec::new(),
+                        signed: false,
+                    });
                 }
                 Output::Send(id, bytes) => {
                     if let Some(wire) = self.wire.as_mut().filter(|wire| wire.id == id) {
@@ -351,8 +364,11 @@ impl Harness {
                     let scanned = records.iter().filter(|(key, _)| scans.contains(&key.kind));
                     let scanned = scanned.map(|(key, value)| (key.clone(), value.clone())).collect();
                     let records = keys.into_iter().map(|key| (key.clone(), records.get(&key).cloned())).collect();
-                    let now = self.now();
-                    self.engine.handle(now, Input::Loaded(id, Loaded { records, scanned }));
+                    let (now, loaded) = (self.now(), Input::Loaded(id, Loaded { records, scanned }));
+                    match &mut self.loads {
+                        Some(waiting) => waiting.push(loaded),
+                        None => self.engine.handle(now, loaded),
+                    }
                 }
                 Output::Commit { seq, batch } => match &mut self.waiting {
                     Some(waiting) => waiting.push_back((seq, batch)),
@@ -390,6 +406,24 @@ impl Harness {
             "session.connecting" | "session.reconnecting" => self.told.stopped = false,
             _ => {}
         }
+    }
+
+    /// Loads are not answered, until [`answer_loads`](Self::answer_loads).
+    pub(crate) fn hold_loads(&mut self) {
+        self.loads = Some(Vec::new());
+    }
+
+    /// Answers the loads that wait, and all to come; gives how many waited.
+    pub(crate) fn answer_loads(&mut self) -> usize {
+        let loads = self.loads.take().unwrap_or_default();
+        let count = loads.len();
+        loads.into_iter().for_each(|loaded| self.tell(loaded));
+        count
+    }
+
+    /// The stanzas that the server has heard on this connection, by tag.
+    pub(crate) fn heard(&self) -> &[String] {
+        self.wire.as_ref().map_or(&[], |wire| &wire.heard)
     }
 
     // ---- what stands ------------------------------------------------------------------------------------------
@@ -478,6 +512,7 @@ impl Harness {
             | In::PairDevice
             | In::Info(_)
             | In::PreKeysLow
+            | In::DevicesChanged
             | In::Ping => open,
             _ => true,
         }
@@ -575,6 +610,10 @@ impl Harness {
                 let count = Node::new("count").attr("value", 1);
                 let node = Node::new("notification").attr("type", "encrypt").attr("id", "N1");
                 self.send(&node.attr("from", Jid::whatsapp_server()).child(count));
+            }
+            In::DevicesChanged => {
+                let node = Node::new("notification").attr("type", "devices").attr("id", "N2");
+                self.send(&node.attr("from", Jid::pn("15550000002")).child(Node::new("add")));
             }
             In::Ping => {
                 let node = Node::new("iq").attr("from", Jid::whatsapp_server()).attr("type", "get").attr("id", "P");
@@ -855,6 +894,7 @@ impl Wire {
                     let opened = transport.receiver.open(sealed).expect("sealed by the client");
                     let mut decoder = Decoder::new(Limits::default());
                     let node = decoder.decode(opened).expect("a node");
+                    self.heard.push(node.tag().to_owned());
                     self.signed |= node.child("pair-device-sign").is_some();
                     let kind = node.attr_str("type").unwrap_or_default().into_owned();
                     if node.tag() == "iq" && (kind == "get" || kind == "set") {
