@@ -36,6 +36,7 @@ struct Reached {
 struct Trace<'a>(&'a [In], Option<In>);
 
 impl Drop for Trace<'_> {
+    #[expect(clippy::print_stdout, reason = "the test's own message")]
     fn drop(&mut self) {
         if thread::panicking() {
             println!("after {:?}, at {:?}", self.0, self.1);
@@ -114,6 +115,7 @@ fn in_parallel<J: Sync, R: Send>(jobs: &[J], run: impl Fn(&J) -> R + Sync) -> Ve
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how large the model is")]
 fn every_state_answers_everything_and_comes_to_a_good_end() {
     let mut known = BTreeSet::new();
     let mut transitions = 0;

@@ -574,19 +574,19 @@ impl Harness {
                     self.tell(Input::Durable(seq));
                 }
             }
-            In::Connect => self.command(Command::Connect),
-            In::LinkQr => self.command(Command::LinkQr),
-            In::Disconnect => self.command(Command::Disconnect),
-            In::Reconnect => self.command(Command::Reconnect),
-            In::Logout => self.command(Command::Logout),
-            In::Send => self.command(Command::Send(SendRequest::text(Jid::pn("15550000002"), "hello"))),
+            In::Connect => self.command(&Command::Connect),
+            In::LinkQr => self.command(&Command::LinkQr),
+            In::Disconnect => self.command(&Command::Disconnect),
+            In::Reconnect => self.command(&Command::Reconnect),
+            In::Logout => self.command(&Command::Logout),
+            In::Send => self.command(&Command::Send(SendRequest::text(Jid::pn("15550000002"), "hello"))),
             In::MarkRead => {
                 let (chat, ids) = (Jid::pn("15550000002"), vec!["A".to_owned()]);
-                self.command(Command::MarkRead { chat, participant: None, ids });
+                self.command(&Command::MarkRead { chat, participant: None, ids });
             }
             In::SetVersion(answered) => {
                 let version = self.version(answered).expect("a version");
-                self.command(Command::SetVersion(version));
+                self.command(&Command::SetVersion(version));
             }
             In::Hello(hello) => self.hello(hello),
             In::Damaged => {
@@ -601,7 +601,7 @@ impl Harness {
             In::Answer(answer) => self.answer(answer),
             In::PairDevice => {
                 let refs = ["ref-one", "ref-two"].map(|text| Node::new("ref").bytes(text.as_bytes().to_vec()));
-                self.send(&self.from_server().child(Node::new("pair-device").children(refs)));
+                self.send(&self.server_iq().child(Node::new("pair-device").children(refs)));
             }
             In::PairSuccess => self.pair_success(false),
             In::PairForged => self.pair_success(true),
@@ -660,12 +660,12 @@ impl Harness {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: &Command) {
         let id = CommandId(self.next_command);
         self.next_command += 1;
-        self.expected.insert(id, self.expectation(&command));
+        self.expected.insert(id, self.expectation(command));
         self.tell(Input::Command(id, command.clone()));
-        let is_logout = command == Command::Logout;
+        let is_logout = *command == Command::Logout;
         if self.is_ready() && self.waiting.is_none() && !(is_logout && self.state() == "CONNECTED") {
             assert!(!self.expected.contains_key(&id), "{command:?} is answered at once when {}", self.shape());
         }
@@ -691,7 +691,7 @@ impl Harness {
 
     // ---- the server -------------------------------------------------------------------------------------------
 
-    fn from_server(&self) -> Node {
+    fn server_iq(&self) -> Node {
         let id = format!("S{}", self.next_iq);
         Node::new("iq").attr("from", Jid::whatsapp_server()).attr("type", "set").attr("id", id)
     }
@@ -791,7 +791,7 @@ impl Harness {
             .child(Node::new("device-identity").bytes(container.encode_to_vec()))
             .child(Node::new("device").attr("jid", Jid::pn("15550000001").with_device(7)).attr("lid", lid()))
             .child(Node::new("platform").attr("name", "android"));
-        self.send(&self.from_server().child(success));
+        self.send(&self.server_iq().child(success));
     }
 
     // ---- all is well ------------------------------------------------------------------------------------------
