@@ -115,7 +115,6 @@ fn in_parallel<J: Sync, R: Send>(jobs: &[J], run: impl Fn(&J) -> R + Sync) -> Ve
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "how large the model is")]
 fn every_state_answers_everything_and_comes_to_a_good_end() {
     let mut known = BTreeSet::new();
     let mut transitions = 0;
