@@ -3,7 +3,7 @@
 //! ```text
 //!   Client ──commands──►┌──────────┐──load, commit──► Store
 //!   Events ◄──events────│  driver  │
-//!                       └──────────┘──frames──► socket task ──► websocket (TLS)
+//!                       └──────────┘──frames──► socket task ──► websocket (TLS, proxy)
 //! ```
 //!
 //! ```no_run
@@ -28,8 +28,11 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod network;
+mod proxy;
 pub mod qr;
 mod socket;
+mod version;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,7 +48,10 @@ use driver::Request;
 pub use builder::ClientBuilder;
 pub use error::Error;
 pub use events::{Delivery, Events};
+pub use network::{Network, NetworkError, Stream};
+pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
+pub use version::{FixedVersion, HttpVersion, VersionError, VersionFuture, VersionProvider};
 
 /// A message that was accepted: it is stored, and will be sent or reported as failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
