@@ -287,6 +287,18 @@ async fn event(events: &mut Events, name: &str) -> Envelope {
     timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"))
 }
 
+/// The names of the events up to this one.
+async fn names_until(events: &mut Events, name: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    let wait = async {
+        while told.last().is_none_or(|last| last != name) {
+            told.push(events.recv().await.expect("the account runs").event.to_string());
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"));
+    told
+}
+
 async fn demand(server: &Loopback, version: Version) {
     let version = Some([version.primary, version.secondary, version.tertiary]);
     server.fault(Fault::MinimumVersion { version }).await.expect("it runs");
@@ -322,4 +334,70 @@ async fn an_account_stops_while_it_asks() {
     let begin = Instant::now();
     account.shutdown().await;
     assert!(begin.elapsed() < Duration::from_secs(5), "it does not wait for the page");
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_of_the_page_is_stated_before_it_is_demanded() {
+    let server = Loopback::start().await.expect("a server");
+    let page = Page::start(names(2_000_000_000), Duration::ZERO).await;
+    let provider = Arc::new(page.provider());
+    let account = account(&server).shared_versions(provider.clone()).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    link(&server, &account, &mut events).await;
+    while provider.known().is_none() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    account.disconnect().await.expect("it disconnects");
+
+    demand(&server, Version::web(2_000_000_000)).await;
+    account.connect().await.expect("it connects");
+    let told = names_until(&mut events, "session.connected").await;
+    assert!(!told.contains(&"session.outdated".to_owned()), "{told:?}");
+    assert_eq!(page.requests(), 1, "the version of the page is kept");
+    drop(events);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_account_connects_with_the_version_of_the_page() {
+    let server = Loopback::start().await.expect("a server");
+    // Slow enough that the account does not know it before it is refused.
+    let page = Page::start(names(2_000_000_000), Duration::from_millis(500)).await;
+    demand(&server, Version::web(2_000_000_000)).await;
+    let account = account(&server).versions(page.provider()).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    account.link_qr().await.expect("linking starts");
+    let outdated = event(&mut events, "session.outdated").await;
+    assert_eq!(outdated.data["version"], VERSION.to_string());
+    let code = event(&mut events, "session.qr_updated").await;
+    server.scan("15550000001", code.data["qr"].as_str().expect("a code")).await.expect("scanned");
+    event(&mut events, "session.connected").await;
+    assert_eq!(page.requests(), 1, "who waits for an answer does not ask again");
+
+    // The next demand is met by a caller.
+    demand(&server, Version::web(2_000_000_001)).await;
+    account.reconnect().await.expect("it connects");
+    event(&mut events, "session.outdated").await;
+    account.set_version(Version::web(2_000_000_001)).await.expect("a version");
+    account.connect().await.expect("it connects");
+    event(&mut events, "session.connected").await;
+    drop(events);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_newer_version_an_account_stays_outdated() {
+    let server = Loopback::start().await.expect("a server");
+    demand(&server, Version::web(2_000_000_000)).await;
+    let page = Page::start(names(7), Duration::ZERO).await;
+    for builder in [account(&server), account(&server).versions(page.provider())] {
+        let account = builder.start().await.expect("it starts");
+        let mut events = account.events().expect("events");
+        account.link_qr().await.expect("linking starts");
+        event(&mut events, "session.outdated").await;
+        let more = timeout(Duration::from_millis(500), events.recv()).await;
+        assert!(more.is_err(), "{more:?}");
+        assert_eq!(account.snapshot().state.as_str(), "OUTDATED");
+        drop(events);
+        account.shutdown().await;
+    }
 }

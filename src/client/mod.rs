@@ -42,6 +42,7 @@ use crate::{
     engine::{Command, Reply, SendRequest, Snapshot},
     jid::Jid,
     message::MessageId,
+    pairing::payload::Version,
 };
 use driver::Request;
 
@@ -117,6 +118,15 @@ impl Client {
     /// [`CommandError::NotLinked`](crate::engine::CommandError::NotLinked), and [`Error::Stopped`].
     pub async fn logout(&self) -> Result<(), Error> {
         self.command(Command::Logout).await.map(drop)
+    }
+
+    /// States this version of the web client from now on. A standing connection is not touched; an account that is
+    /// `OUTDATED` connects with it when it is told to, or at once while a newer version is being looked for.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn set_version(&self, version: Version) -> Result<(), Error> {
+        self.command(Command::SetVersion(version)).await.map(drop)
     }
 
     /// Sends a text to a user. Answers when the message is stored: from then on it will be sent, or reported by
