@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     crypto::Rng,
-    engine::command::CommandId,
+    engine::dirty::Area,
     jid::Jid,
     node::NodeRef,
     stanza::{
@@ -30,8 +30,10 @@ pub(crate) enum Query {
     Devices(Vec<Jid>),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
+    /// An area of server state was fetched again.
+    Clean(Area),
     /// Unlink this device.
-    Logout(CommandId),
+    Logout,
 }
 
 /// Why there is no answer.
@@ -57,7 +59,8 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
-    Logout(CommandId),
+    Clean(Area, Result<(), QueryError>),
+    Logout,
 }
 
 impl Query {
@@ -71,7 +74,8 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
+            Self::Logout => Answer::Logout,
         }
     }
 
@@ -85,7 +89,8 @@ impl Query {
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, Err(error)),
+            Self::Logout => Answer::Logout,
         })
     }
 }
@@ -146,7 +151,7 @@ impl Queries {
     /// Nobody reads, so that answers may well be there: gives every question whose time is up some more. A logout does not
     /// depend on its answer.
     pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
-        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout(_)));
+        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout));
         waiting.filter(|pending| pending.deadline <= now).for_each(|pending| pending.deadline = until);
     }
 
@@ -155,14 +160,9 @@ impl Queries {
         self.pending.values().map(|pending| pending.deadline).min()
     }
 
-    /// Forgets every question: the connection is gone. Gives the logouts back, whose commands still want an answer.
-    pub(crate) fn clear(&mut self) -> Vec<CommandId> {
-        let pending = std::mem::take(&mut self.pending);
-        let logouts = pending.into_values().filter_map(|pending| match pending.query {
-            Query::Logout(command) => Some(command),
-            _ => None,
-        });
-        logouts.collect()
+    /// Forgets every question: the connection is gone.
+    pub(crate) fn clear(&mut self) {
+        self.pending.clear();
     }
 
     /// Whether a question waits for which `is` holds.
