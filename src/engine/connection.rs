@@ -33,7 +33,7 @@ use crate::{
         notices,
         queries::Answer,
     },
-    event::{DisconnectReason, LogoutReason, SessionState},
+    event::{DisconnectReason, LinkFailure, LogoutReason, SessionState},
     node::{Decoder, Node},
     noise::{FrameBuffer, FrameError, Handshake, HandshakeError, Transport, TransportError, VerifiedChain, frame},
     pairing::{
@@ -221,16 +221,22 @@ impl Engine {
             return Err(CommandError::AlreadyLinked);
         }
         self.connection.goal = Goal::Linked;
+        if matches!(self.connection.state, State::Backoff { .. }) {
+            // Somebody stands in front of the screen.
+            self.connection.state = State::Idle;
+        }
         self.open_if_idle(now);
         Ok(Reply::Done)
     }
 
     pub(super) fn disconnect(&mut self, now: Now) {
         let was_up = self.connection.id().is_some() || matches!(self.connection.state, State::Backoff { .. });
+        self.end_side_links(now, LinkFailure::Stopped);
         self.connection.stop();
         self.drop_connection();
         if was_up {
-            self.emit(now, notices::disconnected_for_good(DisconnectReason::Stopped));
+            let event = notices::stopped(&self.account);
+            self.emit(now, event);
         }
     }
 
@@ -450,6 +456,10 @@ impl Engine {
             }
             Inbound::Pair(PairIq::Device(refs)) => self.pair_device(now, refs),
             Inbound::Pair(PairIq::Success(success)) => self.pair_success(now, *success),
+            Inbound::Link(notice, ack) => {
+                self.send_free(&ack.ack());
+                self.link_notice(now, notice);
+            }
             Inbound::PairFailed(error, id) => self.pair_failed(now, id.as_deref(), &error),
             Inbound::Ping { id, from } => {
                 let node = Node::new("iq").attr("to", &from).attr("type", "result").attr_opt("id", id.as_deref());
@@ -550,6 +560,7 @@ impl Engine {
 
     /// Ends the connection, tells it once, and decides what follows.
     pub(super) fn lose(&mut self, now: Now, loss: Loss) {
+        let loss = self.link_lost(now, loss);
         let stable = self.connection.online().is_some_and(|online| online.stood_for(now.mono, STABLE_AFTER));
         if stable {
             self.connection.attempt = 0;
