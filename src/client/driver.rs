@@ -283,6 +283,8 @@ impl Driver {
                 self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
             }
             Output::Event(envelope) => self.waiting_events.push_back(*envelope),
+            // The version is the one of the configuration: there is no other.
+            Output::RefreshVersion => self.tell(Input::Version(None)),
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
                     let _ = answer.send(reply);
