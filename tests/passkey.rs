@@ -1,4 +1,4 @@
-//! Linking with a passkey: the formulas (spec 01 §5.8), and the exchange with a phone that follows them.
+//! Linking with a passkey: the formulas, and what is read and written (spec 01 §5.8). The exchange is in `passkey_link.rs`.
 
 use serde_json::Value;
 use wamd::{

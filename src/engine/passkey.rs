@@ -44,7 +44,9 @@ use crate::{
 
 /// How long the proof is good for (spec 01 §5.8).
 const HANDOFF_LIFETIME: Duration = Duration::from_secs(300);
-/// How long people may take: with the authenticator, and with comparing the code.
+/// How long people may take with the authenticator. After the life of the proof it goes on without one.
+const ASSERTION_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long people may take with the phone, and with comparing the code.
 const PERSON_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the server may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -120,8 +122,8 @@ impl Engine {
         match options {
             Ok(options) => {
                 link.stage = Stage::AwaitAssertion;
-                link.until = now.mono + PERSON_TIMEOUT;
-                self.emit(now, notices::passkey_request(now, options, PERSON_TIMEOUT));
+                link.until = now.mono + ASSERTION_TIMEOUT;
+                self.emit(now, notices::passkey_request(now, options, ASSERTION_TIMEOUT));
             }
             Err(failed) => self.passkey_failed(now, &failed),
         }
