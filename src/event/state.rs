@@ -60,15 +60,8 @@ impl SessionState {
     /// last.
     pub fn after(event: &Event) -> Option<Self> {
         Some(match event {
-            Event::QrUpdated(_)
-            | Event::QrExhausted(_)
-            | Event::PairCode(_)
-            | Event::PairCodeRefresh(_)
-            | Event::PairCodeError(_)
-            | Event::PasskeyRequest(_)
-            | Event::PasskeyConfirmation(_)
-            | Event::PasskeyError(_)
-            | Event::PairError(_) => Self::Pending,
+            // Codes and passkeys come beside QR codes and say nothing more.
+            Event::QrUpdated(_) | Event::QrExhausted(_) | Event::PairError(_) => Self::Pending,
             Event::Connecting(_) | Event::Paired(_) => Self::Connecting,
             Event::Reconnecting(retry) if retry.reason == DisconnectReason::RestartRequired => Self::Connecting,
             Event::Reconnecting(_) => Self::Disconnected,

@@ -839,15 +839,7 @@ pub fn named<'a>(events: &'a [Envelope], name: &str) -> Vec<&'a Envelope> {
 fn state_after(event: &Envelope) -> Option<&'static str> {
     let reason = event.data["reason"].as_str().unwrap_or_default();
     Some(match &*event.event {
-        "session.qr_updated"
-        | "session.qr_exhausted"
-        | "session.pair_error"
-        | "session.pair_code"
-        | "session.pair_code_refresh"
-        | "session.pair_code_error"
-        | "session.passkey_request"
-        | "session.passkey_confirmation"
-        | "session.passkey_error" => "PENDING",
+        "session.qr_updated" | "session.qr_exhausted" | "session.pair_error" => "PENDING",
         "session.disconnected" if event.data["linked"] == false && event.data["willReconnect"] == false => "PENDING",
         "session.connecting" | "session.paired" => "CONNECTING",
         "session.connected" => "CONNECTED",
