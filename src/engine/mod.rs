@@ -28,7 +28,8 @@
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
-//! | `link`, `login`, `logout` | the two ways to get online with keepalive and backlog, and the end of the link |
+//! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
+//! | `cpu` | work for a pool of threads |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
 //! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
@@ -43,6 +44,7 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod cpu;
 mod debug;
 mod devices;
 mod dirty;
@@ -51,9 +53,11 @@ mod gate;
 mod inbound;
 mod lanes;
 mod link;
+mod link_code;
 mod login;
 mod logout;
 mod notices;
+mod passkey;
 mod prekeys;
 mod queries;
 mod receipts;
@@ -76,17 +80,19 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
-    pairing::payload::Version,
+    pairing::{passkey::Assertion, payload::Version},
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
 use cache::Cache;
 use connection::{Connection, Stop, pauses::Window};
+use cpu::Computed;
 use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
+use link::Linking;
 use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
@@ -96,6 +102,7 @@ use told::Told;
 
 pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
+pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use records::RecordError;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
@@ -127,6 +134,8 @@ pub enum Input {
     /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
     /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
+    /// The result of [`Output::Cpu`].
+    Computed(CpuId, CpuResult),
     /// The version of the client to state from now on, at any time; also the answer to [`Output::RefreshVersion`].
     /// `None`: it could not be refreshed.
     Version(Option<Version>),
@@ -172,6 +181,8 @@ pub enum Output {
     Event(Box<Envelope>),
     /// The answer to a command.
     Reply(CommandId, Result<Reply, CommandError>),
+    /// Work that takes long: run it where it holds up nobody, then say [`Input::Computed`] with the same id.
+    Cpu(CpuId, CpuJob),
     /// The server refused the version of the client as outdated: find out which one is current (spec 01 §3.6), then say
     /// [`Input::Version`]. Comes once per refusal.
     RefreshVersion,
@@ -250,6 +261,7 @@ pub struct Engine {
     acknowledged: u64,
     told: Told,
     connection: Connection,
+    linking: Linking,
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
@@ -263,6 +275,7 @@ pub struct Engine {
     early: VecDeque<(CommandId, Command)>,
     next_load: u64,
     next_connection: u64,
+    next_cpu: u64,
     last_received: Option<u64>,
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
@@ -325,6 +338,7 @@ impl Engine {
             acknowledged: 0,
             told: Told::default(),
             connection: Connection::new(&config),
+            linking: Linking::default(),
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
@@ -333,6 +347,7 @@ impl Engine {
             early: VecDeque::new(),
             next_load: 0,
             next_connection: 0,
+            next_cpu: 0,
             last_received: None,
             last_pong: None,
             logouts: Logouts::default(),
@@ -362,6 +377,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
+            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
@@ -395,7 +411,9 @@ impl Engine {
             Phase::Halted { until } => Some(until),
             _ => None,
         };
-        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
+        let linking = self.linking.deadline();
+        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -644,7 +662,7 @@ impl Engine {
                 Ok(account) => self.account = Arc::new(account),
                 Err(error) => return self.broken(now, error),
             }
-        } else if self.account.linked.is_some() {
+        } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
@@ -664,7 +682,7 @@ impl Engine {
         tracing::error!(%error, "the account cannot be loaded");
         self.phase = Phase::Broken(error);
         if self.connection.is_suspended() {
-            self.stop(Stop::Idle);
+            self.stop(now, Stop::Idle);
             self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
         }
         for (id, command) in std::mem::take(&mut self.early) {
@@ -682,6 +700,7 @@ impl Engine {
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
+        self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
             self.acknowledged_before = Some(self.acknowledged);
         } else {
@@ -735,6 +754,8 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_code(now);
+        self.expire_passkey(now);
         self.expire_connection(now);
     }
 
@@ -812,6 +833,17 @@ impl Engine {
             }
             Command::LinkQr => {
                 let reply = self.link(now);
+                self.answer(id, reply);
+            }
+            Command::LinkCode { phone, code, notify } => {
+                self.link_code(now, id, link_code::Request { phone, code, notify });
+            }
+            Command::PasskeyAssertion { credential_id, assertion } => {
+                let reply = self.passkey_assertion(now, Assertion { credential_id, json: assertion });
+                self.answer(id, reply);
+            }
+            Command::PasskeyConfirm => {
+                let reply = self.passkey_confirm(now);
                 self.answer(id, reply);
             }
             Command::Disconnect => {

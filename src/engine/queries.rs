@@ -4,11 +4,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     crypto::Rng,
     engine::dirty::Area,
     jid::Jid,
     node::NodeRef,
+    pairing::{PairError, code, passkey},
     stanza::{
         StanzaError,
         iq::{self, IqError, prekeys, usync},
@@ -32,6 +35,16 @@ pub(crate) enum Query {
     Bundles(Vec<Jid>),
     /// An area of server state was fetched again.
     Clean(Area),
+    /// Is a code accepted? By its number.
+    CodeHello(u64),
+    /// Is the bundle of a code passed on?
+    CodeFinish(u64),
+    /// What does the phone want from an authenticator? By the number of the link.
+    PasskeyOptions(u64),
+    /// Which reference names the link?
+    PasskeyReference(u64),
+    /// Is a step of the link taken?
+    PasskeyStep(u64),
     /// Unlink this device.
     Logout,
 }
@@ -43,6 +56,8 @@ pub(crate) enum QueryError {
     Refused(#[from] IqError),
     #[error(transparent)]
     Malformed(#[from] StanzaError),
+    #[error(transparent)]
+    Pairing(#[from] PairError),
     #[error("no answer in time")]
     TimedOut,
 }
@@ -60,6 +75,11 @@ pub(crate) enum Answer {
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
     Clean(Area, Result<(), QueryError>),
+    CodeHello(u64, Result<Bytes, QueryError>),
+    CodeFinish(u64, Result<(), QueryError>),
+    PasskeyOptions(u64, Result<Bytes, QueryError>),
+    PasskeyReference(u64, Result<String, QueryError>),
+    PasskeyStep(u64, Result<(), QueryError>),
     Logout,
 }
 
@@ -75,6 +95,15 @@ impl Query {
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
             Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
+            Self::CodeHello(code) => Answer::CodeHello(code, result.and_then(|node| Ok(code::parse_reference(node)?))),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, result.map(|_| ())),
+            Self::PasskeyOptions(link) => {
+                Answer::PasskeyOptions(link, result.and_then(|node| Ok(passkey::parse_options(node)?)))
+            }
+            Self::PasskeyReference(link) => {
+                Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
+            }
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
             Self::Logout => Answer::Logout,
         }
     }
@@ -90,6 +119,11 @@ impl Query {
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
             Self::Clean(area) => Answer::Clean(area, Err(error)),
+            Self::CodeHello(code) => Answer::CodeHello(code, Err(error)),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, Err(error)),
+            Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
+            Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
             Self::Logout => Answer::Logout,
         })
     }

@@ -5,12 +5,16 @@ use bytes::Bytes;
 use super::{
     PairError,
     adv::{self, VerifiedIdentity},
+    code::{self, FinishRandom, Keys},
+    notice::{self, LinkNotice},
+    passkey::{self, Commitment},
+    payload::ClientConfig,
     qr::{QrContent, RefPlan},
     stanza::{self, PairIq},
 };
 use crate::{
     crypto::{KeyPair, PrivateKey, PublicKey, Secret, hmac_sha256},
-    node::Decoder,
+    node::{Decoder, NodeRef},
     proto::{Message as _, adv::AdvSignedDeviceIdentityHmac},
 };
 
@@ -21,24 +25,85 @@ use crate::{
 pub fn pairing(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     match kind % 4 {
-        0 => qr_text(data),
-        1 => iq(data),
+        0 => texts(data),
+        1 => stanzas(data),
         2 => container(data),
         _ => blob(data),
     }
 }
 
-/// What a phone reads is what we would have written.
-fn qr_text(data: &[u8]) {
+/// What a phone reads is what we would have written; numbers and codes of a caller are what they say.
+fn texts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(phone) = text.parse::<code::PhoneNumber>() {
+        assert_eq!(phone.as_str().parse(), Ok(phone));
+    }
+    if let Ok(code) = text.parse::<code::PairCode>() {
+        assert_eq!((code.as_str().len(), code.shown().parse()), (code::CODE_LEN, Ok(code)));
+    }
     if let Ok(content) = QrContent::parse(text) {
         assert_eq!(QrContent::parse(&content.text()), Ok(content));
     }
 }
 
-fn iq(data: &[u8]) {
+/// Every stanza of linking that the server may send.
+fn stanzas(data: &[u8]) {
     let mut decoder = Decoder::default();
     let Ok(node) = decoder.decode(Bytes::copy_from_slice(data)) else { return };
+    iq(node);
+    answers(node);
+    if let Some(notice) = notice::parse(node) {
+        link_notice(notice);
+    }
+}
+
+fn answers(node: NodeRef<'_>) {
+    if let Ok(reference) = code::parse_reference(node) {
+        assert!(!reference.is_empty() && reference.len() <= code::MAX_REFERENCE_LEN);
+    }
+    if let Ok(options) = passkey::parse_options(node) {
+        assert!(!options.is_empty() && options.len() <= passkey::MAX_OPTIONS_LEN);
+    }
+    if let Ok(reference) = passkey::parse_reference(node) {
+        let prologue = commitment(reference).prologue();
+        assert!(passkey::handoff_proof(&Secret::new([3; 32]), &prologue) != [0; 32]);
+    }
+}
+
+/// What a phone says leads to an answer that can be sent, or is refused.
+fn link_notice(notice: LinkNotice) {
+    let pair = KeyPair::from_private(PrivateKey::from_bytes([4; 32]));
+    match notice {
+        LinkNotice::PrimaryHello(Ok(hello)) => {
+            let theirs = hello.wrapped.open(&Secret::new([3; 32]));
+            let random = FinishRandom { adv: Secret::new([5; 32]), salt: [6; 32], iv: [7; 12] };
+            let ours = Keys { identity: &pair, ephemeral: &pair };
+            match code::finish(ours, Keys { identity: &hello.identity, ephemeral: &theirs }, &random) {
+                Ok(finish) => {
+                    assert_eq!(finish.bundle.len(), code::BUNDLE_LEN);
+                    let Ok(phone) = "15551234567".parse() else { return };
+                    let request = code::finish_request(&phone, &finish, pair.public(), &hello.reference);
+                    assert!(request.encode().is_ok());
+                }
+                Err(error) => assert_eq!(error, PairError::WeakKey),
+            }
+        }
+        LinkNotice::PasskeyContinuation(Ok(primary)) => {
+            if let Ok(agreement) = commitment("2@r".to_owned()).agree(&primary) {
+                let sealed = agreement.seal(pair.public(), pair.public(), &Secret::new([3; 32]), [7; 12]);
+                assert!(passkey::pairing_request(sealed).encode().is_ok());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn commitment(reference: String) -> Commitment {
+    let ephemeral = KeyPair::from_private(PrivateKey::from_bytes([8; 32]));
+    Commitment::new(ClientConfig::default().platform_type, reference, ephemeral, Secret::new([9; 32]))
+}
+
+fn iq(node: NodeRef<'_>) {
     if let Some(id) = stanza::iq_id(node) {
         assert!(stanza::result(&id).encode().is_ok());
         assert!(stanza::error(&id, &PairError::HmacMismatch).encode().is_ok());
@@ -49,7 +114,7 @@ fn iq(data: &[u8]) {
         for reference in refs {
             assert_eq!(plan.next_turn().map(|turn| turn.reference), Some(reference.clone()));
             // Every ref that is accepted makes a code that a phone can read.
-            let client = super::payload::ClientConfig::default().client_type();
+            let client = ClientConfig::default().client_type();
             let content = QrContent::new(reference, key(1), key(2), Secret::new([3; 32]), client);
             assert_eq!(QrContent::parse(&content.text()), Ok(content));
         }

@@ -233,7 +233,7 @@ impl Loss {
         Self::Retry { class: Class::Network, reason: DisconnectReason::ConnectionLost, detail: detail.into() }
     }
 
-    fn server(class: Class, detail: impl Into<String>) -> Self {
+    pub(crate) fn server(class: Class, detail: impl Into<String>) -> Self {
         Self::Retry { class, reason: DisconnectReason::ServerError, detail: detail.into() }
     }
 }
