@@ -66,6 +66,23 @@ const OUTSIDE_WORLD: &[&str] = &[
 /// Words that are impure wherever they stand.
 const IMPURE_WORDS: &[&str] = &["Instant", "OsRng", "SystemTime", "thread_local"];
 
+/// What only `crypto` may name, tests included; a curve and a cipher are reached through its functions.
+const PRIMITIVES: &[&str] = &[
+    "aes",
+    "aes_gcm",
+    "cbc",
+    "ctr",
+    "curve25519_dalek",
+    "ed25519_dalek",
+    "hkdf",
+    "hmac",
+    "md5",
+    "pbkdf2",
+    "sha1",
+    "sha2",
+    "x25519_dalek",
+];
+
 #[test]
 fn modules_use_only_what_is_below_them() {
     let sources = sources();
@@ -83,6 +100,19 @@ fn modules_do_not_use_each_other() {
 fn what_is_below_the_driver_is_pure() {
     let findings: Vec<String> = sources().iter().flat_map(impurities).collect();
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
+}
+
+#[test]
+fn only_crypto_names_primitives() {
+    let mut sources = sources();
+    sources.extend(sources_in("loopback/src"));
+    let findings: Vec<String> = sources.iter().flat_map(primitives).collect();
+    assert!(findings.is_empty(), "\n{}", findings.join("\n"));
+    let curve = sources.iter().filter(|source| {
+        source.paths.iter().any(|path| ["curve25519_dalek", "x25519_dalek"].contains(&&path.root[..]))
+    });
+    let curve: BTreeSet<&str> = curve.map(|source| &source.file[..]).collect();
+    assert_eq!(curve, BTreeSet::from(["src/crypto/x25519.rs", "src/crypto/xeddsa.rs"]));
 }
 
 /// The rules find what they are for.
@@ -112,14 +142,29 @@ fn violations_are_found() {
     assert_eq!(impure("src/engine/step.rs", "#[cfg(test)] mod tests { use std::fs; }"), 0);
     assert_eq!(impure("src/client/driver.rs", "use std::fs;"), 0);
 
+    let named = |file: &str, text: &str| primitives(&read(file, text)).len();
+    assert_eq!(named("src/node/view.rs", "use crate::crypto::{md5, sha1}; fn f() { md5(sha1(&[])) }"), 0);
+    assert_eq!(named("src/node/view.rs", "use sha2::{Digest, Sha256};"), 2);
+    assert_eq!(named("src/node/view.rs", "use sha2 as hash; extern crate aes;"), 2);
+    assert_eq!(named("src/node/view.rs", "fn f() { ::hmac::Hmac::new(); }"), 1);
+    assert_eq!(named("src/node/view.rs", "#[cfg(test)] mod tests { use aes_gcm::Aes256Gcm; }"), 1);
+    assert_eq!(named("loopback/src/keys.rs", "use wamd::crypto::sha1; use x25519_dalek::x25519;"), 1);
+    assert_eq!(named("src/crypto/hash.rs", "use sha2::Sha256;"), 0);
+
     let edge = |a, b| (String::from(a), String::from(b));
     assert_eq!(cycle(&[edge("jid", "event"), edge("event", "crypto")].into()), None);
     assert!(cycle(&[edge("jid", "event"), edge("event", "jid")].into()).is_some());
 }
 
 fn sources() -> Vec<Source> {
+    let sources = sources_in("src");
+    assert!(sources.len() > 100, "only {} files under src", sources.len());
+    sources
+}
+
+fn sources_in(folder: &str) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut folders, mut sources) = (vec![root.join("src")], Vec::new());
+    let (mut folders, mut sources) = (vec![root.join(folder)], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -136,8 +181,21 @@ fn sources() -> Vec<Source> {
     for source in &mut sources {
         source.is_test = tests.iter().any(|test| source.module.starts_with(test));
     }
-    assert!(sources.len() > 100, "only {} files under src", sources.len());
+    assert!(!sources.is_empty(), "no files under {folder}");
     sources
+}
+
+fn primitives(source: &Source) -> Vec<String> {
+    if source.file.starts_with("src/crypto/") {
+        return Vec::new();
+    }
+    let paths = source.paths.iter().filter(|path| PRIMITIVES.contains(&&path.root[..]));
+    let paths = paths.map(|path| format!("{}:{}: {}::{}", source.file, path.line, path.root, path.segments.join("::")));
+    // `use sha2 as hash` has no path.
+    let renamed = source.words.windows(2).filter(|words| ["use", "crate"].contains(&&words[0].text[..]));
+    let renamed = renamed.filter(|words| PRIMITIVES.contains(&&words[1].text[..]));
+    let renamed = renamed.map(|words| &words[1]).filter(|word| !source.paths.iter().any(|path| path.root == word.text));
+    paths.chain(renamed.map(|word| format!("{}:{}: {}", source.file, word.line, word.text))).collect()
 }
 
 fn layer(module: &str) -> Option<u8> {

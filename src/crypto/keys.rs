@@ -1,15 +1,14 @@
-//! X25519 keys and the Diffie-Hellman function (RFC 7748), and fixed-size secrets.
+//! Types for X25519 keys, the Diffie-Hellman function on them (RFC 7748), and fixed-size secrets.
 //!
 //! A private key is 32 bytes, clamped. A public key is the 32-byte little-endian u-coordinate; the 33-byte form with
 //! the type byte `05` in front exists on the wire only (spec 03 §1.1).
 
 use std::fmt;
 
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{CryptoError, Rng};
+use super::{CryptoError, Rng, x25519 as curve};
 
 /// The type byte in front of a serialised public key.
 pub const KEY_TYPE: u8 = 0x05;
@@ -65,10 +64,8 @@ pub struct PrivateKey(Secret<32>);
 
 impl PrivateKey {
     /// Takes 32 bytes and clamps them (RFC 7748 §5).
-    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
-        bytes[0] &= 0xF8;
-        bytes[31] = bytes[31] & 0x7F | 0x40;
-        Self(Secret::new(bytes))
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Secret::new(curve::clamp(bytes)))
     }
 
     /// Takes a slice of exactly 32 bytes and clamps it.
@@ -86,7 +83,7 @@ impl PrivateKey {
 
     /// The public key that belongs to this one.
     pub fn public(&self) -> PublicKey {
-        PublicKey(MontgomeryPoint::mul_base_clamped(*self.expose()).to_bytes())
+        PublicKey(curve::public(self.expose()))
     }
 }
 
@@ -189,7 +186,7 @@ impl KeyPair {
 /// # Errors
 /// [`CryptoError::SmallOrder`] when the result is all zero.
 pub fn x25519(private: &PrivateKey, public: &PublicKey) -> Result<Secret<32>, CryptoError> {
-    let shared = Secret::new(x25519_dalek::x25519(*private.expose(), public.0));
+    let shared = Secret::new(curve::shared(private.expose(), &public.0));
     if bool::from(shared.expose().ct_eq(&[0; 32])) {
         return Err(CryptoError::SmallOrder);
     }

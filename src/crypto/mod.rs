@@ -1,23 +1,26 @@
 //! Primitives, as free functions over library implementations (RustCrypto, dalek): nothing else in the crate names
-//! a cipher or a curve crate, so that another backend is a change to this module alone.
+//! a cipher or a curve crate, so that another backend is a change to this module alone: for X25519, to the three functions of
+//! `x25519.rs`. `tests/layering.rs` holds it.
 //!
 //! In: keys as the types of [`keys`], bytes as slices. Out: arrays and vectors. Randomness is always an argument
 //! ([`Rng`]); nothing here reads a clock or the operating system.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`keys`] | `PrivateKey`, `PublicKey`, `KeyPair`, X25519 (RFC 7748), `Secret<N>` |
+//! | [`keys`] | `PrivateKey`, `PublicKey`, `KeyPair`, `Secret<N>`, and X25519 on them |
+//! | `x25519` | the curve behind it, on bare bytes (RFC 7748) |
 //! | [`xeddsa`] | signatures by X25519 keys (spec 03 §1.2) |
-//! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869) |
+//! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869), PBKDF2 |
 //! | [`cipher`] | AES-256-GCM, AES-256-CBC with PKCS#7, AES-256-CTR |
 
 pub mod cipher;
 pub mod hash;
 pub mod keys;
+mod x25519;
 pub mod xeddsa;
 
 pub use cipher::{AesGcm, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
-pub use hash::{constant_time_eq, hkdf_sha256, hmac_sha256, md5, sha1, sha256};
+pub use hash::{constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
 pub use keys::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 pub use rand_core::{CryptoRng, Rng};
 

@@ -7,9 +7,24 @@
 //!     └───────────► held ────────────┘ durable(seq)
 //! ```
 //!
-//! Outputs leave in the order in which they were pushed, except that a free one may overtake a held one.
+//! Outputs leave in the order in which they were pushed, with two exceptions: a free one may overtake a held one, and the caller
+//! may [pick](Gate::pick) one from behind others.
 
 use std::collections::VecDeque;
+
+/// How many outputs one can be picked from behind: a queue of any length costs the same.
+const LOOKAHEAD: usize = 64;
+
+/// What becomes of an output that waits, when others behind it are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// It leaves now.
+    Take,
+    /// It waits, and the next is looked at.
+    Pass,
+    /// Nothing behind it may leave before it.
+    Stop,
+}
 
 /// Outputs of type `T`, in two queues.
 #[derive(Debug)]
@@ -65,12 +80,17 @@ impl<T> Gate<T> {
         std::mem::take(&mut self.ready)
     }
 
-    /// The next output, when it satisfies the condition.
-    pub(crate) fn pop_if(&mut self, condition: impl FnOnce(&T) -> bool) -> Option<T> {
-        match self.ready.front() {
-            Some(output) if condition(output) => self.ready.pop_front(),
-            _ => None,
+    /// Takes the first output that `judge` wants from behind those that it lets wait. `passed` counts the latter: begin with
+    /// 0, and give it again to look for the next one. At most [`LOOKAHEAD`] are passed.
+    pub(crate) fn pick(&mut self, passed: &mut usize, judge: impl Fn(&T) -> Pick) -> Option<T> {
+        while *passed <= LOOKAHEAD {
+            match judge(self.ready.get(*passed)?) {
+                Pick::Take => return self.ready.remove(*passed),
+                Pick::Pass => *passed += 1,
+                Pick::Stop => break,
+            }
         }
+        None
     }
 
     /// Everything that may not leave yet, in order.
@@ -85,6 +105,32 @@ mod tests {
 
     fn drain(gate: &mut Gate<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| gate.pop()).collect()
+    }
+
+    #[test]
+    fn what_may_wait_is_passed_and_stays_in_order() {
+        let mut gate = Gate::new();
+        ["event 1", "frame 1", "event 2", "frame 2", "close", "frame 3"]
+            .into_iter()
+            .for_each(|output| gate.push_free(output));
+        gate.push_after(1, "frame 4");
+        let judge = |output: &&str| match &output[..5] {
+            "frame" => Pick::Take,
+            "event" => Pick::Pass,
+            _ => Pick::Stop,
+        };
+        let mut passed = 0;
+        let picked: Vec<_> = std::iter::from_fn(|| gate.pick(&mut passed, judge)).collect();
+        assert_eq!((picked, passed), (vec!["frame 1", "frame 2"], 2));
+        assert_eq!(drain(&mut gate), ["event 1", "event 2", "close", "frame 3"]);
+
+        (0..LOOKAHEAD).for_each(|_| gate.push_free("event"));
+        gate.push_free("frame");
+        assert_eq!(gate.pick(&mut 0, judge), Some("frame"));
+        gate.push_free("event");
+        gate.push_free("frame");
+        assert_eq!(gate.pick(&mut 0, judge), None, "too far behind");
+        assert_eq!(drain(&mut gate).len(), LOOKAHEAD + 2);
     }
 
     #[test]

@@ -70,7 +70,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -85,7 +85,7 @@ use crate::{
 use account::Account;
 use cache::Cache;
 use connection::{Connection, Stop, pauses::Window};
-use gate::Gate;
+use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
 use logout::Logouts;
 use queries::{Answer, Queries};
@@ -227,10 +227,6 @@ enum Phase {
     Broken(RecordError),
 }
 
-/// How many sealed frames go into one websocket message.
-const COALESCE_FRAMES: usize = 16;
-/// How many bytes go into one websocket message, if more than one frame does.
-const COALESCE_BYTES: usize = 64 * 1024;
 /// Pause before the account is loaded again after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
@@ -433,24 +429,24 @@ impl Engine {
         }
     }
 
-    /// Seals a frame and those behind it that go to the same connection.
+    /// Seals a frame and those behind it that go to the same connection, as one message. Events and replies between them
+    /// come after it: between the receipts of a burst stands an event each. `None` when the connection is not there any
+    /// more or cannot seal; in that case it ends with the next input.
     fn seal(&mut self, id: ConnectionId, first: &[u8]) -> Option<Bytes> {
-        let wire = self.connection.wire(id)?;
-        let mut out = BytesMut::new();
-        let mut sealed = wire.seal(first, &mut out);
-        let mut frames = 1;
-        while sealed.is_ok() && frames < COALESCE_FRAMES && out.len() < COALESCE_BYTES {
-            let next = self.gate.pop_if(|queued| matches!(queued, Queued::Frame(other, _) if *other == id));
-            let Some(Queued::Frame(_, frame)) = next else { break };
-            sealed = wire.seal(&frame, &mut out);
-            frames += 1;
-        }
-        if let Err(error) = sealed {
-            // Counters used up, or a frame above 16 MiB: this connection cannot go on.
-            tracing::warn!(%error, "frame cannot be sealed");
-            self.gate.push_free(Queued::Output(Output::Close(id)));
-        }
-        (!out.is_empty()).then(|| out.freeze())
+        let (gate, mut passed) = (&mut self.gate, 0);
+        let next = |room| {
+            let judge = |queued: &Queued| match queued {
+                Queued::Frame(to, frame) if *to == id && frame.len() <= room => Pick::Take,
+                Queued::Output(Output::Event(_) | Output::Reply(..)) => Pick::Pass,
+                _ => Pick::Stop,
+            };
+            match gate.pick(&mut passed, judge)? {
+                Queued::Frame(_, frame) => Some(frame),
+                Queued::Output(_) => None,
+            }
+        };
+        let message = self.connection.wire(id)?.seal(first, next);
+        (!message.is_empty()).then(|| message.freeze())
     }
 
     // ---- steps ------------------------------------------------------------------------------------------------

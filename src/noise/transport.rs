@@ -19,6 +19,9 @@ use crate::crypto::{AesGcm, Secret, cipher::TAG_LEN};
 /// The longest plaintext that fits a frame.
 pub const MAX_PLAINTEXT: usize = MAX_PAYLOAD - TAG_LEN;
 
+/// Bytes that a frame has besides its plaintext: the length and the tag.
+pub const FRAME_OVERHEAD: usize = LENGTH_LEN + TAG_LEN;
+
 /// What the transport cipher refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -79,11 +82,10 @@ impl SealingKey {
     /// Then `out` and the counter are unchanged.
     pub fn seal_into(&mut self, plaintext: &[u8], out: &mut BytesMut) -> Result<(), TransportError> {
         let too_long = TransportError::TooLong { len: plaintext.len(), max: MAX_PLAINTEXT };
-        let sealed_len = plaintext.len().saturating_add(TAG_LEN);
-        let length = encode_length(sealed_len).map_err(|_| too_long)?;
+        let length = encode_length(plaintext.len().saturating_add(TAG_LEN)).map_err(|_| too_long)?;
         let next = self.counter.checked_add(1).ok_or(TransportError::Exhausted)?;
 
-        out.reserve(sealed_len.saturating_add(LENGTH_LEN));
+        out.reserve(plaintext.len().saturating_add(FRAME_OVERHEAD));
         out.extend_from_slice(&length);
         let start = out.len();
         out.extend_from_slice(plaintext);

@@ -254,6 +254,9 @@ impl Engine {
         if self.connection.deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
+        if let Some(error) = self.connection.wire_failure() {
+            return self.lose(now, Loss::network(error.to_string()));
+        }
         match self.connection.state {
             State::Stopped(_) | State::Suspended(_) => {}
             State::Backoff { reason, .. } => self.dial(now, reason),

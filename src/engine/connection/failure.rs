@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use rand_core::Rng;
 
 use super::{Class, Goal, Loss, MAX_ROUTING_FAILURES, REPLACED_SPAN, Row, STABLE_AFTER, State, Stop};
@@ -133,18 +132,16 @@ impl Engine {
 
     /// Seals what may leave already, while there are keys for it: an error answer, acks.
     fn flush(&mut self, id: ConnectionId) {
-        for queued in self.gate.take_ready() {
+        let mut outputs = Vec::new();
+        while let Some(queued) = self.gate.pop() {
             match queued {
                 Queued::Frame(to, frame) if to == id => {
-                    let mut out = BytesMut::new();
-                    let sealed = self.connection.wire(id).is_some_and(|wire| wire.seal(&frame, &mut out).is_ok());
-                    if sealed {
-                        self.gate.push_free(Queued::Output(Output::Send(id, out.freeze())));
-                    }
+                    outputs.extend(self.seal(id, &frame).map(|bytes| Queued::Output(Output::Send(id, bytes))));
                 }
-                other => self.gate.push_free(other),
+                other => outputs.push(other),
             }
         }
+        outputs.into_iter().for_each(|output| self.gate.push_free(output));
     }
 
     /// Ends the attempt to link: the codes are used up, which was told.

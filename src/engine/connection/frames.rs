@@ -92,7 +92,7 @@ impl Engine {
         self.connection.resume.succeeded(finished.kind);
         self.connection.routing_failures = 0;
         frames.set_max(self.config.max_frame);
-        let wire = Box::new(Wire { frames, transport: finished.transport, decoder: Decoder::new(self.config.limits) });
+        let wire = Box::new(Wire::new(frames, finished.transport, Decoder::new(self.config.limits)));
         self.connection.state = match self.account.linked {
             Some(_) => State::LoggingIn { id, wire, deadline: now.mono.saturating_add(self.config.login_timeout) },
             None => State::Linking { id, wire, link: Link::new(now.mono.saturating_add(self.config.login_timeout)) },

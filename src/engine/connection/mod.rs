@@ -59,17 +59,16 @@ mod dial;
 mod failure;
 mod frames;
 pub(crate) mod pauses;
+mod wire;
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-
+use self::wire::Wire;
 use super::{Config, ConnectionId};
 use crate::{
     engine::{link::Link, login::Online},
     event::{DisconnectReason, SessionState},
-    node::Decoder,
-    noise::{FrameBuffer, Handshake, Protocol, Transport, TransportError},
+    noise::{FrameBuffer, Handshake, Protocol, TransportError},
     pairing::payload::Version,
 };
 use pauses::{Class, Row, STABLE_AFTER, Window};
@@ -84,21 +83,6 @@ const REPLACED_SPAN: Duration = Duration::from_secs(30);
 const MAX_RESUME_FAILURES: u32 = 3;
 /// Handshakes by way of the same routing info that got no answer, after which it is dropped.
 const MAX_ROUTING_FAILURES: u32 = 2;
-
-/// A connection after the handshake.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    frames: FrameBuffer,
-    transport: Transport,
-    decoder: Decoder,
-}
-
-impl Wire {
-    /// Seals one stanza as a frame.
-    pub(crate) fn seal(&mut self, stanza: &[u8], out: &mut BytesMut) -> Result<(), TransportError> {
-        self.transport.sender.seal_into(stanza, out)
-    }
-}
 
 /// Why there is no connection, and none is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +323,18 @@ impl Connection {
         matches!(&self.state, State::Online { online, .. } if online.is_active())
     }
 
+    /// Why the wire cannot go on, when it cannot.
+    const fn wire_failure(&self) -> Option<TransportError> {
+        match &self.state {
+            State::Linking { wire, .. } | State::LoggingIn { wire, .. } | State::Online { wire, .. } => wire.failure(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Duration> {
+        if self.wire_failure().is_some() {
+            return Some(Duration::ZERO);
+        }
         match &self.state {
             State::Stopped(_) | State::Suspended(_) => None,
             State::Backoff { until, .. } | State::AwaitVersion { until, .. } => Some(*until),

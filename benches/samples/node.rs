@@ -1,0 +1,159 @@
+//! The four stanzas that the benches of the node codec work on, as plain data and as our nodes. `benches/node.rs` and
+//! `benches/peers` share this file.
+//!
+//! Numbers and keys are made up; shapes and sizes are those of real stanzas.
+
+use wamd::jid::{Jid, Server};
+use wamd::node::Node;
+
+/// A server's ack of a message: 31 bytes.
+pub struct Ack {
+    pub id: &'static str,
+    pub from: &'static str,
+}
+
+/// A message to one device: 1 KiB, most of it ciphertext.
+pub struct Message {
+    pub id: &'static str,
+    pub from: &'static str,
+    pub device: u16,
+    pub notify: &'static str,
+    pub t: &'static str,
+    pub ciphertext: Vec<u8>,
+}
+
+/// The answer to a query for the devices of 500 users, three each.
+pub struct Usync {
+    pub id: &'static str,
+    pub sid: &'static str,
+    pub users: Vec<UsyncUser>,
+}
+
+pub struct UsyncUser {
+    pub user: String,
+    pub ts: String,
+    pub devices: [String; 3],
+    pub key_index: [String; 2],
+    pub key_index_list: Vec<u8>,
+}
+
+/// The answer to a query for a group with 1,000 participants.
+pub struct Group {
+    pub id: &'static str,
+    pub group: &'static str,
+    pub subject: &'static str,
+    pub creation: &'static str,
+    pub participants: Vec<Participant>,
+}
+
+pub struct Participant {
+    pub lid: String,
+    pub pn: String,
+    pub admin: bool,
+}
+
+pub fn ack() -> Ack {
+    Ack { id: "3EB0C767D71D7A7C5CB5", from: "5511987654321" }
+}
+
+pub fn message() -> Message {
+    Message {
+        id: "3EB0C767D71D7A7C5CB5",
+        from: "5511987654321",
+        device: 12,
+        notify: "Maria da Silva",
+        t: "1755873901",
+        ciphertext: (0..954u32).map(|i| (i * 167 + 13) as u8).collect(),
+    }
+}
+
+pub fn usync() -> Usync {
+    let user = |number: u64| UsyncUser {
+        user: format!("5511{:09}", 900_000_000 + number * 7_919),
+        ts: format!("{}", 1_755_000_000 + number * 61),
+        devices: ["0".into(), format!("{}", 1 + number % 40), format!("{}", 41 + number % 50)],
+        key_index: [format!("{}", 1 + number % 20), format!("{}", 21 + number % 30)],
+        key_index_list: (0..84).map(|i| (number * 31 + i * 131 + 7) as u8).collect(),
+    };
+    Usync { id: "26.61405-112", sid: "usync-26.61405-111", users: (0..500).map(user).collect() }
+}
+
+pub fn group() -> Group {
+    let participant = |number: u64| Participant {
+        lid: format!("{}", 100_000_000_000_000 + number * 87_178_291_199),
+        pn: format!("5511{:09}", 900_000_000 + number * 7_919),
+        admin: number % 50 == 0,
+    };
+    Group {
+        id: "26.61405-113",
+        group: "120363041234567890",
+        subject: "Condomínio Jardim das Flores",
+        creation: "1700000000",
+        participants: (0..1_000).map(participant).collect(),
+    }
+}
+
+impl Ack {
+    pub fn node(&self) -> Node {
+        Node::new("ack").attr("class", "message").attr("id", self.id).attr("from", Jid::pn(self.from))
+    }
+}
+
+impl Message {
+    pub fn node(&self) -> Node {
+        Node::new("message")
+            .attr("from", Jid::pn(self.from).with_device(self.device))
+            .attr("id", self.id)
+            .attr("type", "text")
+            .attr("t", self.t)
+            .attr("notify", self.notify)
+            .child(Node::new("enc").attr("v", "2").attr("type", "msg").bytes(self.ciphertext.clone()))
+    }
+}
+
+impl Usync {
+    pub fn node(&self) -> Node {
+        let device = |id: &String, key_index: Option<&String>| {
+            Node::new("device").attr("id", id).attr_opt("key-index", key_index)
+        };
+        let user = |user: &UsyncUser| {
+            let [primary, first, second] = &user.devices;
+            let [first_key, second_key] = &user.key_index;
+            let devices = [device(primary, None), device(first, Some(first_key)), device(second, Some(second_key))];
+            let keys = Node::new("key-index-list").attr("ts", &user.ts).bytes(user.key_index_list.clone());
+            let devices = Node::new("devices").child(Node::new("device-list").children(devices)).child(keys);
+            Node::new("user").attr("jid", Jid::pn(&user.user)).child(devices)
+        };
+        let usync = Node::new("usync")
+            .attr("sid", self.sid)
+            .attr("mode", "query")
+            .attr("last", "true")
+            .attr("index", "0")
+            .attr("context", "message")
+            .child(Node::new("result").child(Node::new("devices")))
+            .child(Node::new("list").children(self.users.iter().map(user)));
+        Node::new("iq").attr("from", Jid::whatsapp_server()).attr("id", self.id).attr("type", "result").child(usync)
+    }
+}
+
+impl Group {
+    pub fn node(&self) -> Node {
+        let participant = |own: &Participant| {
+            Node::new("participant")
+                .attr("jid", Jid::lid(&own.lid))
+                .attr("phone_number", Jid::pn(&own.pn))
+                .attr_opt("type", own.admin.then_some("admin"))
+        };
+        let group = Node::new("group")
+            .attr("id", self.group)
+            .attr("creation", self.creation)
+            .attr("subject", self.subject)
+            .attr("addressing_mode", "lid")
+            .children(self.participants.iter().map(participant));
+        Node::new("iq")
+            .attr("from", Jid::new(self.group, Server::Group))
+            .attr("id", self.id)
+            .attr("type", "result")
+            .child(group)
+    }
+}
