@@ -5,6 +5,9 @@
 //! base64 and as a list of numbers.
 #![cfg(feature = "client")]
 
+#[path = "common/proxy.rs"]
+mod proxy;
+
 use std::{
     collections::BTreeSet,
     fmt::{Debug, Write as _},
@@ -17,6 +20,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use proxy::{Manner, TestProxy};
 use tokio::time::{sleep, timeout};
 use tracing::{
     Metadata, Subscriber,
@@ -123,6 +127,21 @@ async fn a_session_tells_the_log_nothing_secret() {
     alice.client().send_text(&bob_jid.to_bare(), TEXTS[1]).await.unwrap();
     log.wait_for("stored record is unusable").await;
 
+    // A proxy that does not take the password.
+    let proxy = TestProxy::start(Manner::Closed("gateway-one", "s3cret-word")).await;
+    for scheme in ["http", "socks5h"] {
+        let proxy = proxy.url(scheme, "gateway-two:wr0ng-word@");
+        let builder = Client::builder(AccountId::new("carol")).url(server.ws_url()).proxy(proxy);
+        write!(shown, "{builder:?}").unwrap();
+        let client = builder.start().await.unwrap();
+        let mut events = client.events().unwrap();
+        client.link_qr().await.unwrap();
+        while !write_event(&mut shown, &events.recv().await.unwrap(), "session.disconnected") {}
+        drop(events);
+        client.shutdown().await;
+    }
+    secrets.texts.extend(["gateway-two", "wr0ng-word"].map(str::to_owned));
+
     for account in [&alice, &bob] {
         let snapshot = account.client().snapshot();
         secrets.jid(snapshot.jid.as_ref().unwrap());
@@ -142,6 +161,12 @@ async fn a_session_tells_the_log_nothing_secret() {
     for line in lines.iter().chain([&shown]) {
         secrets.check(line);
     }
+}
+
+/// Shows an event; whether it has this name.
+fn write_event(shown: &mut String, event: &Envelope, name: &str) -> bool {
+    write!(shown, "{event:?} {}", event.data).unwrap();
+    event.event == name
 }
 
 /// The types that a driver handles do not print what they carry.
