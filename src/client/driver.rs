@@ -274,6 +274,8 @@ impl Driver {
                 self.commit();
             }
             Output::Event(envelope) => self.waiting_events.push_back(*envelope),
+            // The version is the one of the configuration: there is no other.
+            Output::RefreshVersion => self.tell(Input::Version(None)),
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
                     let _ = answer.send(reply);

@@ -1,6 +1,6 @@
 //! What the embedding program asks of an account, and the answers.
 
-use crate::{engine::records::RecordError, jid::Jid, message::MessageId};
+use crate::{engine::records::RecordError, jid::Jid, message::MessageId, pairing::payload::Version};
 
 /// Names a command, so that its [`Reply`] finds the caller. Chosen by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +21,9 @@ pub enum Command {
     Reconnect,
     /// Unlink this device and remove everything that is stored of it.
     Logout,
+    /// State this version of the client from now on. A standing connection is not touched; an account that is
+    /// `OUTDATED` connects with it when it is told to, or at once while a newer version is being looked for.
+    SetVersion(Version),
     /// Send a message to a user.
     Send(SendRequest),
     /// Tell the authors of messages that they were read.

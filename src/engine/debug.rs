@@ -43,6 +43,7 @@ impl Debug for Input {
             Self::Durable(seq) => f.debug_tuple("Durable").field(seq).finish(),
             Self::StoreFailed(reason) => f.debug_tuple("StoreFailed").field(reason).finish(),
             Self::Acknowledged(seq) => f.debug_tuple("Acknowledged").field(seq).finish(),
+            Self::Version(version) => f.debug_tuple("Version").field(version).finish(),
             Self::Tick => f.write_str("Tick"),
         }
     }
@@ -70,6 +71,7 @@ impl Debug for Output {
             }
             Self::Commit { seq, batch } => f.debug_struct("Commit").field("seq", seq).field("batch", batch).finish(),
             Self::Event(envelope) => f.debug_tuple("Event").field(envelope).finish(),
+            Self::RefreshVersion => f.write_str("RefreshVersion"),
             Self::Reply(id, reply) => f.debug_tuple("Reply").field(id).field(reply).finish(),
         }
     }
@@ -83,6 +85,7 @@ impl Debug for Command {
             Self::Disconnect => f.write_str("Disconnect"),
             Self::Reconnect => f.write_str("Reconnect"),
             Self::Logout => f.write_str("Logout"),
+            Self::SetVersion(version) => f.debug_tuple("SetVersion").field(version).finish(),
             Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
             Self::MarkRead { chat, participant, ids } => f
                 .debug_struct("MarkRead")

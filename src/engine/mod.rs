@@ -75,6 +75,7 @@ use crate::{
     event::{Envelope, Event, SessionState},
     jid::Jid,
     message::MessageId,
+    pairing::payload::Version,
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -120,6 +121,9 @@ pub enum Input {
     /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
     /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
+    /// The version of the client to state from now on, at any time; also the answer to [`Output::RefreshVersion`].
+    /// `None`: it could not be refreshed.
+    Version(Option<Version>),
     /// Time has passed.
     Tick,
 }
@@ -162,6 +166,9 @@ pub enum Output {
     Event(Box<Envelope>),
     /// The answer to a command.
     Reply(CommandId, Result<Reply, CommandError>),
+    /// The server refused the version of the client as outdated: find out which one is current (spec 01 §3.6), then say
+    /// [`Input::Version`]. Comes once per refusal.
+    RefreshVersion,
 }
 
 /// What waits at the gate.
@@ -332,6 +339,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
+            Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
         self.expire(now);
@@ -759,6 +767,10 @@ impl Engine {
                 self.answer(id, reply);
             }
             Command::Logout => self.log_out(now, id),
+            Command::SetVersion(version) => {
+                self.version(now, Some(version));
+                self.answer(id, Ok(Reply::Done));
+            }
             Command::Send(request) => self.accept_send(now, id, request),
             Command::MarkRead { chat, participant, ids } => {
                 if !self.connection.is_online() {

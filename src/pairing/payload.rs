@@ -3,6 +3,8 @@
 //! Two shapes share their user agent: *registration* carries the public keys of a device that is not linked yet, *login*
 //! names the account and device. Both are a few hundred bytes. Fields that are set are encoded even when zero (proto2).
 
+use std::{fmt, str::FromStr};
+
 use bytes::Bytes;
 
 use super::{PairError, qr::ClientType};
@@ -25,7 +27,55 @@ use crate::proto::{
 };
 
 /// The client version that this crate was checked with. An outdated one is refused with failure 405 (spec 01 §3.6).
-pub const VERSION: (u32, u32, u32) = (2, 3000, 1_045_649_367);
+pub const VERSION: Version = Version::web(1_045_649_367);
+
+/// A version of the web client, `2.3000.1045649367`. It is a runtime value: one that is too old is refused, and a newer
+/// one can be given to a running engine at any time. Later versions are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// 2 since there are several devices.
+    pub primary: u32,
+    /// 3000 for years.
+    pub secondary: u32,
+    /// The client revision.
+    pub tertiary: u32,
+}
+
+impl Version {
+    /// A version of three numbers.
+    pub const fn new(primary: u32, secondary: u32, tertiary: u32) -> Self {
+        Self { primary, secondary, tertiary }
+    }
+
+    /// The version of a client revision as the web page states it (spec 01 §3.6).
+    pub const fn web(revision: u32) -> Self {
+        Self::new(2, 3000, revision)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.primary, self.secondary, self.tertiary)
+    }
+}
+
+impl FromStr for Version {
+    type Err = PairError;
+
+    /// Reads three decimal numbers with dots in between, and nothing else.
+    fn from_str(text: &str) -> Result<Self, PairError> {
+        let number = |part: &str| -> Option<u32> {
+            part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten()
+        };
+        let mut parts = text.split('.').map(number);
+        match [parts.next(), parts.next(), parts.next(), parts.next()] {
+            [Some(Some(primary)), Some(Some(secondary)), Some(Some(tertiary)), None] => {
+                Ok(Self { primary, secondary, tertiary })
+            }
+            _ => Err(PairError::Malformed("version")),
+        }
+    }
+}
 
 /// What this device claims to be.
 ///
@@ -34,7 +84,7 @@ pub const VERSION: (u32, u32, u32) = (2, 3000, 1_045_649_367);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
     /// Version of the web client whose protocol is spoken.
-    pub version: (u32, u32, u32),
+    pub version: Version,
     /// What the phone shows in its list of linked devices, and in the notice when one is added.
     pub os: String,
     /// Version next to `os`; not shown by current phones.
@@ -72,8 +122,7 @@ impl Default for ClientConfig {
 impl ClientConfig {
     /// The version as text, `2.3000.1045649367`.
     pub fn version_text(&self) -> String {
-        let (primary, secondary, tertiary) = self.version;
-        format!("{primary}.{secondary}.{tertiary}")
+        self.version.to_string()
     }
 
     /// The last field of the QR text, consistent with `platform_type`.
@@ -240,7 +289,7 @@ fn common(config: &ClientConfig) -> ClientPayload {
 }
 
 fn agent(config: &ClientConfig) -> UserAgent {
-    let (primary, secondary, tertiary) = config.version;
+    let Version { primary, secondary, tertiary } = config.version;
     UserAgent {
         platform: Some(Platform::Web as i32),
         app_version: Some(Box::new(WebVersion {
@@ -274,3 +323,21 @@ const STORAGE_QUOTA_MB: u32 = 10_240;
 const FULL_HISTORY_DAYS: u32 = 365;
 /// Thumbnails of older messages are left out of the history (spec 01 §3.5).
 const THUMBNAIL_DAYS: u32 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_they_are_written() {
+        for version in [VERSION, Version::new(0, 0, 0), Version::new(u32::MAX, 1, u32::MAX)] {
+            assert_eq!(version.to_string().parse(), Ok(version));
+        }
+        assert_eq!(VERSION.to_string(), "2.3000.1045649367");
+        for bad in ["", "2", "2.3000", "2.3000.", "2.3000.1.0", "2.3000.-1", "2.3000.+1", "2.3000.4294967296", "a.b.c"]
+        {
+            assert_eq!(bad.parse::<Version>(), Err(PairError::Malformed("version")), "{bad}");
+        }
+        assert!(Version::web(2) > Version::web(1));
+    }
+}

@@ -351,6 +351,7 @@ impl Sim {
                 }
             }
             Output::Load { id, keys, scans } => self.accounts[i].loads.push_back((id, keys, scans)),
+            Output::RefreshVersion => self.tell(i, Input::Version(None)),
             Output::Commit { seq, batch } => self.accounts[i].commits.push_back((seq, batch)),
             Output::Event(envelope) => {
                 if let Some(seq) = envelope.seq {

@@ -27,6 +27,7 @@ use wamd::{
     event::Envelope,
     message::MessageId,
     node::Node,
+    pairing::payload::Version,
     store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store as _},
 };
 use wamd_loopback::{ConnId, Disconnect, Fault, Linked, ScanOptions, Server};
@@ -60,6 +61,15 @@ pub enum Disk {
     FailsAfter(u32),
 }
 
+/// What is known of the current version of the client when the engine asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// Nobody answers.
+    Silent,
+    /// This, at once.
+    Answers(Option<Version>),
+}
+
 type Filter = Box<dyn FnOnce(Bytes) -> Bytes>;
 
 /// One account of the embedding program.
@@ -71,6 +81,9 @@ pub struct Actor {
     pub disk: Disk,
     /// How often the disk has failed.
     pub failures: u32,
+    pub provider: Provider,
+    /// How often the version was asked for.
+    pub refreshes: u32,
     /// Events are acknowledged as they come.
     pub acknowledges: bool,
     /// What the engine sent, connection by connection.
@@ -166,6 +179,8 @@ impl World {
             network: Network::Up,
             disk: Disk::Works,
             failures: 0,
+            provider: Provider::Answers(None),
+            refreshes: 0,
             acknowledges: true,
             sent: Vec::new(),
             account,
@@ -318,8 +333,21 @@ impl World {
                 let twice = self.actor(name).replies.insert(id, reply);
                 assert_eq!(twice, None, "{name}: a command is answered once");
             }
+            Output::RefreshVersion => {
+                let actor = self.actor(name);
+                actor.refreshes += 1;
+                if let Provider::Answers(version) = actor.provider {
+                    self.tell(name, Input::Version(version));
+                }
+            }
             other => panic!("{name}: {other:?}"),
         }
+    }
+
+    /// Says something to an engine that its driver would say.
+    pub fn say(&mut self, name: &str, input: Input) {
+        self.tell(name, input);
+        self.settle();
     }
 
     fn event(&mut self, name: &str, envelope: Envelope) {

@@ -32,6 +32,7 @@ use wamd::{
     event::{Envelope, SessionState},
     message::MessageId,
     node::Node,
+    pairing::payload::Version,
     signal::wire::{PreKeyMessage, WhisperMessage},
     store::{AccountId, Batch, Key, RecordKind},
 };
@@ -360,7 +361,11 @@ impl World {
     fn confuse(&mut self, i: usize, script: &mut Script<'_>) {
         let id = ConnectionId(script.byte().into());
         let standing = self.wires.values().any(|wire| wire.account == i && wire.id == id);
-        let input = match script.byte() % 5 {
+        let input = match script.byte() % 6 {
+            5 => {
+                let revision = u32::from(script.byte());
+                Input::Version((revision % 4 != 0).then(|| Version::web(revision)))
+            }
             0 if !standing => Input::Opened(id),
             1 if !standing => Input::Received(id, Bytes::copy_from_slice(script.bytes())),
             2 if !standing => Input::Closed(id, "late".to_owned()),
@@ -524,6 +529,7 @@ impl World {
                 account.commits.push_back((seq, batch));
             }
             Output::Event(envelope) => self.event(i, &envelope),
+            Output::RefreshVersion => {} // What is said about versions is up to the script.
             Output::Reply(id, _) => assert!(account.unanswered.remove(&id), "a command is answered once"),
             _ => panic!("an output that the simulator does not know"),
         }

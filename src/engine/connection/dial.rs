@@ -16,7 +16,7 @@ use crate::{
     noise::{FrameBuffer, Handshake, VerifiedChain, frame},
     pairing::{
         PairError,
-        payload::{self, Login, Registration},
+        payload::{self, Login, Registration, Version},
     },
 };
 
@@ -82,6 +82,13 @@ impl Engine {
         match self.connection.goal {
             Goal::Offline => {}
             Goal::Online | Goal::Linked => self.open_if_idle(now),
+        }
+    }
+
+    /// The driver, or the caller, tells a version of the client.
+    pub(crate) fn version(&mut self, _now: Now, version: Option<Version>) {
+        if let Some(version) = version {
+            self.config.client.version = version;
         }
     }
 
