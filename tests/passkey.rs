@@ -83,8 +83,12 @@ fn what_the_phone_says_is_checked() {
     }
     let mut weak = PrimaryIdentity::decode(&good).unwrap();
     weak.public = PublicKey::from_bytes([0; 32]);
-    let commitment =
-        Commitment::new(PlatformType::Chrome, "2@r".to_owned(), pair(&vector["companion_ephemeral"]), Secret::new([1; 32]));
+    let commitment = Commitment::new(
+        PlatformType::Chrome,
+        "2@r".to_owned(),
+        pair(&vector["companion_ephemeral"]),
+        Secret::new([1; 32]),
+    );
     assert_eq!(commitment.agree(&weak).err(), Some(PairError::WeakKey));
 }
 

@@ -15,7 +15,10 @@ use crate::{
         socket::{Connector, Socket},
     },
     clock::Now,
-    engine::{Command, CommandError, CommandId, Config, Engine, Input, LoadId, Loaded, Output, Reply, Snapshot},
+    engine::{
+        Command, CommandError, CommandId, Config, CpuId, CpuResult, Engine, Input, LoadId, Loaded, Output, Reply,
+        Snapshot,
+    },
     event::Envelope,
     store::{AccountId, Batch, Key, RecordKind, Store, StoreError},
 };
@@ -39,17 +42,19 @@ pub(super) enum Request {
     Shutdown(oneshot::Sender<()>),
 }
 
-/// What the store answered.
+/// What the store and the pool of threads answered.
 #[derive(Debug)]
-enum Stored {
+enum Worked {
     Loaded(LoadId, Result<Loaded, StoreError>),
     Committed(u64, Result<(), StoreError>),
     Trimmed(u64, Result<(), StoreError>),
+    /// Absent when the runtime is going down.
+    Computed(CpuId, Option<CpuResult>),
 }
 
 /// What the task waited for.
 enum Happened {
-    Stored(Stored),
+    Worked(Worked),
     Request(Option<Request>),
     Acknowledged(u64),
     ConsumerGone,
@@ -71,7 +76,7 @@ pub(super) struct Driver {
     socket: Option<Socket>,
     answers: BTreeMap<CommandId, Answer>,
     next_command: u64,
-    work: FuturesUnordered<BoxFuture<'static, Stored>>,
+    work: FuturesUnordered<BoxFuture<'static, Worked>>,
     /// A commit is under way.
     committing: bool,
     /// What came up meanwhile: committed as one batch.
@@ -192,7 +197,7 @@ impl Driver {
         let reading = self.engine.wants_read();
         let has_events = !self.waiting_events.is_empty();
         let happened = tokio::select! {
-            Some(stored) = self.work.next(), if !self.work.is_empty() => Happened::Stored(stored),
+            Some(worked) = self.work.next(), if !self.work.is_empty() => Happened::Worked(worked),
             request = self.requests.recv(), if self.stopping.is_none() => Happened::Request(request),
             Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
             room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
@@ -206,7 +211,7 @@ impl Driver {
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
         match happened {
-            Happened::Stored(stored) => self.stored(stored),
+            Happened::Worked(worked) => self.worked(worked),
             Happened::Request(Some(request)) => self.request(request),
             // Nobody can ask for anything any more.
             Happened::Request(None) => self.stop(None),
@@ -273,6 +278,10 @@ impl Driver {
                 }
                 self.commit();
             }
+            Output::Cpu(id, job) => {
+                let computed = tokio::task::spawn_blocking(move || job.run());
+                self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
+            }
             Output::Event(envelope) => self.waiting_events.push_back(*envelope),
             // The version is the one of the configuration: there is no other.
             Output::RefreshVersion => self.tell(Input::Version(None)),
@@ -292,26 +301,28 @@ impl Driver {
         if let Some((seq, batch)) = self.waiting_batch.take() {
             self.committing = true;
             let commit = self.store.commit(&self.account, batch);
-            self.work.push(commit.map(move |result| Stored::Committed(seq, result)).boxed());
+            self.work.push(commit.map(move |result| Worked::Committed(seq, result)).boxed());
         }
     }
 
-    // ---- the store --------------------------------------------------------------------------------------------
+    // ---- the store and the pool --------------------------------------------------------------------------------------------
 
-    fn stored(&mut self, stored: Stored) {
-        match stored {
-            Stored::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
-            Stored::Loaded(_, Err(error)) => self.store_failed(&error),
-            Stored::Committed(seq, Ok(())) => {
+    fn worked(&mut self, worked: Worked) {
+        match worked {
+            Worked::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
+            Worked::Loaded(_, Err(error)) => self.store_failed(&error),
+            Worked::Committed(seq, Ok(())) => {
                 self.committing = false;
                 self.tell(Input::Durable(seq));
                 self.commit();
             }
-            Stored::Committed(_, Err(error)) => {
+            Worked::Committed(_, Err(error)) => {
                 self.committing = false;
                 self.store_failed(&error);
             }
-            Stored::Trimmed(seq, result) => {
+            Worked::Computed(id, Some(result)) => self.tell(Input::Computed(id, result)),
+            Worked::Computed(id, None) => tracing::error!(?id, "work was not done"),
+            Worked::Trimmed(seq, result) => {
                 self.trimming = false;
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
@@ -352,7 +363,7 @@ impl Driver {
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
-                Stored::Trimmed(seq, store.trim_outbox(&account, seq).await)
+                Worked::Trimmed(seq, store.trim_outbox(&account, seq).await)
             };
             self.work.push(trim.boxed());
         }
@@ -387,7 +398,7 @@ async fn inbound(socket: &mut Option<Socket>) -> Input {
     }
 }
 
-async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Stored {
+async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Worked {
     let load = async {
         let values = store.load(&account, &keys).await?;
         let mut scanned = Vec::new();
@@ -397,7 +408,7 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
         Ok(Loaded { records: keys.iter().cloned().zip(values).collect(), scanned })
     };
     let loaded = load.await;
-    Stored::Loaded(id, loaded)
+    Worked::Loaded(id, loaded)
 }
 
 /// The events that were not acknowledged when the account stopped.

@@ -43,6 +43,7 @@ impl Debug for Input {
             Self::Durable(seq) => f.debug_tuple("Durable").field(seq).finish(),
             Self::StoreFailed(reason) => f.debug_tuple("StoreFailed").field(reason).finish(),
             Self::Acknowledged(seq) => f.debug_tuple("Acknowledged").field(seq).finish(),
+            Self::Computed(id, result) => f.debug_tuple("Computed").field(id).field(result).finish(),
             Self::Version(version) => f.debug_tuple("Version").field(version).finish(),
             Self::Tick => f.write_str("Tick"),
         }
@@ -73,6 +74,7 @@ impl Debug for Output {
             Self::Event(envelope) => f.debug_tuple("Event").field(envelope).finish(),
             Self::RefreshVersion => f.write_str("RefreshVersion"),
             Self::Reply(id, reply) => f.debug_tuple("Reply").field(id).field(reply).finish(),
+            Self::Cpu(id, job) => f.debug_tuple("Cpu").field(id).field(job).finish(),
         }
     }
 }
@@ -82,6 +84,13 @@ impl Debug for Command {
         match self {
             Self::Connect => f.write_str("Connect"),
             Self::LinkQr => f.write_str("LinkQr"),
+            Self::LinkCode { phone, code, notify } => {
+                f.debug_struct("LinkCode").field("phone", phone).field("code", code).field("notify", notify).finish()
+            }
+            Self::PasskeyAssertion { assertion, .. } => {
+                f.debug_struct("PasskeyAssertion").field("assertion", &Len(assertion.len())).finish_non_exhaustive()
+            }
+            Self::PasskeyConfirm => f.write_str("PasskeyConfirm"),
             Self::Disconnect => f.write_str("Disconnect"),
             Self::Reconnect => f.write_str("Reconnect"),
             Self::Logout => f.write_str("Logout"),

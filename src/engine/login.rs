@@ -143,6 +143,11 @@ impl Engine {
             }
             Answer::Devices(users, result) => self.devices_answered(now, users, result),
             Answer::Bundles(devices, result) => self.bundles_answered(now, devices, result),
+            Answer::CodeHello(code, result) => self.code_accepted(now, code, result),
+            Answer::CodeFinish(code, result) => self.code_finished(now, code, result),
+            Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
+            Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
+            Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
             Answer::Logout(command) => self.finish_logout(now, command),
         }
     }

@@ -28,7 +28,8 @@
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
-//! | `link`, `login` | the two ways to get online |
+//! | `link`, `link_code`, `passkey`, `login` | the ways to get online |
+//! | `cpu` | work for a pool of threads |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
 //! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
 //! | `queries` | which answer belongs to which question |
@@ -42,6 +43,7 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod cpu;
 mod debug;
 mod devices;
 mod encrypt;
@@ -49,8 +51,10 @@ mod gate;
 mod inbound;
 mod lanes;
 mod link;
+mod link_code;
 mod login;
 mod notices;
+mod passkey;
 mod prekeys;
 mod queries;
 mod receipts;
@@ -72,17 +76,19 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{Envelope, Event, SessionState},
+    event::{Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
-    pairing::payload::Version,
+    pairing::{passkey::Assertion, payload::Version},
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
 use cache::Cache;
 use connection::Connection;
+use cpu::Computed;
 use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
+use link::Linking;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
 use sends::Sends;
@@ -90,6 +96,7 @@ use step::{Collected, Miss, Needs, Step};
 
 pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
+pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use records::RecordError;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
@@ -121,6 +128,8 @@ pub enum Input {
     /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
     /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
+    /// The result of [`Output::Cpu`].
+    Computed(CpuId, CpuResult),
     /// The version of the client to state from now on, at any time; also the answer to [`Output::RefreshVersion`].
     /// `None`: it could not be refreshed.
     Version(Option<Version>),
@@ -166,6 +175,8 @@ pub enum Output {
     Event(Box<Envelope>),
     /// The answer to a command.
     Reply(CommandId, Result<Reply, CommandError>),
+    /// Work that takes long: run it where it holds up nobody, then say [`Input::Computed`] with the same id.
+    Cpu(CpuId, CpuJob),
     /// The server refused the version of the client as outdated: find out which one is current (spec 01 §3.6), then say
     /// [`Input::Version`]. Comes once per refusal.
     RefreshVersion,
@@ -240,6 +251,7 @@ pub struct Engine {
     acknowledged: u64,
     state: SessionState,
     connection: Connection,
+    linking: Linking,
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
@@ -253,6 +265,7 @@ pub struct Engine {
     early: VecDeque<(CommandId, Command)>,
     next_load: u64,
     next_connection: u64,
+    next_cpu: u64,
     last_received: Option<u64>,
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
@@ -306,6 +319,7 @@ impl Engine {
             acknowledged: 0,
             state: SessionState::Pending,
             connection: Connection::new(),
+            linking: Linking::default(),
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
@@ -314,6 +328,7 @@ impl Engine {
             early: VecDeque::new(),
             next_load: 0,
             next_connection: 0,
+            next_cpu: 0,
             last_received: None,
             last_pong: None,
             logouts: VecDeque::new(),
@@ -339,6 +354,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
+            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
@@ -366,7 +382,9 @@ impl Engine {
             Phase::Halted { until } => Some(until),
             _ => None,
         };
-        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
+        let linking = self.linking.deadline();
+        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -597,7 +615,7 @@ impl Engine {
                 Ok(account) => self.account = Arc::new(account),
                 Err(error) => return self.broken(now, error),
             }
-        } else if self.account.linked.is_some() {
+        } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
@@ -630,6 +648,7 @@ impl Engine {
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
+        self.end_side_links(now, LinkFailure::ConnectionLost);
         self.drop_connection();
         if self.phase == Phase::Ready {
             self.acknowledged_before = Some(self.acknowledged);
@@ -679,6 +698,8 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_code(now);
+        self.expire_passkey(now);
         self.expire_connection(now);
     }
 
@@ -756,6 +777,17 @@ impl Engine {
             }
             Command::LinkQr => {
                 let reply = self.link(now);
+                self.answer(id, reply);
+            }
+            Command::LinkCode { phone, code, notify } => {
+                self.link_code(now, id, link_code::Request { phone, code, notify });
+            }
+            Command::PasskeyAssertion { credential_id, assertion } => {
+                let reply = self.passkey_assertion(now, Assertion { credential_id, json: assertion });
+                self.answer(id, reply);
+            }
+            Command::PasskeyConfirm => {
+                let reply = self.passkey_confirm(now);
                 self.answer(id, reply);
             }
             Command::Disconnect => {

@@ -10,21 +10,23 @@ use crate::{
     engine::{
         account::{Account, Linked},
         address::User,
+        link::Failed,
         records::SentRecord,
     },
     event::{
         AccountDirty, AddressingMode, BanKind, DisconnectReason, Envelope, Event, EventId, IdentityChanged,
         LogoutReason, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
-        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, Reply,
-        SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected, SessionConnecting,
-        SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
-        SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairError, SessionPaired,
-        SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated, SessionReconnecting,
-        SessionStreamError, Source,
+        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, RefreshReason,
+        Reply, SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected,
+        SessionConnecting, SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
+        SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairCode, SessionPairCodeError,
+        SessionPairCodeRefresh, SessionPairError, SessionPaired, SessionPasskeyConfirmation, SessionPasskeyError,
+        SessionPasskeyRequest, SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated,
+        SessionReconnecting, SessionStreamError, Source,
     },
     jid::Jid,
     message::{self, Action, Normalised, normalise},
-    pairing::{PairError, payload::ClientConfig, qr::RefTurn},
+    pairing::{PairError, code::PairCode, payload::ClientConfig, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
@@ -65,6 +67,37 @@ pub(crate) fn scanned_without_multidevice() -> Event {
     SessionQrScannedWithoutMultidevice::new().into()
 }
 
+/// What the wall clock shows after a span.
+pub(crate) fn wall_after(now: Now, span: Duration) -> u64 {
+    now.wall_ms.saturating_add(millis(span))
+}
+
+pub(crate) fn pair_code(now: Now, code: &PairCode, left: Duration) -> Event {
+    SessionPairCode::new(code.shown(), millis(left), wall_after(now, left)).into()
+}
+
+pub(crate) fn pair_code_refresh(reason: RefreshReason, will_refresh: bool) -> Event {
+    SessionPairCodeRefresh::new(reason, will_refresh).into()
+}
+
+pub(crate) fn pair_code_error(failed: &Failed, code_valid: bool) -> Event {
+    SessionPairCodeError::new(failed.error, failed.code, failed.retry_after.map(millis), code_valid).into()
+}
+
+pub(crate) fn passkey_request(now: Now, options: Value, left: Duration) -> Event {
+    let challenge = [&options, &options["publicKey"]].into_iter().find_map(|options| options["challenge"].as_str());
+    let challenge = challenge.map(str::to_owned);
+    SessionPasskeyRequest::new(challenge, options, millis(left), wall_after(now, left)).into()
+}
+
+pub(crate) fn passkey_confirmation(code: &PairCode, required: bool) -> Event {
+    SessionPasskeyConfirmation::new(code.shown(), required).into()
+}
+
+pub(crate) fn passkey_error(failed: &Failed) -> Event {
+    SessionPasskeyError::new(failed.error, failed.code).into()
+}
+
 pub(crate) fn paired(linked: &Linked) -> Event {
     let platform = Some(linked.platform.clone()).filter(|platform| !platform.is_empty());
     SessionPaired::new(linked.pn.clone(), linked.lid.clone(), platform, linked.business_name.clone()).into()
@@ -91,6 +124,12 @@ pub(crate) fn disconnected(reason: DisconnectReason, detail: String, attempt: u3
 
 pub(crate) fn disconnected_for_good(reason: DisconnectReason) -> Event {
     SessionDisconnected::new(reason).into()
+}
+
+/// By the embedding program.
+pub(crate) fn stopped(account: &Account) -> Event {
+    let event = SessionDisconnected::new(DisconnectReason::Stopped);
+    if account.linked.is_some() { event.into() } else { event.unlinked().into() }
 }
 
 pub(crate) fn reconnecting(attempt: u32, pause: Duration, reason: DisconnectReason) -> Event {

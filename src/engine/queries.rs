@@ -4,11 +4,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     crypto::Rng,
     engine::command::CommandId,
     jid::Jid,
     node::NodeRef,
+    pairing::{PairError, code, passkey},
     stanza::{
         StanzaError,
         iq::{self, IqError, prekeys, usync},
@@ -30,6 +33,16 @@ pub(crate) enum Query {
     Devices(Vec<Jid>),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
+    /// Is a code accepted? By its number.
+    CodeHello(u64),
+    /// Is the bundle of a code passed on?
+    CodeFinish(u64),
+    /// What does the phone want from an authenticator? By the number of the link.
+    PasskeyOptions(u64),
+    /// Which reference names the link?
+    PasskeyReference(u64),
+    /// Is a step of the link taken?
+    PasskeyStep(u64),
     /// Unlink this device.
     Logout(CommandId),
 }
@@ -41,6 +54,8 @@ pub(crate) enum QueryError {
     Refused(#[from] IqError),
     #[error(transparent)]
     Malformed(#[from] StanzaError),
+    #[error(transparent)]
+    Pairing(#[from] PairError),
     #[error("no answer in time")]
     TimedOut,
 }
@@ -57,6 +72,11 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    CodeHello(u64, Result<Bytes, QueryError>),
+    CodeFinish(u64, Result<(), QueryError>),
+    PasskeyOptions(u64, Result<Bytes, QueryError>),
+    PasskeyReference(u64, Result<String, QueryError>),
+    PasskeyStep(u64, Result<(), QueryError>),
     Logout(CommandId),
 }
 
@@ -71,6 +91,15 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
+            Self::CodeHello(code) => Answer::CodeHello(code, result.and_then(|node| Ok(code::parse_reference(node)?))),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, result.map(|_| ())),
+            Self::PasskeyOptions(link) => {
+                Answer::PasskeyOptions(link, result.and_then(|node| Ok(passkey::parse_options(node)?)))
+            }
+            Self::PasskeyReference(link) => {
+                Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
+            }
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
             Self::Logout(command) => Answer::Logout(command),
         }
     }
@@ -85,6 +114,11 @@ impl Query {
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
+            Self::CodeHello(code) => Answer::CodeHello(code, Err(error)),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, Err(error)),
+            Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
+            Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
             Self::Logout(command) => Answer::Logout(command),
         })
     }

@@ -213,6 +213,9 @@ pub struct SessionDisconnected {
     pub permanent: bool,
     /// The engine comes back by itself.
     pub will_reconnect: bool,
+    /// The device is linked. Shown when it is not: then the session is `PENDING` after an attempt to link that ended.
+    #[serde(skip_serializing_if = "is_true")]
+    pub linked: bool,
     /// Which attempt comes next, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -232,6 +235,7 @@ impl SessionDisconnected {
             status_code: reason.status_code(),
             permanent: reason.is_permanent(),
             will_reconnect: false,
+            linked: true,
             attempt: None,
             next_retry_ms: None,
             detail: None,
@@ -242,6 +246,12 @@ impl SessionDisconnected {
     #[must_use]
     pub fn with_retry(self, attempt: u32, next_retry_ms: u64) -> Self {
         Self { will_reconnect: true, attempt: Some(attempt), next_retry_ms: Some(next_retry_ms), ..self }
+    }
+
+    /// For a device that is not linked.
+    #[must_use]
+    pub fn unlinked(self) -> Self {
+        Self { linked: false, ..self }
     }
 
     /// With more for a person.
@@ -463,6 +473,10 @@ impl fmt::Debug for SessionConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionConnectFailure").field("reason", &self.reason).finish_non_exhaustive()
     }
+}
+
+const fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Why a temporary ban was given, in words (spec 07 §3).

@@ -408,7 +408,8 @@ impl PrimaryHello {
         let identity = bytes("primary_identity_pub", "identity of primary_hello")?;
         Ok(Self {
             wrapped: WrappedKey::from_slice(&wrapped).ok_or(PairError::Malformed("wrapped key of primary_hello"))?,
-            identity: PublicKey::from_slice(&identity).map_err(|_| PairError::Malformed("identity of primary_hello"))?,
+            identity: PublicKey::from_slice(&identity)
+                .map_err(|_| PairError::Malformed("identity of primary_hello"))?,
             reference: reference(stage)?,
         })
     }

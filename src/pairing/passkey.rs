@@ -84,12 +84,7 @@ impl Commitment {
     }
 
     /// From given values; for vectors. Elsewhere [`Commitment::generate`] is right.
-    pub const fn new(
-        device_type: PlatformType,
-        reference: String,
-        ephemeral: KeyPair,
-        nonce: Secret<32>,
-    ) -> Self {
+    pub const fn new(device_type: PlatformType, reference: String, ephemeral: KeyPair, nonce: Secret<32>) -> Self {
         Self { ephemeral, nonce, device_type, reference }
     }
 

@@ -12,7 +12,7 @@ use crate::{
         ConnectionId, Engine, Output, Phase, Queued, Reply, command::CommandError, login::Online, notices,
         queries::Answer,
     },
-    event::{DisconnectReason, SessionState},
+    event::{DisconnectReason, LinkFailure, SessionState},
     noise::{FrameBuffer, Handshake, VerifiedChain, frame},
     pairing::{
         PairError,
@@ -49,16 +49,22 @@ impl Engine {
             return Err(CommandError::AlreadyLinked);
         }
         self.connection.goal = Goal::Linked;
+        if matches!(self.connection.state, State::Backoff { .. }) {
+            // Somebody stands in front of the screen.
+            self.connection.state = State::Idle;
+        }
         self.open_if_idle(now);
         Ok(Reply::Done)
     }
 
     pub(crate) fn disconnect(&mut self, now: Now) {
         let was_up = self.connection.id().is_some() || matches!(self.connection.state, State::Backoff { .. });
+        self.end_side_links(now, LinkFailure::Stopped);
         self.connection.stop();
         self.drop_connection();
         if was_up {
-            self.emit(now, notices::disconnected_for_good(DisconnectReason::Stopped));
+            let event = notices::stopped(&self.account);
+            self.emit(now, event);
         }
     }
 

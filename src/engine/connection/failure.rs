@@ -27,6 +27,7 @@ impl Engine {
 
     /// Ends the connection, tells it once, and decides what follows.
     pub(crate) fn lose(&mut self, now: Now, loss: Loss) {
+        let loss = self.link_lost(now, loss);
         let stable = self.connection.online().is_some_and(|online| online.stood_for(now.mono, STABLE_AFTER));
         if stable {
             self.connection.attempt = 0;

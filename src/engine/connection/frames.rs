@@ -132,6 +132,10 @@ impl Engine {
             }
             Inbound::Pair(PairIq::Device(refs)) => self.pair_device(now, refs),
             Inbound::Pair(PairIq::Success(success)) => self.pair_success(now, *success),
+            Inbound::Link(notice, ack) => {
+                self.send_free(&ack.ack());
+                self.link_notice(now, notice);
+            }
             Inbound::PairFailed(error, id) => self.pair_failed(now, id.as_deref(), &error),
             Inbound::Ping { id, from } => {
                 let node = Node::new("iq").attr("to", &from).attr("type", "result").attr_opt("id", id.as_deref());
