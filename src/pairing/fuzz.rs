@@ -5,105 +5,56 @@ use bytes::Bytes;
 use super::{
     PairError,
     adv::{self, VerifiedIdentity},
-    code::{self, FinishRandom, Keys},
+    code::{self, FinishRandom, Keys, PairCode, PhoneNumber, PrimaryHello, WrappedKey},
     notice::{self, LinkNotice},
-    passkey::{self, Commitment},
-    payload::ClientConfig,
+    passkey::{self, Commitment, PrimaryIdentity},
     qr::{QrContent, RefPlan},
     stanza::{self, PairIq},
 };
 use crate::{
     crypto::{KeyPair, PrivateKey, PublicKey, Secret, hmac_sha256},
-    node::{Decoder, NodeRef},
-    proto::{Message as _, adv::AdvSignedDeviceIdentityHmac},
+    node::Decoder,
+    proto::{Message as _, adv::AdvSignedDeviceIdentityHmac, companion::device_props::PlatformType},
 };
 
 /// Feeds `data` to a reader of this layer; the first byte chooses which.
 ///
+/// ```text
+/// data = kind (1) | rest
+/// kind : 0 text of a QR code      2 container of pair-success    4 phone number or pair code as somebody types it
+///        1 stanza                 3 signed device identity       5 primary_ephemeral_identity of a passkey
+/// ```
+///
 /// # Panics
 /// When a reader panics or accepts what nobody signed, which is what the fuzzer looks for.
-pub fn pairing(data: &[u8]) {
+pub fn qr_and_pair_stanzas(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
-    match kind % 4 {
-        0 => texts(data),
-        1 => stanzas(data),
+    match kind % 6 {
+        0 => qr_text(data),
+        1 => stanza_of_linking(data),
         2 => container(data),
-        _ => blob(data),
+        3 => blob(data),
+        4 => typed(data),
+        _ => {
+            if let Ok(primary) = PrimaryIdentity::decode(data) {
+                agree(&primary);
+            }
+        }
     }
 }
 
-/// What a phone reads is what we would have written; numbers and codes of a caller are what they say.
-fn texts(data: &[u8]) {
+/// What a phone reads is what we would have written.
+fn qr_text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(phone) = text.parse::<code::PhoneNumber>() {
-        assert_eq!(phone.as_str().parse(), Ok(phone));
-    }
-    if let Ok(code) = text.parse::<code::PairCode>() {
-        assert_eq!((code.as_str().len(), code.shown().parse()), (code::CODE_LEN, Ok(code)));
-    }
     if let Ok(content) = QrContent::parse(text) {
         assert_eq!(QrContent::parse(&content.text()), Ok(content));
     }
 }
 
-/// Every stanza of linking that the server may send.
-fn stanzas(data: &[u8]) {
+/// A stanza of each stage: iqs with refs or the container, notifications of a code or a passkey, answers to queries.
+fn stanza_of_linking(data: &[u8]) {
     let mut decoder = Decoder::default();
     let Ok(node) = decoder.decode(Bytes::copy_from_slice(data)) else { return };
-    iq(node);
-    answers(node);
-    if let Some(notice) = notice::parse(node) {
-        link_notice(notice);
-    }
-}
-
-fn answers(node: NodeRef<'_>) {
-    if let Ok(reference) = code::parse_reference(node) {
-        assert!(!reference.is_empty() && reference.len() <= code::MAX_REFERENCE_LEN);
-    }
-    if let Ok(options) = passkey::parse_options(node) {
-        assert!(!options.is_empty() && options.len() <= passkey::MAX_OPTIONS_LEN);
-    }
-    if let Ok(reference) = passkey::parse_reference(node) {
-        let prologue = commitment(reference).prologue();
-        assert!(passkey::handoff_proof(&Secret::new([3; 32]), &prologue) != [0; 32]);
-    }
-}
-
-/// What a phone says leads to an answer that can be sent, or is refused.
-fn link_notice(notice: LinkNotice) {
-    let pair = KeyPair::from_private(PrivateKey::from_bytes([4; 32]));
-    match notice {
-        LinkNotice::PrimaryHello(Ok(hello)) => {
-            let theirs = hello.wrapped.open(&Secret::new([3; 32]));
-            let random = FinishRandom { adv: Secret::new([5; 32]), salt: [6; 32], iv: [7; 12] };
-            let ours = Keys { identity: &pair, ephemeral: &pair };
-            match code::finish(ours, Keys { identity: &hello.identity, ephemeral: &theirs }, &random) {
-                Ok(finish) => {
-                    assert_eq!(finish.bundle.len(), code::BUNDLE_LEN);
-                    let Ok(phone) = "15551234567".parse() else { return };
-                    let request = code::finish_request(&phone, &finish, pair.public(), &hello.reference);
-                    assert!(request.encode().is_ok());
-                }
-                Err(error) => assert_eq!(error, PairError::WeakKey),
-            }
-        }
-        LinkNotice::PasskeyContinuation(Ok(primary)) => {
-            if let Ok(agreement) = commitment("2@r".to_owned()).agree(&primary) {
-                let sealed = agreement.seal(pair.public(), pair.public(), &Secret::new([3; 32]), [7; 12]);
-                assert!(passkey::pairing_request(sealed).encode().is_ok());
-            }
-        }
-        _ => {}
-    }
-}
-
-fn commitment(reference: String) -> Commitment {
-    let ephemeral = KeyPair::from_private(PrivateKey::from_bytes([8; 32]));
-    Commitment::new(ClientConfig::default().platform_type, reference, ephemeral, Secret::new([9; 32]))
-}
-
-fn iq(node: NodeRef<'_>) {
     if let Some(id) = stanza::iq_id(node) {
         assert!(stanza::result(&id).encode().is_ok());
         assert!(stanza::error(&id, &PairError::HmacMismatch).encode().is_ok());
@@ -114,11 +65,65 @@ fn iq(node: NodeRef<'_>) {
         for reference in refs {
             assert_eq!(plan.next_turn().map(|turn| turn.reference), Some(reference.clone()));
             // Every ref that is accepted makes a code that a phone can read.
-            let client = ClientConfig::default().client_type();
+            let client = super::payload::ClientConfig::default().client_type();
             let content = QrContent::new(reference, key(1), key(2), Secret::new([3; 32]), client);
             assert_eq!(QrContent::parse(&content.text()), Ok(content));
         }
         assert!(plan.next_turn().is_none());
+    }
+    if let Ok(Some(PairIq::Success(success))) = stanza::parse(node) {
+        assert!(adv::verify(&success.identity, &Secret::new([3; 32]), &key(1)).is_err(), "nobody signed it");
+    }
+    match notice::parse(node) {
+        Some(LinkNotice::PrimaryHello(Ok(hello))) => finish(&hello),
+        Some(LinkNotice::PasskeyContinuation(Ok(primary))) => agree(&primary),
+        Some(LinkNotice::PasskeyRequest(Ok(Some(options)))) => assert!(options.len() <= passkey::MAX_OPTIONS_LEN),
+        _ => {}
+    }
+    if let Ok(reference) = code::parse_reference(node) {
+        assert!((1..=code::MAX_REFERENCE_LEN).contains(&reference.len()));
+    }
+    let _ = (passkey::parse_options(node), passkey::parse_reference(node));
+}
+
+/// The answer to the phone's keys can be made, unless they have small order. Stretching the code is too slow for a fuzzer;
+/// any key opens the wrapping to something.
+fn finish(hello: &PrimaryHello) {
+    assert_eq!(WrappedKey::from_slice(&hello.wrapped.to_bytes()).as_ref(), Some(&hello.wrapped));
+    let ephemeral = hello.wrapped.open(&Secret::new([4; 32]));
+    let ours = Keys { identity: &pair(1), ephemeral: &pair(2) };
+    let random = FinishRandom { adv: Secret::new([5; 32]), salt: [6; 32], iv: [7; 12] };
+    match code::finish(ours, Keys { identity: &hello.identity, ephemeral: &ephemeral }, &random) {
+        Ok(finish) => {
+            assert_eq!(finish.bundle.len(), code::BUNDLE_LEN);
+            let Ok(phone) = "+1 555 000 0001".parse() else { unreachable!("a phone number") };
+            let request = code::finish_request(&phone, &finish, &key(1), &hello.reference);
+            assert!(request.encode().is_ok());
+        }
+        Err(error) => assert_eq!(error, PairError::WeakKey),
+    }
+}
+
+/// The passkey exchange goes on with any key of full order.
+fn agree(primary: &PrimaryIdentity) {
+    let commitment = Commitment::new(PlatformType::Chrome, "ref".to_owned(), pair(2), Secret::new([8; 32]));
+    match commitment.agree(primary) {
+        Ok(agreement) => assert_eq!(agreement.code().as_str().len(), code::CODE_LEN),
+        Err(error) => assert_eq!(error, PairError::WeakKey),
+    }
+}
+
+/// What is accepted is in its normal form, which reads as itself.
+fn typed(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(number) = text.parse::<PhoneNumber>() {
+        assert!(number.as_str().bytes().all(|byte| byte.is_ascii_digit()));
+        assert_eq!(number.as_str().parse(), Ok(number.clone()));
+        assert_eq!(number.jid().to_string().parse(), Ok(number.jid()));
+    }
+    if let Ok(code) = text.parse::<PairCode>() {
+        assert_eq!(code.as_str().len(), code::CODE_LEN);
+        assert_eq!(code.shown().parse(), Ok(code));
     }
 }
 
@@ -145,5 +150,9 @@ fn blob(data: &[u8]) {
 }
 
 fn key(seed: u8) -> PublicKey {
-    *KeyPair::from_private(PrivateKey::from_bytes([seed; 32])).public()
+    *pair(seed).public()
+}
+
+fn pair(seed: u8) -> KeyPair {
+    KeyPair::from_private(PrivateKey::from_bytes([seed; 32]))
 }
