@@ -120,7 +120,7 @@ pub enum NodeError {
         /// Position of the server text.
         offset: usize,
     },
-    /// Nodes nested deeper than [`Limits::max_depth`](super::Limits::max_depth), or in the encoder than 128.
+    /// Nodes nested deeper than [`Limits::max_depth`](super::Limits::max_depth).
     #[error("nodes nested more than {max} deep at byte {offset}")]
     TooDeep {
         /// Position of the first node that is too deep.
@@ -150,6 +150,15 @@ pub enum NodeError {
         /// Position of the first of them.
         offset: usize,
     },
+    /// Encoder: nodes nested deeper than 128.
+    #[error("nodes to be written are nested more than {max} deep")]
+    TooManyLevels {
+        /// The limit.
+        max: u16,
+    },
+    /// Encoder: an attribute after content, or a second content.
+    #[error("a node was written in the wrong order: attributes first, then one content")]
+    WrongOrder,
     /// Encoder: an empty tag.
     #[error("a node to be written has an empty tag")]
     UnnamedNode,
@@ -204,6 +213,8 @@ impl NodeError {
             Self::EmptyFrame
             | Self::TooLarge { .. }
             | Self::TruncatedZlib { .. }
+            | Self::TooManyLevels { .. }
+            | Self::WrongOrder
             | Self::UnnamedNode
             | Self::ListTooLong { .. }
             | Self::ContentTooLong { .. }
