@@ -138,18 +138,27 @@ fn list(out: &mut impl Sink, len: usize) -> Result<(), NodeError> {
 }
 
 /// Writes a text in the first form that fits: token, packed, raw.
-#[inline]
+#[inline(always)]
 pub(super) fn text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
-    let len = text.len();
-    if len > 16 {
+    if text.len() > 16 {
         return long_text(out, text);
     }
-    // All that follows works on the two numbers that the text is.
+    // All that follows works on the two numbers that the text is. Most texts are tokens.
     let ends = Ends::of(text.as_bytes());
-    if let Some(token) = Token::find_short(ends, len) {
-        let (bytes, len) = token.bytes();
-        out.put_prefix(bytes, len);
-    } else if let Some((alphabet, packed)) = packed::pack_short(ends, len) {
+    match Token::find_short(ends, text.len()) {
+        Some(token) => {
+            let (bytes, len) = token.bytes();
+            out.put_prefix(bytes, len);
+        }
+        None => short_text(out, ends, text.len()),
+    }
+    Ok(())
+}
+
+/// The same for a text of at most 16 bytes that is no token.
+#[inline(never)]
+fn short_text(out: &mut impl Sink, ends: Ends, len: usize) {
+    if let Some((alphabet, packed)) = packed::pack_short(ends, len) {
         let [a, b, c, d, e, f, g, h] = packed;
         let (count, header) = packed::header(len);
         out.put_prefix([alphabet.tag(), header, a, b, c, d, e, f, g, h], count.wrapping_add(2));
@@ -157,7 +166,6 @@ pub(super) fn text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
         out.put_prefix([BINARY_8, len as u8], 2);
         out.put_prefix((u128::from(ends.tail) << 64 | u128::from(ends.head)).to_le_bytes(), len);
     }
-    Ok(())
 }
 
 /// The same for a text of more than 16 bytes.
@@ -198,7 +206,7 @@ pub(super) fn binary(out: &mut impl Sink, bytes: &[u8]) -> Result<(), NodeError>
 }
 
 /// Writes the form that the server has. A device on a server whose form has no place for one is dropped.
-#[inline]
+#[inline(never)]
 pub(super) fn jid(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
     let domain = match jid.server() {
         Server::Pn => DOMAIN_PN,
@@ -220,6 +228,7 @@ pub(super) fn jid(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
     }
 }
 
+#[inline]
 fn pair(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
     if jid.server().as_str().is_empty() {
         return Err(NodeError::UnnamedJid);
@@ -232,6 +241,7 @@ fn pair(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
     server(out, jid)
 }
 
+#[inline]
 fn server(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
     let token = match jid.server() {
         Server::Pn => Token::PN,

@@ -87,7 +87,7 @@ impl Token {
     }
 
     /// The one or two bytes of the token, and how many they are.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bytes(self) -> ([u8; 2], usize) {
         match self.0.checked_sub(SINGLE_WORDS as u16) {
             None => {
@@ -111,7 +111,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    #[inline]
+    #[inline(always)]
     pub(super) const fn of(text: &[u8]) -> Self {
         if let (Some(head), Some(last)) = (text.first_chunk(), text.last_chunk()) {
             let (head, last) = (u64::from_le_bytes(*head), u64::from_le_bytes(*last));
@@ -146,8 +146,7 @@ impl Ends {
 
     #[inline(always)]
     const fn hash(self, len: usize) -> u64 {
-        let mixed = (self.head ^ self.tail.rotate_left(29) ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        (self.head ^ self.tail.rotate_left(29) ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -159,15 +158,16 @@ fn lookup(hash: u64) -> Option<u16> {
 }
 
 /// Which seed a text uses.
-#[inline]
+#[inline(always)]
 fn bucket(hash: u64) -> usize {
-    (hash >> 40) as usize % SEED_COUNT
+    (hash >> 48) as usize % SEED_COUNT
 }
 
 /// Which slot a text has under its seed.
-#[inline]
+#[inline(always)]
 fn slot(hash: u64, seed: u16) -> usize {
-    ((hash ^ u64::from(seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % SLOT_COUNT
+    let mixed = (hash ^ hash >> 32 ^ u64::from(seed)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed >> 48) as usize % SLOT_COUNT
 }
 
 /// The words and the names of the servers that are none.
