@@ -22,19 +22,22 @@ use super::{NodeError, NodeRef};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of a node, checked while inflating. Default 16 MiB; values above 1 GiB count as 1 GiB.
+    /// Bytes of a node, checked while inflating. Default 16 MiB; values above 256 MiB count as 256 MiB.
     pub max_inflated: usize,
+    /// How many times the compressed body the inflated node may be, checked while inflating; a node of up to 256 KiB may
+    /// always be. Default 256: real stanzas are below 30, and zlib reaches about 1,030.
+    pub max_ratio: u32,
     /// Levels of nodes, the root being the first. Default 128; values above 256 count as 256.
     pub max_depth: u16,
-    /// Nodes of a frame. Default 262,144 (about 10 MiB of tape).
+    /// Nodes of a frame. Default 262,144 (6 MiB of tape).
     pub max_nodes: u32,
-    /// Attributes of a frame. Default 524,288 (about 15 MiB of tape, 35 MiB if all are JIDs).
+    /// Attributes of a frame. Default 524,288 (8 MiB of tape, 16 MiB if all are JIDs).
     pub max_attrs: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_inflated: 16 << 20, max_depth: MAX_DEPTH, max_nodes: 262_144, max_attrs: 524_288 }
+        Self { max_inflated: 16 << 20, max_ratio: 256, max_depth: MAX_DEPTH, max_nodes: 262_144, max_attrs: 524_288 }
     }
 }
 
@@ -116,7 +119,7 @@ impl Decoder {
             _ if frame.is_empty() => frame,
             0 if frame.len() > max => return Err(NodeError::TooLarge { max }),
             0 => frame,
-            _ => self.inflater.inflate(&frame, max)?,
+            _ => self.inflater.inflate(&frame, &self.limits)?,
         };
         if bytes.is_empty() { Err(NodeError::EmptyFrame) } else { Ok(bytes) }
     }
@@ -166,7 +169,7 @@ impl Reader<'_> {
             let size = match cursor.array() {
                 Some([LIST_8, size]) => u16::from(size),
                 _ => {
-                    let (size, position) = long_header(cursor.data, cursor.position)?;
+                    let (size, position) = long_header(cursor.data, start)?;
                     cursor.position = position;
                     size
                 }
@@ -635,7 +638,7 @@ const FIRST_MIN: usize = 32;
 /// Most words that the first frame reserves: 256 KiB.
 const FIRST_WORDS: usize = 32 * 1_024;
 /// Most bytes of side text that the first frame reserves.
-const FIRST_SIDE: usize = 32 * 1_024;
+const FIRST_SIDE: usize = 48 * 1_024;
 /// Largest accepted [`Limits::max_inflated`]: side text can grow to three times the node, and a [`Word`] has 30 bits for
 /// a length.
 const MAX_NODE_BYTES: usize = 1 << 28;

@@ -11,15 +11,21 @@ use super::{Node, NodeError};
 use crate::jid::{Jid, Server};
 
 impl Node {
-    /// The frame: flag byte 00 and the node, in a buffer of exactly its length. Frames are never compressed on this side.
+    /// The frame: flag byte 00 and the node, in a buffer of about its length. Frames are never compressed on this side.
+    ///
+    /// One pass and at most two allocations: a buffer that is certainly long enough, which is then cut to size. A caller
+    /// that wants a single one of the right size reserves [`Node::encoded_len`].
     ///
     /// # Errors
     /// [`NodeError::UnnamedNode`], [`NodeError::ListTooLong`], [`NodeError::TooManyLevels`] (more than 128),
     /// [`NodeError::ContentTooLong`], [`NodeError::DeviceTooLarge`] and [`NodeError::UnnamedJid`]: what the other side
     /// could not read.
     pub fn encode(&self) -> Result<Vec<u8>, NodeError> {
-        let mut out = Vec::with_capacity(self.encoded_len()?);
+        let mut out = Vec::with_capacity(room(self, 1).saturating_add(SLACK));
         self.encode_into(&mut out)?;
+        if out.capacity() > out.len().saturating_add(out.len() / 16).saturating_add(SLACK) {
+            out.shrink_to_fit();
+        }
         Ok(out)
     }
 
@@ -38,7 +44,8 @@ impl Node {
         written
     }
 
-    /// Length of the frame in bytes, exactly. Costs about as much as writing it.
+    /// Length of the frame in bytes, exactly. Costs about as much as writing it. The encoder copies a few bytes more than
+    /// it keeps, so that a buffer with 16 bytes more than this never grows.
     ///
     /// # Errors
     /// As [`Node::encode`].
@@ -47,6 +54,33 @@ impl Node {
         node(&mut count, self, 1)?;
         Ok(count.0)
     }
+}
+
+/// At least as many bytes as the frame has, found without looking at the texts.
+fn room(node: &Node, depth: u16) -> usize {
+    // The longest head of a text or of bytes has 5 bytes; the other parts of a JID have no more than 9.
+    let text = |text: &str| text.len().wrapping_add(5);
+    let jid = |jid: &Jid| match jid.server() {
+        Server::Other(server) => text(server).wrapping_add(text(jid.user())).wrapping_add(9),
+        _ => text(jid.user()).wrapping_add(9).wrapping_add(LONGEST_SERVER),
+    };
+    let attrs = node.attrs.iter().map(|(key, value)| match value {
+        AttrValue::Text(value) => text(key).wrapping_add(text(value)),
+        AttrValue::Jid(value) => text(key).wrapping_add(jid(value)),
+    });
+    let content = match &node.content {
+        NodeContent::None => 0,
+        NodeContent::Bytes(bytes) => bytes.len().wrapping_add(5),
+        NodeContent::Text(content) => text(content),
+        NodeContent::Jid(content) => jid(content),
+        // What is nested deeper is not written.
+        NodeContent::Nodes(_) if depth >= MAX_DEPTH => 0,
+        NodeContent::Nodes(nodes) => {
+            nodes.iter().map(|node| room(node, depth.saturating_add(1))).fold(3, usize::wrapping_add)
+        }
+    };
+    // The header and, for the root, the flag.
+    text(&node.tag).wrapping_add(4).wrapping_add(attrs.fold(content, usize::wrapping_add))
 }
 
 /// Where encoded bytes go.
@@ -275,6 +309,10 @@ fn is_server(jid: &Jid) -> bool {
     jid.is_server_only() && jid.device() == 0 && jid.integrator() == 0
 }
 
+/// Bytes that [`Sink::put_prefix`] copies beyond what it keeps, at most.
+const SLACK: usize = 16;
+/// Length of `s.whatsapp.net`.
+const LONGEST_SERVER: usize = 14;
 /// Longest list: a count of two bytes.
 pub(super) const MAX_LIST: usize = 0xffff;
 /// Most attributes of a node: the header counts the tag, each key, each value and the content.

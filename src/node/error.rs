@@ -16,6 +16,15 @@ pub enum NodeError {
         /// The limit in bytes.
         max: usize,
     },
+    /// The inflated bytes are too many times the compressed ones, more than
+    /// [`Limits::max_ratio`](super::Limits::max_ratio); found while inflating.
+    #[error("{len} compressed bytes inflate to more than {max} times as many")]
+    RatioTooHigh {
+        /// Length of the compressed body.
+        len: usize,
+        /// The limit.
+        max: u32,
+    },
     /// The compressed body is not a zlib stream, or its checksum is wrong.
     #[error("the zlib stream is broken near byte {offset} of the body")]
     BadZlib {
@@ -212,6 +221,7 @@ impl NodeError {
             | Self::TrailingBytes { offset } => Some(offset),
             Self::EmptyFrame
             | Self::TooLarge { .. }
+            | Self::RatioTooHigh { .. }
             | Self::TruncatedZlib { .. }
             | Self::TooManyLevels { .. }
             | Self::WrongOrder

@@ -128,12 +128,12 @@ fn every_word_is_found_and_read() {
 
 #[test]
 fn servers_are_where_the_decoder_expects_them() {
-    for (token, name) in [(Token::PN, "s.whatsapp.net"), (Token::LID, "lid"), (Token::GROUP, "g.us"), (Token::MSGR, "msgr")] {
+    for (token, name) in
+        [(Token::PN, "s.whatsapp.net"), (Token::LID, "lid"), (Token::GROUP, "g.us"), (Token::MSGR, "msgr")]
+    {
         assert_eq!((token.text(), Token::find(name)), (name, Some(token)));
     }
-    for (token, name) in
-        [(Token::HOSTED, "hosted"), (Token::HOSTED_LID, "hosted.lid"), (Token::INTEROP, "interop")]
-    {
+    for (token, name) in [(Token::HOSTED, "hosted"), (Token::HOSTED_LID, "hosted.lid"), (Token::INTEROP, "interop")] {
         assert_eq!((token.text(), Token::find(name)), (name, None));
     }
 }
