@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     client::{
-        Client, Error, Events,
+        Client, Error, Events, VersionError, VersionProvider,
         socket::{Connector, Socket},
     },
     clock::Now,
@@ -20,6 +20,7 @@ use crate::{
         Snapshot,
     },
     event::Envelope,
+    pairing::payload::Version,
     store::{AccountId, Batch, Key, RecordKind, Store, StoreError},
 };
 
@@ -59,7 +60,11 @@ enum Happened {
     Acknowledged(u64),
     ConsumerGone,
     Input(Input),
+    Version(Result<Version, VersionError>),
 }
+
+/// The current version, asked for.
+type Lookup = BoxFuture<'static, Result<Version, VersionError>>;
 
 pub(super) struct Driver {
     account: AccountId,
@@ -84,6 +89,12 @@ pub(super) struct Driver {
     trimming: bool,
     /// The consumer has everything up to here, and the store does not know yet.
     to_trim: Option<u64>,
+    versions: Option<Arc<dyn VersionProvider>>,
+    /// The version that the engine states.
+    stated: Version,
+    lookup: Option<Lookup>,
+    /// The version that was refused: the engine waits for a newer one.
+    refused: Option<Version>,
     /// The account is being stopped; who wants to know when everything is stored.
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -94,11 +105,13 @@ impl Driver {
         config: Config,
         store: Arc<dyn Store>,
         connector: Connector,
+        versions: Option<Arc<dyn VersionProvider>>,
         event_capacity: usize,
     ) -> Result<Client, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
+        let stated = config.client.version;
         let mut engine = Engine::new(config, seed);
         let started = Instant::now();
         if let Some(seq) = waiting_events.front().and_then(|envelope| envelope.seq) {
@@ -127,6 +140,10 @@ impl Driver {
             waiting_batch: None,
             trimming: false,
             to_trim: None,
+            versions,
+            stated,
+            lookup: None,
+            refused: None,
             stopping: None,
         };
         tokio::spawn(driver.run());
@@ -208,6 +225,7 @@ impl Driver {
                 _ => Happened::ConsumerGone,
             },
             input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
+            found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
         match happened {
@@ -219,6 +237,7 @@ impl Driver {
             // The events stay in the store for the next consumer.
             Happened::ConsumerGone => self.waiting_events.clear(),
             Happened::Input(input) => self.tell(input),
+            Happened::Version(found) => self.version_found(found),
         }
     }
 
@@ -229,6 +248,9 @@ impl Driver {
     fn request(&mut self, request: Request) {
         match request {
             Request::Command(command, answer) => {
+                if let Command::SetVersion(version) = &command {
+                    self.stated = *version;
+                }
                 let id = CommandId(self.next_command);
                 self.next_command = self.next_command.saturating_add(1);
                 self.answers.insert(id, answer);
@@ -258,7 +280,10 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Open(id) => self.socket = Some(self.connector.open(id)),
+            Output::Open(id) => {
+                self.socket = Some(self.connector.open(id));
+                self.look_up(None);
+            }
             Output::Send(id, bytes) => {
                 if let Some(socket) = self.socket.as_ref().filter(|socket| socket.id == id) {
                     socket.send(bytes);
@@ -283,8 +308,10 @@ impl Driver {
                 self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
             }
             Output::Event(envelope) => self.waiting_events.push_back(*envelope),
-            // The version is the one of the configuration: there is no other.
-            Output::RefreshVersion => self.tell(Input::Version(None)),
+            Output::RefreshVersion => {
+                self.refused = Some(self.stated);
+                self.look_up(self.refused);
+            }
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
                     let _ = answer.send(reply);
@@ -305,7 +332,52 @@ impl Driver {
         }
     }
 
-    // ---- the store and the pool --------------------------------------------------------------------------------------------
+    // ---- the version ------------------------------------------------------------------------------------------
+
+    /// Asks for the current version, unless that is being done. Connecting does not wait for it.
+    fn look_up(&mut self, refused: Option<Version>) {
+        if self.lookup.is_some() {
+            return;
+        }
+        self.lookup = Some(match self.versions.clone() {
+            Some(provider) => {
+                let network = self.connector.network.clone();
+                let lookup = async move {
+                    match (provider.current(&network, refused).await, refused) {
+                        (Ok(version), Some(refused)) if version <= refused => Err(VersionError::NothingNewer(refused)),
+                        (found, _) => found,
+                    }
+                };
+                lookup.boxed()
+            }
+            None => std::future::ready(Err(VersionError::NothingNewer(self.stated))).boxed(),
+        });
+    }
+
+    fn version_found(&mut self, found: Result<Version, VersionError>) {
+        match (found, self.refused.take()) {
+            (Ok(version), refused) if version > refused.unwrap_or(self.stated) => {
+                self.stated = version;
+                self.tell(Input::Version(Some(version)));
+            }
+            (Ok(_), None) => {}
+            // It was asked for before the refusal came: the answer may be another one now.
+            (Ok(_), Some(refused)) => {
+                self.refused = Some(refused);
+                self.look_up(Some(refused));
+            }
+            (Err(error), refused) => {
+                if self.versions.is_some() {
+                    tracing::warn!(%error, "the current version of the client is not known");
+                }
+                if refused.is_some() {
+                    self.tell(Input::Version(None));
+                }
+            }
+        }
+    }
+
+    // ---- the store and the pool -------------------------------------------------------------------------------
 
     fn worked(&mut self, worked: Worked) {
         match worked {
@@ -383,6 +455,14 @@ async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_
         Some(events) => events.reserve().await.ok(),
         None => std::future::pending().await,
     }
+}
+
+/// What the lookup has found, which is over then.
+async fn looked_up(lookup: &mut Option<Lookup>) -> Result<Version, VersionError> {
+    let Some(running) = lookup else { return std::future::pending().await };
+    let found = running.await;
+    *lookup = None;
+    found
 }
 
 /// The next thing of the socket.

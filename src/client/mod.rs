@@ -3,7 +3,7 @@
 //! ```text
 //!   Client ──commands──►┌──────────┐──load, commit──► Store
 //!   Events ◄──events────│  driver  │
-//!                       └──────────┘──frames──► socket task ──► websocket (TLS)
+//!                       └──────────┘──frames──► socket task ──► websocket (TLS, proxy)
 //! ```
 //!
 //! ```no_run
@@ -28,8 +28,11 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod network;
+mod proxy;
 pub mod qr;
 mod socket;
+mod version;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,14 +43,20 @@ use crate::{
     engine::{Command, Reply, SendRequest, Snapshot},
     jid::Jid,
     message::MessageId,
-    pairing::code::{PairCode, PhoneNumber},
+    pairing::{
+        code::{PairCode, PhoneNumber},
+        payload::Version,
+    },
 };
 use driver::Request;
 
 pub use builder::ClientBuilder;
 pub use error::Error;
 pub use events::{Delivery, Events};
+pub use network::{Network, NetworkError, Stream};
+pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
+pub use version::{FixedVersion, HttpVersion, VersionError, VersionFuture, VersionProvider};
 
 /// A message that was accepted: it is stored, and will be sent or reported as failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +186,15 @@ impl Client {
     /// [`CommandError::NotLinked`](crate::engine::CommandError::NotLinked), and [`Error::Stopped`].
     pub async fn logout(&self) -> Result<(), Error> {
         self.command(Command::Logout).await.map(drop)
+    }
+
+    /// States this version of the web client from now on. A standing connection is not touched; an account that is
+    /// `OUTDATED` connects with it when it is told to, or at once while a newer version is being looked for.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn set_version(&self, version: Version) -> Result<(), Error> {
+        self.command(Command::SetVersion(version)).await.map(drop)
     }
 
     /// Sends a text to a user. Answers when the message is stored: from then on it will be sent, or reported by

@@ -20,7 +20,7 @@ use crate::{
     clock::Now,
     crypto::Secret,
     engine::{account::Linked, notices, queries::QueryError, step},
-    event::{DisconnectReason, LinkFailure},
+    event::LinkFailure,
     pairing::{
         PairError,
         adv::{self, SignedIdentity},
@@ -29,9 +29,6 @@ use crate::{
         stanza::{self, PairDevice, PairSuccess},
     },
 };
-
-/// How often the server may end the stream by 515 in a row, before a login of ours succeeds, and be met again at once.
-const MAX_RESTARTS: u32 = 2;
 
 /// What goes on while linking.
 #[derive(Debug)]
@@ -71,8 +68,6 @@ pub(crate) struct Linking {
     pub(super) code_after: Option<Duration>,
     /// Numbers codes and passkeys, so that an answer to an old one is told apart.
     pub(super) serial: u64,
-    /// Streams that the server ended by 515 in a row.
-    restarts: u32,
 }
 
 impl Linking {
@@ -308,32 +303,18 @@ impl Engine {
         }
     }
 
-    /// The connection ends, whatever it was for. Gives what follows, which is not the same while linking: nothing of a code or a
-    /// passkey survives, nobody comes back when the QR codes are used up, and a server that restarts the stream without end
-    /// is met again after a pause.
+    /// The connection ends, whatever it was for. Gives what follows, which is not the same while linking: nothing of a code
+    /// or a passkey survives, and nobody comes back when the QR codes are used up.
     pub(super) fn link_lost(&mut self, now: Now, loss: Loss) -> Loss {
-        let link = self.connection.link().map(|link| (link.paired, link.exhausted));
+        let exhausted = self.connection.link().is_some_and(|link| link.exhausted && !link.paired);
         self.end_side_links(now, LinkFailure::ConnectionLost);
-        let slowly = |detail: &str| Loss::Retry { reason: DisconnectReason::ServerError, detail: detail.to_owned() };
-        match (loss, link) {
-            (Loss::Retry { .. }, Some((false, true))) => Loss::Stop,
-            (Loss::Restart, Some((false, _))) => slowly("the server restarts the stream while linking"),
-            (Loss::Restart, Some((true, _))) => {
-                self.linking.restarts = 0;
-                Loss::Restart
-            }
-            (Loss::Restart, None) if self.connection.online().is_none() => {
-                self.linking.restarts = self.linking.restarts.saturating_add(1);
-                if self.linking.restarts > MAX_RESTARTS {
-                    slowly("the server restarts the stream again and again")
-                } else {
-                    Loss::Restart
-                }
-            }
-            (loss, _) => {
-                self.linking.restarts = 0;
-                loss
-            }
+        if exhausted { Loss::Stop } else { loss }
+    }
+
+    /// Whatever ended the connection for good ended what went on beside the QR codes, too.
+    pub(super) fn end_orphaned_links(&mut self, now: Now) {
+        if !self.linking.is_idle() && self.connection.is_at_rest() {
+            self.end_side_links(now, LinkFailure::ConnectionLost);
         }
     }
 }

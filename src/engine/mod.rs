@@ -27,14 +27,16 @@
 //! | file | what |
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
-//! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
-//! | `link`, `link_code`, `passkey`, `login` | the ways to get online |
+//! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
+//! | `link`, `link_code`, `passkey` | the ways to be linked |
+//! | `login`, `logout` | the way to get online with keepalive and backlog, and the end of the link |
 //! | `cpu` | work for a pool of threads |
+//! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
 //! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address` | what is stored |
-//! | `notices` | the events that the engine tells |
+//! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod account;
@@ -46,6 +48,7 @@ mod connection;
 mod cpu;
 mod debug;
 mod devices;
+mod dirty;
 mod encrypt;
 mod gate;
 mod inbound;
@@ -53,6 +56,7 @@ mod lanes;
 mod link;
 mod link_code;
 mod login;
+mod logout;
 mod notices;
 mod passkey;
 mod prekeys;
@@ -63,6 +67,7 @@ mod records;
 mod resend;
 mod sends;
 mod step;
+mod told;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -76,7 +81,7 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{Envelope, Event, LinkFailure, SessionState},
+    event::{DisconnectReason, Envelope, Event, SessionState},
     jid::Jid,
     message::MessageId,
     pairing::{passkey::Assertion, payload::Version},
@@ -84,15 +89,17 @@ use crate::{
 };
 use account::Account;
 use cache::Cache;
-use connection::Connection;
+use connection::{Connection, Stop, pauses::Window};
 use cpu::Computed;
 use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
 use link::Linking;
+use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
 use sends::Sends;
 use step::{Collected, Miss, Needs, Step};
+use told::Told;
 
 pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
@@ -234,6 +241,10 @@ enum Phase {
 
 /// Pause before the account is loaded again after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
+const MAX_UPLOADS: u32 = 5;
+/// The span in which uploads are counted.
+const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
 pub struct Engine {
@@ -249,7 +260,7 @@ pub struct Engine {
     last_event: u64,
     /// The consumer has everything up to here.
     acknowledged: u64,
-    state: SessionState,
+    told: Told,
     connection: Connection,
     linking: Linking,
     queries: Queries,
@@ -269,8 +280,9 @@ pub struct Engine {
     last_received: Option<u64>,
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
-    /// Logouts whose connection went away before the answer.
-    logouts: VecDeque<CommandId>,
+    logouts: Logouts,
+    /// Uploads of prekeys.
+    uploads: Window,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
@@ -295,6 +307,13 @@ pub struct Snapshot {
     pub last_event: u64,
     /// Events that the consumer has not acknowledged.
     pub unacknowledged: u64,
+    /// When the ban of a `BANNED` account ends, if the server said so, unix milliseconds. It may be connected earlier;
+    /// then the server decides.
+    pub banned_until_ms: Option<u64>,
+    /// The version of the client that the next login states.
+    pub version: Version,
+    /// Attempts to resume with a known key of the server that failed for cryptographic reasons.
+    pub resume_failures: u32,
     /// Sends that are not settled.
     pub sends: usize,
     /// Batches committed so far.
@@ -307,6 +326,7 @@ impl Engine {
     /// An account that is about to load itself. `seed` must be fresh random bytes for every engine that is made.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
+        let config = config.bounded();
         let mut engine = Self {
             account: Arc::new(Account::generate(&mut rng)),
             cache: Cache::new(config.cache_bytes),
@@ -317,8 +337,8 @@ impl Engine {
             batches: 0,
             last_event: 0,
             acknowledged: 0,
-            state: SessionState::Pending,
-            connection: Connection::new(),
+            told: Told::default(),
+            connection: Connection::new(&config),
             linking: Linking::default(),
             lanes: Lanes::default(),
             sends: Sends::default(),
@@ -331,7 +351,8 @@ impl Engine {
             next_cpu: 0,
             last_received: None,
             last_pong: None,
-            logouts: VecDeque::new(),
+            logouts: Logouts::default(),
+            uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             config,
@@ -348,7 +369,10 @@ impl Engine {
             Input::Closed(id, reason) => self.closed(now, id, &reason),
             Input::Command(id, command) => self.command(now, id, command),
             Input::Loaded(id, loaded) => self.loaded(now, id, loaded),
-            Input::Durable(seq) => self.gate.release(seq.min(self.batches)),
+            Input::Durable(seq) => {
+                self.gate.release(seq.min(self.batches));
+                self.told.release(self.gate.durable());
+            }
             Input::StoreFailed(reason) => self.store_failed(now, &reason),
             Input::Acknowledged(seq) if matches!(self.phase, Phase::Booting | Phase::Halted { .. }) => {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
@@ -360,6 +384,12 @@ impl Engine {
         }
         self.expire(now);
         self.cache.trim(self.evictable());
+        debug_assert!(
+            self.connection.agrees_with(self.told.state()),
+            "{:?} was told in {}",
+            self.told.state(),
+            self.connection.shape(now.mono)
+        );
     }
 
     /// The next thing to do; `None` when there is nothing until the next input.
@@ -402,13 +432,16 @@ impl Engine {
     pub fn snapshot(&self) -> Snapshot {
         let linked = self.account.linked.as_ref();
         Snapshot {
-            state: self.state,
+            state: self.told.state(),
             jid: linked.map(|linked| linked.pn.clone()),
             lid: linked.and_then(|linked| linked.lid.clone()),
             push_name: self.account.push_name.clone(),
             last_seen_ms: self.last_received,
             last_event: self.last_event,
             unacknowledged: self.last_event.saturating_sub(self.acknowledged),
+            banned_until_ms: self.connection.banned_until(),
+            version: self.config.client.version,
+            resume_failures: self.connection.resume_failures(),
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
@@ -473,8 +506,12 @@ impl Engine {
             self.cache = Cache::new(self.config.cache_bytes);
         }
         let mut envelopes = Vec::with_capacity(events.len());
+        let mut states = Vec::new();
         for emitted in events {
-            envelopes.push(self.envelope(now, emitted, &mut batch));
+            let state = SessionState::after(&emitted.event);
+            let envelope = self.envelope(now, emitted, &mut batch);
+            states.extend(state.map(|state| (envelope.seq, state)));
+            envelopes.push(envelope);
         }
         if clear || !batch.events.is_empty() {
             overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
@@ -493,6 +530,10 @@ impl Engine {
         }
         // A step that wrote nothing may rest on what an earlier one wrote: it waits for that all the same.
         let after = self.batches;
+        for (seq, state) in states {
+            self.told.follow(after, seq, state);
+        }
+        self.told.release(self.gate.durable());
         for envelope in envelopes {
             let event = Queued::Output(Output::Event(Box::new(envelope)));
             self.gate.push_after(after, event);
@@ -500,19 +541,16 @@ impl Engine {
         for (command, reply) in replies {
             self.gate.push_after(after, Queued::Output(Output::Reply(command, reply)));
         }
-        if let Some(id) = self.connection.id() {
+        if let Some(id) = self.connection.accepted() {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
         }
     }
 
-    /// Numbers an event, puts it into the batch unless it is ephemeral, and follows the state that it tells.
+    /// Numbers an event, and puts it into the batch unless it is ephemeral.
     fn envelope(&mut self, now: Now, emitted: step::Emitted, batch: &mut Batch) -> Envelope {
         let step::Emitted { event, offline } = emitted;
-        if let Some(state) = SessionState::after(&event) {
-            self.state = state;
-        }
         let mut envelope = notices::envelope(&self.config.session, now, &mut self.rng, &event, offline);
         if !event.is_ephemeral() {
             self.last_event += 1;
@@ -526,6 +564,15 @@ impl Engine {
     fn emit(&mut self, now: Now, event: impl Into<Event>) {
         let event = event.into();
         self.act(now, |step| step.emit(event));
+    }
+
+    /// Tells something that the store cannot take now: it has no number and stands in no outbox.
+    fn emit_unstored(&mut self, now: Now, event: &Event) {
+        let envelope = notices::envelope(&self.config.session, now, &mut self.rng, event, false);
+        if let Some(state) = SessionState::after(event) {
+            self.told.begin(state);
+        }
+        self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
     }
 
     // ---- records ----------------------------------------------------------------------------------------------
@@ -608,6 +655,7 @@ impl Engine {
         for envelope in std::mem::take(&mut self.unconfirmed).into_iter().filter(|envelope| envelope.seq <= last) {
             self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
         }
+        self.told.restore(self.last_event);
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
@@ -621,8 +669,8 @@ impl Engine {
         }
         self.sends.restore(scanned);
         self.phase = Phase::Ready;
-        if self.account.linked.is_some() && self.state == SessionState::Pending {
-            self.state = SessionState::Disconnected;
+        if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
+            self.told.begin(SessionState::Disconnected);
         }
         self.resume(now);
         for (id, command) in std::mem::take(&mut self.early) {
@@ -634,6 +682,10 @@ impl Engine {
     fn broken(&mut self, now: Now, error: RecordError) {
         tracing::error!(%error, "the account cannot be loaded");
         self.phase = Phase::Broken(error);
+        if self.connection.is_suspended() {
+            self.stop(Stop::Idle);
+            self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
+        }
         for (id, command) in std::mem::take(&mut self.early) {
             self.run_command(now, id, command);
         }
@@ -643,20 +695,24 @@ impl Engine {
     fn store_failed(&mut self, now: Now, reason: &str) {
         tracing::error!(reason, "the store failed, starting over");
         self.clear_gate();
+        self.told.fail();
         self.drop_jobs();
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
-        self.end_side_links(now, LinkFailure::ConnectionLost);
-        self.drop_connection();
         if self.phase == Phase::Ready {
             self.acknowledged_before = Some(self.acknowledged);
+        } else {
+            // It failed twice: who asked meanwhile has waited long enough.
+            for (id, _) in std::mem::take(&mut self.early) {
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+            }
         }
         self.last_event = 0;
         self.acknowledged = 0;
-        self.state = if self.account.linked.is_some() { SessionState::Disconnected } else { SessionState::Pending };
-        self.phase = Phase::Halted { until: now.mono + STORE_PAUSE };
+        self.suspend_told(now);
+        self.phase = Phase::Halted { until: now.mono.saturating_add(STORE_PAUSE) };
     }
 
     /// Drops what was to leave, but for what is durable and what somebody waits for.
@@ -691,8 +747,8 @@ impl Engine {
             self.load_account();
         }
         if !self.wants_read() {
-            self.queries.postpone(now.mono, now.mono + self.config.query_timeout);
-            self.sends.postpone(now.mono, now.mono + self.config.ack_timeout);
+            self.queries.postpone(now.mono, now.mono.saturating_add(self.config.query_timeout));
+            self.sends.postpone(now.mono, now.mono.saturating_add(self.config.ack_timeout));
         }
         while let Some(answer) = self.queries.expire(now.mono) {
             self.run_answer(now, answer);
@@ -701,6 +757,7 @@ impl Engine {
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
+        self.end_orphaned_links(now);
     }
 
     // ---- lanes ------------------------------------------------------------------------------------------------
@@ -800,11 +857,12 @@ impl Engine {
             }
             Command::Logout => self.log_out(now, id),
             Command::SetVersion(version) => {
-                self.version(now, Some(version));
+                self.set_version(now, version);
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
             Command::MarkRead { chat, participant, ids } => {
+                // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {
                     return self.answer(id, Err(CommandError::NotConnected));
                 }

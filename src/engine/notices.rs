@@ -26,7 +26,7 @@ use crate::{
     },
     jid::Jid,
     message::{self, Action, Normalised, normalise},
-    pairing::{PairError, code::PairCode, payload::ClientConfig, qr::RefTurn},
+    pairing::{PairError, code::PairCode, payload::Version, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
@@ -43,6 +43,9 @@ pub(crate) fn envelope(session: &AccountId, now: Now, rng: &mut impl Rng, event:
     let id = EventId::of(event, session.as_str(), now.wall_ms, &random);
     Envelope::new(event, session.as_str(), id, now.wall_ms).with_offline(offline)
 }
+
+/// How much of a stanza is shown in an event, in characters.
+const MAX_SHOWN: usize = 2_000;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -107,6 +110,11 @@ pub(crate) fn pair_error(error: &PairError) -> Event {
     SessionPairError::new(error.text().to_owned()).into()
 }
 
+/// The server does not take a device that wants to be linked.
+pub(crate) fn link_refused() -> Event {
+    SessionPairError::new("refused".to_owned()).into()
+}
+
 pub(crate) fn connected(account: &Account) -> Option<Event> {
     let linked = account.linked.as_ref()?;
     let mut event = SessionConnected::new(linked.pn.clone());
@@ -140,11 +148,15 @@ pub(crate) fn logged_out(reason: LogoutReason, on_connect: bool) -> Event {
     SessionLoggedOut::new(reason, on_connect).into()
 }
 
+/// When a temporary ban ends, unix milliseconds.
+pub(crate) fn ban_end(now: Now, failure: &Failure) -> Option<u64> {
+    failure.expire.map(|seconds| now.wall_ms.saturating_add(seconds.saturating_mul(1_000)))
+}
+
 pub(crate) fn banned(kind: BanKind, now: Now, failure: &Failure) -> Event {
     let code = failure.code.and_then(|code| u16::try_from(code).ok());
-    let until = failure.expire.map(|seconds| now.wall_ms.saturating_add(seconds.saturating_mul(1_000)));
     let mut event = match kind {
-        BanKind::Temporary => SessionBanned::temporary(code, until),
+        BanKind::Temporary => SessionBanned::temporary(code, ban_end(now, failure)),
         BanKind::Locked => SessionBanned::locked(),
         BanKind::Permanent => SessionBanned::permanent(),
     };
@@ -153,8 +165,8 @@ pub(crate) fn banned(kind: BanKind, now: Now, failure: &Failure) -> Event {
     event.into()
 }
 
-pub(crate) fn outdated(client: &ClientConfig) -> Event {
-    SessionOutdated::new(client.version_text()).into()
+pub(crate) fn outdated(version: Version) -> Event {
+    SessionOutdated::new(version.to_string()).into()
 }
 
 pub(crate) fn client_expiration(at: u64) -> Event {
@@ -166,12 +178,12 @@ pub(crate) fn connect_failure(failure: &Failure) -> Event {
     SessionConnectFailure::new(reason, failure.attrs.clone()).into()
 }
 
-pub(crate) fn stream_error(error: &StreamError, shown: String) -> Event {
+pub(crate) fn stream_error(error: &StreamError, shown: &str) -> Event {
     let code = match error {
         StreamError::Unknown(Some(code)) => Some(code.to_string()),
         _ => None,
     };
-    SessionStreamError::new(code, shown).into()
+    SessionStreamError::new(code, shown.chars().take(MAX_SHOWN).collect::<String>()).into()
 }
 
 pub(crate) fn keepalive_lost(misses: u32, last_success: Option<u64>) -> Event {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     crypto::Rng,
-    engine::command::CommandId,
+    engine::dirty::Area,
     jid::Jid,
     node::NodeRef,
     pairing::{PairError, code, passkey},
@@ -43,8 +43,10 @@ pub(crate) enum Query {
     PasskeyReference(u64),
     /// Is a step of the link taken?
     PasskeyStep(u64),
+    /// An area of server state was fetched again.
+    Clean(Area),
     /// Unlink this device.
-    Logout(CommandId),
+    Logout,
 }
 
 /// Why there is no answer.
@@ -77,7 +79,8 @@ pub(crate) enum Answer {
     PasskeyOptions(u64, Result<Bytes, QueryError>),
     PasskeyReference(u64, Result<String, QueryError>),
     PasskeyStep(u64, Result<(), QueryError>),
-    Logout(CommandId),
+    Clean(Area, Result<(), QueryError>),
+    Logout,
 }
 
 impl Query {
@@ -100,7 +103,8 @@ impl Query {
                 Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
             }
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
+            Self::Logout => Answer::Logout,
         }
     }
 
@@ -119,7 +123,8 @@ impl Query {
             Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
             Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, Err(error)),
+            Self::Logout => Answer::Logout,
         })
     }
 }
@@ -180,7 +185,7 @@ impl Queries {
     /// Nobody reads, so that answers may well be there: gives every question whose time is up some more. A logout does not
     /// depend on its answer.
     pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
-        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout(_)));
+        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout));
         waiting.filter(|pending| pending.deadline <= now).for_each(|pending| pending.deadline = until);
     }
 
@@ -189,14 +194,9 @@ impl Queries {
         self.pending.values().map(|pending| pending.deadline).min()
     }
 
-    /// Forgets every question: the connection is gone. Gives the logouts back, whose commands still want an answer.
-    pub(crate) fn clear(&mut self) -> Vec<CommandId> {
-        let pending = std::mem::take(&mut self.pending);
-        let logouts = pending.into_values().filter_map(|pending| match pending.query {
-            Query::Logout(command) => Some(command),
-            _ => None,
-        });
-        logouts.collect()
+    /// Forgets every question: the connection is gone.
+    pub(crate) fn clear(&mut self) {
+        self.pending.clear();
     }
 
     /// Whether a question waits for which `is` holds.

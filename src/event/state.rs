@@ -79,7 +79,9 @@ impl SessionState {
                 DisconnectReason::ConnectionLost
                 | DisconnectReason::Stopped
                 | DisconnectReason::ServerError
-                | DisconnectReason::Network => Self::Disconnected,
+                | DisconnectReason::Network
+                | DisconnectReason::Refused
+                | DisconnectReason::Storage => Self::Disconnected,
             },
             Event::LoggedOut(_) => Self::LoggedOut,
             Event::Banned(_) => Self::Banned,
