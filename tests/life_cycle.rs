@@ -127,7 +127,10 @@ fn a_temporary_ban_stops() {
         json!({"kind": "temporary", "reason": 402, "code": 104, "codeText": "same message sent too often",
             "expiresAt": until, "url": null, "message": null})
     );
+    assert_eq!(world.snapshot("alice").banned_until_ms, Some(until));
     follows(&mut world, Next::Stops, "BANNED");
+    // Before the end it may be tried, and the server had lifted it.
+    assert_eq!(world.snapshot("alice").banned_until_ms, None);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use super::{Command, Content, Engine, Input, Loaded, Output, SendRequest, Snapshot};
-use crate::jid::Jid;
+use super::{Command, Content, Engine, Input, Loaded, Output, Phase, SendRequest, Snapshot};
+use crate::{clock::Now, jid::Jid};
 
 impl Debug for Engine {
     /// The parts of the snapshot that are nobody's business but the program's.
@@ -13,6 +13,23 @@ impl Debug for Engine {
             .field("phase", &self.phase)
             .field("snapshot", &self.snapshot())
             .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Where the life cycle stands, without times, counters and data: two engines of the same shape do the same next, as
+    /// far as the connection is concerned. For tests that explore the machine.
+    #[doc(hidden)]
+    pub fn shape(&self, now: Now) -> String {
+        let phase = match self.phase {
+            Phase::Booting => "booting",
+            Phase::Ready => "ready",
+            Phase::Halted { .. } => "halted",
+            Phase::Broken(_) => "broken",
+        };
+        let linked = if self.account.linked.is_some() { "linked" } else { "unlinked" };
+        let (connection, told) = (self.connection.shape(now.mono), self.told.state().as_str());
+        format!("{connection} {phase} {linked} {told}")
     }
 }
 

@@ -77,10 +77,6 @@ impl Dirty {
         self.backlog_until.filter(|_| self.areas.keys().any(|area| area.waits()))
     }
 
-    pub(crate) fn shape(&self) -> String {
-        format!("{:?} {}", self.areas.keys().collect::<Vec<_>>(), self.backlog_until.is_some())
-    }
-
     /// An area that can be reported now.
     fn ready(&self, is_under_way: impl Fn(Area) -> bool) -> Option<Area> {
         let mut areas = self.areas.keys().copied();

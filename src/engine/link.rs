@@ -15,7 +15,12 @@
 
 use std::time::Duration;
 
-use super::{CommandError, Engine, connection::Loss, link_code::CodeLink, passkey::PasskeyLink};
+use super::{
+    CommandError, Engine,
+    connection::{Loss, pauses::Class},
+    link_code::CodeLink,
+    passkey::PasskeyLink,
+};
 use crate::{
     clock::Now,
     crypto::Secret,
@@ -29,6 +34,9 @@ use crate::{
         stanza::{self, PairDevice, PairSuccess},
     },
 };
+
+/// How often the server may end the stream by 515 in a row, before a login of ours succeeds, and be met again at once.
+const MAX_RESTARTS: u32 = 2;
 
 /// What goes on while linking.
 #[derive(Debug)]
@@ -68,6 +76,8 @@ pub(crate) struct Linking {
     pub(super) code_after: Option<Duration>,
     /// Numbers codes and passkeys, so that an answer to an old one is told apart.
     pub(super) serial: u64,
+    /// Streams that the server ended by 515 in a row.
+    restarts: u32,
 }
 
 impl Linking {
@@ -149,7 +159,7 @@ impl Engine {
         let Some(link) = self.connection.link() else { return };
         link.turn = link.plan.next_turn();
         if let Some(turn) = &link.turn {
-            link.until = now.mono + turn.lifetime;
+            link.until = now.mono.saturating_add(turn.lifetime);
             return self.draw_qr(now);
         }
         link.exhausted = true;
@@ -263,7 +273,7 @@ impl Engine {
         });
         self.drop_side_links(CommandError::AlreadyLinked);
         self.connection.now_linked();
-        let until = now.mono + self.config.login_timeout;
+        let until = now.mono.saturating_add(self.config.login_timeout);
         if let Some(link) = self.connection.link() {
             link.paired = true;
             link.until = until;
@@ -303,18 +313,32 @@ impl Engine {
         }
     }
 
-    /// The connection ends, whatever it was for. Gives what follows, which is not the same while linking: nothing of a code
-    /// or a passkey survives, and nobody comes back when the QR codes are used up.
+    /// The connection ends, whatever it was for. Gives what follows, which is not the same while linking: nothing of a code or a
+    /// passkey survives, nobody comes back when the QR codes are used up, and a server that restarts the stream without end
+    /// is met again after a pause.
     pub(super) fn link_lost(&mut self, now: Now, loss: Loss) -> Loss {
-        let exhausted = self.connection.link().is_some_and(|link| link.exhausted && !link.paired);
+        let link = self.connection.link().map(|link| (link.paired, link.exhausted));
         self.end_side_links(now, LinkFailure::ConnectionLost);
-        if exhausted { Loss::Stop } else { loss }
-    }
-
-    /// Whatever ended the connection for good ended what went on beside the QR codes, too.
-    pub(super) fn end_orphaned_links(&mut self, now: Now) {
-        if !self.linking.is_idle() && self.connection.is_at_rest() {
-            self.end_side_links(now, LinkFailure::ConnectionLost);
+        let slowly = |detail: &str| Loss::server(Class::Server, detail);
+        match (loss, link) {
+            (Loss::Retry { .. }, Some((false, true))) => Loss::Stop,
+            (Loss::Restart, Some((false, _))) => slowly("the server restarts the stream while linking"),
+            (Loss::Restart, Some((true, _))) => {
+                self.linking.restarts = 0;
+                Loss::Restart
+            }
+            (Loss::Restart, None) if self.connection.online().is_none() => {
+                self.linking.restarts = self.linking.restarts.saturating_add(1);
+                if self.linking.restarts > MAX_RESTARTS {
+                    slowly("the server restarts the stream again and again")
+                } else {
+                    Loss::Restart
+                }
+            }
+            (loss, _) => {
+                self.linking.restarts = 0;
+                loss
+            }
         }
     }
 }

@@ -149,8 +149,6 @@ impl Engine {
         if let Err(refused) = self.link(now) {
             return self.answer(caller, Err(refused));
         }
-        // Somebody stands in front of the screen.
-        self.dial_sooner(now);
         let stage = Stage::AwaitRefs { until: now.mono + REFS_TIMEOUT };
         self.linking.code = Some(CodeLink { request, caller: Some(caller), refreshes: 0, stage });
         self.begin_code(now);

@@ -114,14 +114,12 @@ impl Online {
 
     /// What decides what comes next.
     pub(crate) fn shape(&self) -> String {
-        let Self { stage, pong_until, misses, backlog, dirty, refill_at, .. } = self;
+        let Self { stage, pong_until, misses, backlog, refill_at, .. } = self;
         format!(
-            "{stage:?} ping {} misses {misses} backlog {} {} {} dirty {} refill {}",
+            "{stage:?} ping {} misses {misses} backlog {} {} refill {}",
             pong_until.is_some(),
             backlog.awaited,
             backlog.request_at.is_some(),
-            backlog.end.is_some(),
-            dirty.shape(),
             refill_at.is_some(),
         )
     }
@@ -173,12 +171,12 @@ impl Engine {
             }
             Answer::Devices(users, result) => self.devices_answered(now, users, result),
             Answer::Bundles(devices, result) => self.bundles_answered(now, devices, result),
+            Answer::Clean(area, result) => self.cleaned(now, area, result),
             Answer::CodeHello(code, result) => self.code_accepted(now, code, result),
             Answer::CodeFinish(code, result) => self.code_finished(now, code, result),
             Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
             Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
             Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
-            Answer::Clean(area, result) => self.cleaned(now, area, result),
             Answer::Logout => self.finish_logout(now),
         }
     }

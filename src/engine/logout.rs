@@ -63,7 +63,7 @@ impl Engine {
             return;
         }
         let on_connect = !self.connection.is_online();
-        self.stop(Stop::LoggedOut);
+        self.stop(now, Stop::LoggedOut);
         let given_up = self.sends.give_up();
         let fresh = Account::generate(&mut self.rng);
         self.act(now, |step| {

@@ -28,8 +28,7 @@
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
-//! | `link`, `link_code`, `passkey` | the ways to be linked |
-//! | `login`, `logout` | the way to get online with keepalive and backlog, and the end of the link |
+//! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
 //! | `cpu` | work for a pool of threads |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
@@ -81,7 +80,7 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
     pairing::{passkey::Assertion, payload::Version},
@@ -683,7 +682,7 @@ impl Engine {
         tracing::error!(%error, "the account cannot be loaded");
         self.phase = Phase::Broken(error);
         if self.connection.is_suspended() {
-            self.stop(Stop::Idle);
+            self.stop(now, Stop::Idle);
             self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
         }
         for (id, command) in std::mem::take(&mut self.early) {
@@ -701,6 +700,7 @@ impl Engine {
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
+        self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
             self.acknowledged_before = Some(self.acknowledged);
         } else {
@@ -757,7 +757,6 @@ impl Engine {
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
-        self.end_orphaned_links(now);
     }
 
     // ---- lanes ------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ pub(crate) enum Query {
     Devices(Vec<Jid>),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
+    /// An area of server state was fetched again.
+    Clean(Area),
     /// Is a code accepted? By its number.
     CodeHello(u64),
     /// Is the bundle of a code passed on?
@@ -43,8 +45,6 @@ pub(crate) enum Query {
     PasskeyReference(u64),
     /// Is a step of the link taken?
     PasskeyStep(u64),
-    /// An area of server state was fetched again.
-    Clean(Area),
     /// Unlink this device.
     Logout,
 }
@@ -74,12 +74,12 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    Clean(Area, Result<(), QueryError>),
     CodeHello(u64, Result<Bytes, QueryError>),
     CodeFinish(u64, Result<(), QueryError>),
     PasskeyOptions(u64, Result<Bytes, QueryError>),
     PasskeyReference(u64, Result<String, QueryError>),
     PasskeyStep(u64, Result<(), QueryError>),
-    Clean(Area, Result<(), QueryError>),
     Logout,
 }
 
@@ -94,6 +94,7 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
+            Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
             Self::CodeHello(code) => Answer::CodeHello(code, result.and_then(|node| Ok(code::parse_reference(node)?))),
             Self::CodeFinish(code) => Answer::CodeFinish(code, result.map(|_| ())),
             Self::PasskeyOptions(link) => {
@@ -103,7 +104,6 @@ impl Query {
                 Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
             }
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
-            Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
             Self::Logout => Answer::Logout,
         }
     }
@@ -118,12 +118,12 @@ impl Query {
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
+            Self::Clean(area) => Answer::Clean(area, Err(error)),
             Self::CodeHello(code) => Answer::CodeHello(code, Err(error)),
             Self::CodeFinish(code) => Answer::CodeFinish(code, Err(error)),
             Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
             Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
-            Self::Clean(area) => Answer::Clean(area, Err(error)),
             Self::Logout => Answer::Logout,
         })
     }

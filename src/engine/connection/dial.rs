@@ -36,6 +36,8 @@ impl Engine {
             return Err(CommandError::AlreadyLinked);
         }
         self.begin_if_stopped(now);
+        // Somebody stands in front of the screen.
+        self.cut_short(now);
         Ok(Reply::Done)
     }
 
@@ -50,25 +52,15 @@ impl Engine {
     }
 
     pub(crate) fn disconnect(&mut self, now: Now) {
+        self.end_side_links(now, LinkFailure::Stopped);
         match self.connection.state {
             State::Stopped(_) => {}
             // The last event says so already.
-            State::AwaitVersion { .. } => self.connection.state = State::Stopped(Stop::Outdated),
+            State::AwaitVersion { .. } => self.stop(now, Stop::Outdated),
             _ => {
-                self.end_side_links(now, LinkFailure::Stopped);
-                self.stop(Stop::Idle);
+                self.stop(now, Stop::Idle);
                 let event = notices::stopped(&self.account);
                 self.emit(now, event);
-            }
-        }
-    }
-
-    /// Somebody waits: the pause before the next dial is over, if there was one.
-    pub(crate) fn dial_sooner(&mut self, now: Now) {
-        if let State::Backoff { until, reason } = self.connection.state {
-            self.connection.row.step = 0;
-            if self.connection.next_dial_at(now.mono) < until {
-                self.dial(now, reason);
             }
         }
     }
@@ -80,7 +72,7 @@ impl Engine {
         }
         match self.connection.state {
             State::Stopped(_) => self.begin_if_stopped(now),
-            State::Backoff { .. } => self.dial_sooner(now),
+            State::Backoff { .. } => self.cut_short(now),
             State::Online { .. } if self.connection.is_online() => {
                 self.drop_connection();
                 self.connection.row = Row::default();
@@ -91,12 +83,22 @@ impl Engine {
         Ok(Reply::Done)
     }
 
+    /// Dials now instead of later, if it waits and may.
+    fn cut_short(&mut self, now: Now) {
+        if let State::Backoff { until, reason } = self.connection.state {
+            self.connection.row.step = 0;
+            if self.connection.next_dial_at(now.mono) < until {
+                self.dial(now, reason);
+            }
+        }
+    }
+
     /// The account was loaded, perhaps once more: what was interrupted goes on.
     pub(crate) fn resume(&mut self, now: Now) {
         let is_linked = self.account.linked.is_some();
         match self.connection.state {
             State::Suspended(Goal::Login) if !is_linked => {
-                self.stop(Stop::LoggedOut);
+                self.stop(now, Stop::LoggedOut);
                 if self.told.state() != SessionState::LoggedOut {
                     self.emit(now, notices::disconnected_for_good(DisconnectReason::LoggedOut));
                 }
@@ -138,7 +140,7 @@ impl Engine {
         if let State::AwaitVersion { refused, .. } = self.connection.state
             && refused == self.config.client.version
         {
-            self.connection.state = State::Stopped(Stop::Outdated);
+            self.stop(now, Stop::Outdated);
         }
     }
 
@@ -267,7 +269,7 @@ impl Engine {
         match self.connection.state {
             State::Stopped(_) | State::Suspended(_) => {}
             State::Backoff { reason, .. } => self.dial(now, reason),
-            State::AwaitVersion { .. } => self.connection.state = State::Stopped(Stop::Outdated),
+            State::AwaitVersion { .. } => self.stop(now, Stop::Outdated),
             State::Opening { .. } => self.timed_out(now, "no connection in time"),
             State::Handshaking { .. } => self.timed_out(now, "no answer to the handshake in time"),
             State::LoggingIn { .. } => self.timed_out(now, "no answer to the login in time"),

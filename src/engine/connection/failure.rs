@@ -8,7 +8,7 @@ use super::{Class, Goal, Loss, MAX_ROUTING_FAILURES, REPLACED_SPAN, Row, STABLE_
 use crate::{
     clock::Now,
     engine::{ConnectionId, Engine, Output, Queued, STORE_PAUSE, login::Online, notices},
-    event::{BanKind, DisconnectReason, LogoutReason},
+    event::{BanKind, DisconnectReason, LinkFailure, LogoutReason},
     noise::{HandshakeError, HandshakeFault},
     stanza::stream::{Failure, StreamError},
 };
@@ -35,7 +35,7 @@ impl Engine {
         }
         let unanswered = matches!(self.connection.state, State::Handshaking { .. });
         match loss {
-            Loss::Stop => self.stop(Stop::Idle),
+            Loss::Stop => self.stop(now, Stop::Idle),
             // Whatever went wrong, it was not this connection.
             _ if self.connection.id().is_none() => {}
             Loss::Restart => {
@@ -77,7 +77,8 @@ impl Engine {
 
     /// Ends whatever there is; offline until the caller acts. What comes then is another outage with a row of pauses of
     /// its own.
-    pub(crate) fn stop(&mut self, stop: Stop) {
+    pub(crate) fn stop(&mut self, now: Now, stop: Stop) {
+        self.end_side_links(now, LinkFailure::ConnectionLost);
         self.drop_connection();
         self.connection.row = Row::default();
         self.connection.state = State::Stopped(stop);
@@ -246,13 +247,13 @@ impl Engine {
     }
 
     fn stop_told(&mut self, now: Now, stop: Stop) {
-        self.stop(stop);
+        self.stop(now, stop);
         self.emit(now, notices::disconnected_for_good(stop.reason()));
     }
 
     fn locked_out(&mut self, now: Now, reason: LogoutReason, kind: BanKind, failure: &Failure) {
         self.logged_out(now, reason);
-        self.stop(Stop::Banned { until_ms: None });
+        self.stop(now, Stop::Banned { until_ms: None });
         self.emit(now, notices::banned(kind, now, failure));
     }
 

@@ -233,7 +233,7 @@ impl Loss {
         Self::Retry { class: Class::Network, reason: DisconnectReason::ConnectionLost, detail: detail.into() }
     }
 
-    fn server(class: Class, detail: impl Into<String>) -> Self {
+    pub(crate) fn server(class: Class, detail: impl Into<String>) -> Self {
         Self::Retry { class, reason: DisconnectReason::ServerError, detail: detail.into() }
     }
 }
@@ -279,11 +279,6 @@ impl Connection {
             State::Linking { id, .. } | State::Online { id, .. } => Some(*id),
             _ => None,
         }
-    }
-
-    /// Whether there is no connection, and none will come by itself for now.
-    pub(crate) const fn is_at_rest(&self) -> bool {
-        matches!(self.state, State::Stopped(_) | State::Suspended(_) | State::AwaitVersion { .. })
     }
 
     pub(crate) const fn is_suspended(&self) -> bool {
@@ -385,28 +380,20 @@ impl Connection {
         self.dials.free_at(now).max(self.cool_until)
     }
 
-    /// A driver or a caller that wants to see where the machine stands: what decides what it does next, and nothing
-    /// else.
+    /// What decides what comes next, without times, and without what matters elsewhere only.
     pub(crate) fn shape(&self, now: Duration) -> String {
-        let state = match &self.state {
-            State::Stopped(stop) => format!("Stopped({stop:?})"),
+        let Self { dials, cool_until, resume, refreshed, .. } = self;
+        let limits = format!("full {} cool {}", dials.is_full(now), *cool_until > now);
+        match &self.state {
+            State::Stopped(stop) => format!("Stopped({stop:?}) {limits}"),
             State::Suspended(goal) => format!("Suspended({goal:?})"),
-            State::Backoff { reason, .. } => format!("Backoff({reason:?})"),
+            State::Backoff { reason, .. } => format!("Backoff({reason:?}) {limits}"),
             State::AwaitVersion { .. } => "AwaitVersion".to_owned(),
-            State::Opening { .. } => "Opening".to_owned(),
-            State::Handshaking { handshake, .. } => format!("{handshake:?}"),
-            State::Linking { link, .. } => format!("Linking({link:?})"),
-            State::LoggingIn { .. } => "LoggingIn".to_owned(),
+            State::Opening { .. } => format!("Opening resume {} refreshed {refreshed}", resume.is_allowed()),
+            State::Handshaking { handshake, .. } => format!("{handshake:?} refreshed {refreshed}"),
+            State::Linking { .. } => "Linking".to_owned(),
+            State::LoggingIn { .. } => format!("LoggingIn refreshed {refreshed}"),
             State::Online { online, .. } => format!("Online({})", online.shape()),
-        };
-        let Self { row, dials, cool_until, resume, refreshed, .. } = self;
-        format!(
-            "{state} step {} told {} full {} cool {} resume {} refreshed {refreshed}",
-            row.step.min(2),
-            row.told,
-            dials.is_full(now),
-            *cool_until > now,
-            resume.is_allowed(),
-        )
+        }
     }
 }
