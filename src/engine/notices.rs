@@ -88,8 +88,9 @@ pub(crate) fn pair_code_error(failed: &Failed, code_valid: bool) -> Event {
 }
 
 pub(crate) fn passkey_request(now: Now, options: Value, left: Duration) -> Event {
-    let challenge = [&options, &options["publicKey"]].into_iter().find_map(|options| options["challenge"].as_str());
-    let challenge = challenge.map(str::to_owned);
+    // Either the options themselves, or what a page hands to `navigator.credentials.get`.
+    let places = [Some(&options), options.get("publicKey")].into_iter().flatten();
+    let challenge = places.filter_map(|options| options.get("challenge")?.as_str()).next().map(str::to_owned);
     SessionPasskeyRequest::new(challenge, options, millis(left), wall_after(now, left)).into()
 }
 

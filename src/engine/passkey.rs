@@ -65,6 +65,7 @@ pub(crate) struct PasskeyLink {
 }
 
 #[derive(Debug)]
+#[expect(clippy::enum_variant_names, reason = "every stage waits for something, as the states of a connection do")]
 enum Stage {
     AwaitOptions,
     AwaitAssertion,
