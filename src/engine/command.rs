@@ -23,8 +23,9 @@ pub struct CommandId(pub u64);
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Stay connected from now on: log in, and connect again whenever the connection is lost. For an account that is
-    /// not linked, use [`Command::LinkQr`] or [`Command::LinkCode`].
+    /// Stay connected from now on: log in, and connect again whenever the connection is lost. Ends `REPLACED`, `BANNED` and
+    /// `OUTDATED`, also before a temporary ban ends: the server decides. While it is under way already, nothing more
+    /// happens. For an account that is not linked, use [`Command::LinkQr`] or [`Command::LinkCode`].
     Connect,
     /// Link this account by QR code: connect and emit `session.qr_updated` until it is scanned or the codes are used up.
     LinkQr,
@@ -50,7 +51,10 @@ pub enum Command {
     PasskeyConfirm,
     /// Close the connection and stay offline.
     Disconnect,
-    /// Drop the connection, if there is one, and connect at once; ends a backoff and the `REPLACED` state.
+    /// As [`Command::Connect`]; besides, drop the connection that stands, or end the pause before the next one. A connection
+    /// that is being made already is the one that was asked for. It may have to wait:
+    /// [`Config::max_dials_per_minute`](super::Config::max_dials_per_minute), or too many replacements in a short time;
+    /// `session.reconnecting` tells how long.
     Reconnect,
     /// Unlink this device and remove everything that is stored of it.
     Logout,

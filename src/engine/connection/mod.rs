@@ -26,7 +26,7 @@
 //! | | `Connect` | `LinkQr` | `Reconnect` | `Disconnect` | `Logout` | `Send` | `MarkRead` | `SetVersion` |
 //! |---|---|---|---|---|---|---|---|---|
 //! | not linked: fresh, stopped, codes used up, `LOGGED_OUT`, `BANNED` (403, 406) | `NotLinked` | Done, dials | `NotLinked` | Done | `NotLinked` | `NotLinked` | `NotConnected` | Done |
-//! | not linked: while linking | `NotLinked` | Done | `NotLinked` | Done, stops | `NotLinked` | `NotLinked` | `NotConnected` | Done |
+//! | not linked: while linking | `NotLinked` | Done, dials if it waits | `NotLinked` | Done, stops | `NotLinked` | `NotLinked` | `NotConnected` | Done |
 //! | linked: stopped, `REPLACED`, `BANNED` (402), `OUTDATED`, refused | Done, dials | `AlreadyLinked` | Done, dials | Done | Done, here only | Accepted | `NotConnected` | Done |
 //! | linked: `OUTDATED`, a newer version is looked for | Done | `AlreadyLinked` | Done | Done, stops looking | Done, here only | Accepted | `NotConnected` | Done; another one dials |
 //! | linked: waits to dial again | Done | `AlreadyLinked` | Done, dials | Done, stops | Done, here only | Accepted | `NotConnected` | Done |
@@ -34,6 +34,11 @@
 //! | linked: `CONNECTED` | Done | `AlreadyLinked` | Done, drops and dials | Done, stops | Done, with the server | Accepted | Done | Done |
 //! | being loaded, the store failed | waits until the account is loaded; `Interrupted` when that fails | | | | | | | |
 //! | what is stored cannot be read | `Record` | | | | | | | |
+//!
+//! `LinkCode` is answered as `LinkQr` is, but that "Done" is the code, once the server has taken it, or
+//! [`CommandError::Link`](super::CommandError::Link) with why it did not. Passkeys are for a link that is under way.
+//! `LinkQr`, `LinkCode` and `Reconnect` cut a pause short. Whatever is under way is not started twice, however often it
+//! is asked for.
 //!
 //! "Dials" means: at once, or when [`Config::max_dials_per_minute`](super::Config::max_dials_per_minute) has room, which
 //! `session.reconnecting` tells. An account with a temporary ban may be connected before the ban ends; the server
