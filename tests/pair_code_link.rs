@@ -712,4 +712,7 @@ fn a_server_that_restarts_the_stream_while_linking_is_met_after_a_pause() {
         assert!(retry["delayMs"].as_u64().unwrap() >= 900, "{retry}");
         world.advance_secs(10);
     }
+    let code = ask(&mut world);
+    enter(&mut world, &code);
+    linked(&mut world);
 }
