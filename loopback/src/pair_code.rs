@@ -11,7 +11,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use wamd::crypto::{AesGcm, KeyPair, PublicKey, Rng, aes256_ctr, constant_time_eq, hkdf_sha256, hmac_sha256, x25519};
+use wamd::crypto::{
+    AesGcm, KeyPair, PublicKey, Rng, aes256_ctr, constant_time_eq, hkdf_sha256, pbkdf2_hmac_sha256, x25519,
+};
 use wamd::node::{Node, NodeRef};
 
 use crate::ConnId;
@@ -249,15 +251,8 @@ fn wrap(key: &PublicKey, code: &str, salt: [u8; 32], iv: [u8; 16]) -> Bytes {
     [&salt[..], &iv, &sealed].concat().into()
 }
 
-/// PBKDF2-HMAC-SHA-256 for one block of 32 bytes (RFC 8018 §5.2).
 fn code_key(code: &str, salt: &[u8; 32]) -> [u8; 32] {
-    let mut block = hmac_sha256(code.as_bytes(), &[salt, &1_u32.to_be_bytes()]);
-    let mut key = block;
-    for _ in 1..ITERATIONS {
-        block = hmac_sha256(code.as_bytes(), &[&block]);
-        key.iter_mut().zip(block).for_each(|(to, from)| *to ^= from);
-    }
-    key
+    *pbkdf2_hmac_sha256(code.as_bytes(), salt, ITERATIONS).expose()
 }
 
 /// Upper case, without the dash; `None` unless it is 8 characters of the alphabet.
