@@ -1,5 +1,6 @@
 //! What a gateway pays per device and per message: session set-up, 256-byte messages in an established session (with and
-//! without the encoding of the record), a turn, and the record alone.
+//! without the encoding of the record), a turn, and the record alone; for groups, a sender key made and taken over, and
+//! 256-byte messages under it.
 
 use std::{
     hint::black_box,
@@ -13,6 +14,7 @@ use wamd::{
     signal::{
         self, Address, Ciphertext, Own, PreKeyBundle, PreKeyId, Session, SignalStore, SignedPreKeyId,
         memory::MemorySignalStore,
+        sender_key::{self, SenderKeyName, memory::MemorySenderKeyStore},
     },
 };
 
@@ -149,5 +151,76 @@ fn records(c: &mut Criterion) {
     c.bench_function("signal/record/decode", |b| b.iter(|| Session::decode(black_box(&bytes)).expect("record")));
 }
 
-criterion_group!(benches, set_up, messages, records);
+/// A sender with a key for a group, and a receiver that has it.
+struct Group {
+    name: SenderKeyName,
+    sender: MemorySenderKeyStore,
+    receiver: MemorySenderKeyStore,
+    rng: ChaCha20Rng,
+}
+
+impl Group {
+    fn new() -> Self {
+        let name = SenderKeyName::new("120363000000000000@g.us", Address::new("100000012345678:3@lid"));
+        let (sender, receiver) = (MemorySenderKeyStore::new(), MemorySenderKeyStore::new());
+        let mut group = Self { name, sender, receiver, rng: ChaCha20Rng::seed_from_u64(1) };
+        group.establish();
+        group
+    }
+
+    fn establish(&mut self) {
+        let message = sender_key::rotate(&mut self.sender, &self.name, &mut self.rng).encode();
+        sender_key::process(&mut self.receiver, &self.name, &message).expect("distribution message");
+    }
+
+    fn encrypt(&mut self) -> bytes::Bytes {
+        sender_key::encrypt(&mut self.sender, &self.name, &PLAINTEXT, &mut self.rng).expect("own key")
+    }
+
+    fn decrypt(&mut self, sent: &[u8]) {
+        let senders = std::slice::from_ref(self.name.sender());
+        black_box(sender_key::decrypt(&mut self.receiver, self.name.group(), senders, sent).expect("message"));
+    }
+}
+
+fn sender_keys(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sender_key");
+    group.bench_function("establish: make, distribute, take over", |b| {
+        let mut group = Group::new();
+        b.iter(|| group.establish());
+    });
+    for (suffix, with_record) in [("", false), (" + record encode and decode", true)] {
+        group.bench_function(format!("encrypt 256 B{suffix}"), |b| {
+            let mut group = Group::new();
+            b.iter(|| {
+                if with_record {
+                    group.sender.reload().expect("record");
+                }
+                black_box(group.encrypt())
+            });
+        });
+        group.bench_function(format!("decrypt 256 B in order{suffix}"), |b| {
+            let mut group = Group::new();
+            b.iter_custom(|iterations| {
+                let (mut left, mut spent) = (iterations, Duration::ZERO);
+                while left > 0 {
+                    let sent: Vec<_> = (0..left.min(CHUNK)).map(|_| group.encrypt()).collect();
+                    left -= sent.len() as u64;
+                    let start = Instant::now();
+                    for sent in &sent {
+                        if with_record {
+                            group.receiver.reload().expect("record");
+                        }
+                        group.decrypt(sent);
+                    }
+                    spent += start.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, set_up, messages, records, sender_keys);
 criterion_main!(benches);

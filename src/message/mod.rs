@@ -16,6 +16,10 @@
 //! | [`protocol`] | protocol messages and who may send them |
 //! | [`classify`](mod@classify) | the attributes of the stanza |
 //! | [`build`] | texts, replies, copies for own devices |
+//! | [`secret`] | what is encrypted with the secret of another message |
+//! | [`reporting`] | the token by which a recipient can report a message |
+//! | [`privacy_token`] | what shows the server that a peer knows us |
+//! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
 
@@ -24,6 +28,7 @@
 pub mod build;
 pub mod classify;
 pub mod content;
+pub mod distribution;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod id;
@@ -31,7 +36,10 @@ pub mod kind;
 pub mod normalise;
 pub mod padding;
 pub mod phash;
+pub mod privacy_token;
 pub mod protocol;
+pub mod reporting;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -78,6 +86,15 @@ pub enum MessageError {
     /// The payload is not a `Message`.
     #[error("payload is not a message")]
     Malformed,
+    /// The IV of an addon has the wrong length.
+    #[error("IV of an addon of {len} bytes, 12 expected")]
+    AddonIv {
+        /// Bytes received.
+        len: usize,
+    },
+    /// No spelling of the people involved gives the tag of an addon: another secret, or forged.
+    #[error("authentication tag of the addon does not match")]
+    AddonAuthentication,
     /// A message id is empty, too long, or has control characters.
     #[error("message id of {len} bytes is empty, too long or not printable")]
     Id {

@@ -6,6 +6,7 @@ use super::{
     PairError,
     adv::{self, VerifiedIdentity},
     code::{self, FinishRandom, Keys, PairCode, PhoneNumber, PrimaryHello, WrappedKey},
+    key_index,
     notice::{self, LinkNotice},
     passkey::{self, Commitment, PrimaryIdentity},
     qr::{QrContent, RefPlan},
@@ -147,6 +148,12 @@ fn container(data: &[u8]) {
 fn blob(data: &[u8]) {
     assert!(adv::verify_device(data, &key(1), None).is_err(), "nobody signed it");
     assert!(adv::verify_device(data, &key(1), Some(&key(2))).is_err(), "nobody signed it");
+    for known in [None, Some(key(2))] {
+        if let Ok(list) = key_index::decode(data, known.as_ref()) {
+            assert!(!list.signature().is_good(), "nobody signed it");
+            assert!(list.valid_indexes().iter().all(|index| list.accepts(*index)));
+        }
+    }
 }
 
 fn key(seed: u8) -> PublicKey {

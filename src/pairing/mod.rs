@@ -15,6 +15,7 @@
 //! | [`passkey`] | the exchange that a WebAuthn assertion authorises |
 //! | [`notice`] | the notifications of linking |
 //! | [`adv`] | checks of signed device identities, our own signature |
+//! | [`key_index`] | which companions of an account are linked |
 //! | [`stanza`] | the `md` iqs, in and out |
 //! | [`payload`] | `ClientPayload` for registration and login |
 //!
@@ -27,6 +28,7 @@ pub mod adv;
 pub mod code;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod key_index;
 pub mod notice;
 pub mod passkey;
 pub mod payload;

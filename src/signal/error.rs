@@ -9,6 +9,9 @@ pub enum SignalError {
     /// There is no session with this device.
     #[error("no session with this device")]
     NoSession,
+    /// There is no sender key of this id from this sender (spec 03 §3.2).
+    #[error("no sender key of this id from this sender")]
+    NoSenderKey,
     /// The message was decrypted before, or its key was dropped from a full list: treat it as received.
     #[error("message was decrypted before")]
     Duplicate,
@@ -21,8 +24,8 @@ pub enum SignalError {
     /// A pkmsg names a signed prekey that we do not have.
     #[error("signed prekey {0} is unknown")]
     InvalidSignedPreKeyId(u32),
-    /// The signed prekey of a bundle is not signed by the bundle's identity.
-    #[error("signature of the signed prekey does not verify")]
+    /// The signed prekey of a bundle is not signed by the bundle's identity, or a group message not by its sender key.
+    #[error("signature does not verify")]
     BadSignature,
     /// A message skips more counters than a receiver has to follow, or than one message may cost.
     #[error("message skips {jump} counters, at most {max} allowed")]
@@ -73,7 +76,8 @@ impl SignalError {
     pub const fn retry_reason(&self) -> u8 {
         match self {
             Self::Duplicate | Self::Exhausted(_) => 0,
-            Self::NoSession => 1,
+            // There is no number of its own for a sender key; it is what a group has for a session.
+            Self::NoSession | Self::NoSenderKey => 1,
             Self::Key(_) => 2,
             Self::InvalidPreKeyId(_) | Self::InvalidSignedPreKeyId(_) => 3,
             Self::Malformed(_) | Self::Version(_) | Self::IdentityMismatch | Self::Padding => 4,

@@ -26,6 +26,7 @@
 //!
 //! The module names: `wire` is the two messages, `chain` the key derivations, `x3dh` the set-up, `ratchet` one message
 //! against one [`State`], `session` the choice among states, `import` the protobuf form of other stores (spec 03 §2.7).
+//! Groups have keys of their own kind, in [`sender_key`].
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod chain;
@@ -37,6 +38,7 @@ pub mod import;
 pub mod memory;
 mod ratchet;
 mod record;
+pub mod sender_key;
 mod session;
 mod skipped;
 mod state;

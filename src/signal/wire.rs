@@ -16,7 +16,8 @@ use super::{PreKeyId, SignalError, SignedPreKeyId};
 pub const VERSION: u8 = 0x33;
 /// Bytes of the MAC at the end of a msg.
 pub const MAC_LEN: usize = 8;
-const BLOCK_LEN: usize = 16;
+/// Ciphertexts are whole blocks of so many bytes.
+pub(super) const BLOCK_LEN: usize = 16;
 
 /// A `msg`, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +160,7 @@ fn without_ignored_bit(key: &PublicKey) -> PublicKey {
 }
 
 /// Takes the version byte off.
-fn after_version(bytes: &[u8]) -> Result<&[u8], SignalError> {
+pub(super) fn after_version(bytes: &[u8]) -> Result<&[u8], SignalError> {
     match bytes.split_first() {
         Some((version, rest)) if version >> 4 == VERSION >> 4 => Ok(rest),
         Some((version, _)) => Err(SignalError::Version(version >> 4)),

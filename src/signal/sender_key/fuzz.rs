@@ -1,0 +1,147 @@
+//! One-line entries for fuzz targets. They hold on every input; a panic is a finding.
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::{
+    OwnSenderKey, SenderKeyId, SenderKeyName, SenderKeyRecord, SenderKeyStore, decrypt, distribute, encrypt,
+    memory::MemorySenderKeyStore,
+    process, rotate,
+    wire::{DistributionMessage, SenderKeyMessage},
+};
+use crate::{
+    crypto::{KeyPair, PrivateKey, xeddsa},
+    signal::{Address, SignalError, StepError},
+};
+
+const GROUP: &str = "1@g.us";
+
+/// Feeds `bytes` to a reader of this layer; the first byte chooses which.
+///
+/// # Panics
+/// When one of the properties of the others does not hold, which is what the fuzzer looks for.
+pub fn sender_key(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 4 {
+        0 => decode_messages(bytes),
+        1 => decode_records(bytes),
+        2 => receive(bytes),
+        _ => converse(bytes),
+    }
+}
+
+/// Decodes arbitrary bytes as each message; what decodes survives its canonical form.
+pub fn decode_messages(bytes: &[u8]) {
+    if let Ok(message) = DistributionMessage::decode(bytes) {
+        assert_eq!(DistributionMessage::decode(&message.encode()), Ok(message), "distribution");
+    }
+    if let Ok(message) = SenderKeyMessage::decode(bytes) {
+        let (pair, mut rng) = (signing(), ChaCha20Rng::from_seed([7; 32]));
+        let canonical = SenderKeyMessage::seal(message.id, message.iteration, message.ciphertext, &pair, &mut rng);
+        let again = SenderKeyMessage::decode(&canonical).map(|again| {
+            assert_eq!(again.verify(pair.public()), Ok(()));
+            (again.id, again.iteration, again.ciphertext)
+        });
+        assert_eq!(again, Ok((message.id, message.iteration, message.ciphertext)), "skmsg");
+    }
+}
+
+/// Decodes arbitrary bytes as each record; what decodes encodes to something equal.
+pub fn decode_records(bytes: &[u8]) {
+    if let Ok(record) = OwnSenderKey::decode(bytes) {
+        assert_eq!(OwnSenderKey::decode(&record.encode()).as_ref(), Ok(&record), "own sender key");
+    }
+    if let Ok(record) = SenderKeyRecord::decode(bytes) {
+        assert_eq!(SenderKeyRecord::decode(&record.encode()), Ok(record), "sender key");
+    }
+}
+
+/// Arbitrary bytes in the place of what another device sends. Each piece is a byte that says how to take it, its length
+/// (16 bits) and its bytes: a distribution message, a group message, or the body of one, which then gets a good signature.
+pub fn receive(mut bytes: &[u8]) {
+    let (mut store, sender) = (MemorySenderKeyStore::new(), Address::new("a"));
+    let name = SenderKeyName::new(GROUP, sender.clone());
+    let known = DistributionMessage {
+        id: SenderKeyId(1),
+        iteration: 0,
+        chain_key: crate::crypto::Secret::new([5; 32]),
+        signing: *signing().public(),
+    };
+    assert!(process(&mut store, &name, &known.encode()).is_ok());
+    while let Some(([kind, high, low], rest)) = bytes.split_first_chunk() {
+        let len = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        let Some((piece, rest)) = rest.split_at_checked(len) else { return };
+        bytes = rest;
+        let before = store.encode();
+        let refused = match kind % 3 {
+            0 => process(&mut store, &name, piece).is_err(),
+            1 => decrypt(&mut store, GROUP, std::slice::from_ref(&sender), piece).is_err(),
+            _ => {
+                let signature = xeddsa::sign_with(signing().private(), &[piece], &[7; 64]);
+                let signed = [piece, &signature].concat();
+                let refused = decrypt(&mut store, GROUP, std::slice::from_ref(&sender), &signed).is_err();
+                let again = decrypt(&mut store, GROUP, std::slice::from_ref(&sender), &signed);
+                assert!(again.is_err(), "a message was read twice");
+                refused
+            }
+        };
+        assert!(!refused || store.encode() == before, "a refused message changed the store");
+        check_store(&mut store, &name);
+    }
+}
+
+/// Two devices, one of which sends; each byte is a step: send, distribute, rotate, deliver one of the messages sent, again if
+/// it was delivered before. What was not read yet and is not out of reach is read; nothing is read twice.
+pub fn converse(bytes: &[u8]) {
+    let (mut rng, own) = (ChaCha20Rng::from_seed([7; 32]), SenderKeyName::new(GROUP, Address::new("a")));
+    let (mut sender, mut receiver) = (MemorySenderKeyStore::new(), MemorySenderKeyStore::new());
+    let mut sent = Vec::new();
+    for &byte in bytes.iter().take(512) {
+        let value = usize::from(byte >> 2);
+        match byte & 3 {
+            0 => {
+                let Ok(message) = distribute(&mut sender, &own, &mut rng);
+                assert!(process(&mut receiver, &own, &message.encode()).is_ok());
+            }
+            1 if value == 0 => drop(rotate(&mut sender, &own, &mut rng)),
+            1 => {
+                for _ in 0..value {
+                    let number = sent.len().to_be_bytes();
+                    match encrypt(&mut sender, &own, &number, &mut rng) {
+                        Ok(bytes) => sent.push((bytes, false)),
+                        Err(error) => assert_eq!(error, StepError::Signal(SignalError::NoSenderKey)),
+                    }
+                }
+            }
+            _ => {
+                let Some(at) = sent.len().checked_sub(value.saturating_add(1)) else { continue };
+                let Some((message, was_read)) = sent.get_mut(at) else { continue };
+                let found = decrypt(&mut receiver, GROUP, std::slice::from_ref(own.sender()), message);
+                match found {
+                    Ok(found) => {
+                        assert!(!*was_read, "a message was read twice");
+                        assert_eq!(found.plaintext, at.to_be_bytes());
+                        *was_read = true;
+                    }
+                    Err(StepError::Signal(SignalError::Duplicate | SignalError::NoSenderKey)) => {}
+                    Err(other) => assert!(matches!(other, StepError::Signal(SignalError::TooFarAhead { .. }))),
+                }
+            }
+        }
+        check_store(&mut receiver, &own);
+    }
+}
+
+/// Records survive their encoding, and no page is without its key.
+fn check_store(store: &mut MemorySenderKeyStore, name: &SenderKeyName) {
+    let before = store.clone();
+    assert_eq!(store.reload(), Ok(()));
+    assert!(*store == before, "a record changed by its encoding");
+    let Ok(record) = store.sender_key(name);
+    let pages = record.map_or(0, |record| record.page_ids().count());
+    assert_eq!(pages, store.page_count(name), "pages and index agree");
+}
+
+fn signing() -> KeyPair {
+    KeyPair::from_private(PrivateKey::from_bytes([3; 32]))
+}
