@@ -4,7 +4,7 @@ mod common;
 
 use common::{Client, Device, World, ack, iq, leaf};
 use rand_core::Rng as _;
-use wamd::crypto::{AesGcm, KeyPair, PublicKey, aes256_ctr, hkdf_sha256, hmac_sha256, x25519};
+use wamd::crypto::{AesGcm, KeyPair, PublicKey, aes256_ctr, hkdf_sha256, pbkdf2_hmac_sha256, x25519};
 use wamd::jid::Jid;
 use wamd::node::Node;
 use wamd_loopback::{CodeView, Config, ControlError, Fault, LinkAction, LinkStage, ScanError, ScanOptions};
@@ -12,13 +12,7 @@ use wamd_loopback::{CodeView, Config, ControlError, Fault, LinkAction, LinkStage
 const ALICE: &str = "15550000001";
 
 fn code_key(code: &str, salt: &[u8]) -> [u8; 32] {
-    let mut block = hmac_sha256(code.as_bytes(), &[salt, &[0, 0, 0, 1]]);
-    let mut key = block;
-    for _ in 1..131_072 {
-        block = hmac_sha256(code.as_bytes(), &[&block]);
-        key.iter_mut().zip(block).for_each(|(to, from)| *to ^= from);
-    }
-    key
+    *pbkdf2_hmac_sha256(code.as_bytes(), salt, 131_072).expose()
 }
 
 /// A companion that has shown its code.
