@@ -221,7 +221,7 @@ fn a_key_is_found_at_other_addresses_of_the_user() {
     wrong.signing = *crate::crypto::KeyPair::generate(&mut pair.rng).public();
     let at_twin = SenderKeyName::new(GROUP, twin.clone());
     process(&mut pair.receiver, &at_twin, &wrong.encode()).unwrap();
-    assert_eq!(pair.decrypt_from(&[twin.clone()], &sent[1]), Err(SignalError::BadSignature));
+    assert_eq!(pair.decrypt_from(std::slice::from_ref(&twin), &sent[1]), Err(SignalError::BadSignature));
     assert_eq!(pair.decrypt_from(&[bare, twin, device.clone()], &sent[1]).map(|found| found.sender), Ok(2));
     // More addresses than allowed are not looked at.
     let sent = pair.encrypt();
