@@ -1,4 +1,7 @@
 //! What a gateway pays for the node codec: frames in, frames out, and the texts in them.
+//!
+//! The stanzas are those of `benches/peers`, which compares with other crates and counts instructions and allocations;
+//! this bench tells how a change of our own moves the times.
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -6,109 +9,105 @@ use std::io::Write as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compression, write::ZlibEncoder};
-use wamd::jid::{Jid, Server};
-use wamd::node::{Decoder, Node};
+use wamd::jid::Jid;
+use wamd::node::{Content, Decoder, Node, NodeRef, Value};
 
-/// A group message as a companion receives it.
-fn message() -> Node {
-    Node::new("message")
-        .attr("from", Jid::new("120363041234567890", Server::Group))
-        .attr("participant", Jid::lid("210987654321098").with_device(7))
-        .attr("participant_pn", Jid::pn("5511987654321"))
-        .attr("id", "3EB0C767D71D7A7C5CB5")
-        .attr("type", "text")
-        .attr("t", 1_755_873_901)
-        .attr("notify", "Maria da Silva")
-        .child(Node::new("enc").attr("v", "2").attr("type", "skmsg").bytes(vec![0x5a; 220]))
-}
+#[path = "samples/node.rs"]
+mod samples;
 
-fn receipt() -> Node {
-    Node::new("receipt")
-        .attr("from", Jid::pn("5511987654321").with_device(2))
-        .attr("id", "3EB0C767D71D7A7C5CB5")
-        .attr("type", "read")
-        .attr("t", 1_755_873_901)
-}
+const GOOD: &str = "a good frame";
 
-/// The fan-out of a message to `devices` devices, as a client sends it.
-fn fan_out(devices: u16) -> Node {
-    let to = |device: u16| {
-        Node::new("to")
-            .attr("jid", Jid::pn(format!("55119876{:05}", device / 4)).with_device(device % 4))
-            .child(Node::new("enc").attr("v", "2").attr("type", "msg").bytes(vec![0x5a; 180]))
-    };
-    let participants = Node::new("participants").children((0..devices).map(to));
-    Node::new("message")
-        .attr("to", Jid::new("120363041234567890", Server::Group))
-        .attr("id", "3EB0C767D71D7A7C5CB5")
-        .attr("type", "text")
-        .child(participants)
+fn nodes() -> [(&'static str, Node); 4] {
+    [
+        ("ack", samples::ack().node()),
+        ("message", samples::message().node()),
+        ("usync", samples::usync().node()),
+        ("group", samples::group().node()),
+    ]
 }
 
 fn zlib(node: &Node) -> Bytes {
     let mut encoder = ZlibEncoder::new(vec![0x02], Compression::default());
-    encoder.write_all(&node.encode().expect("a node that encodes")[1..]).expect("writing to a Vec");
+    encoder.write_all(&node.encode().expect(GOOD)[1..]).expect("writing to a Vec");
     encoder.finish().expect("writing to a Vec").into()
 }
 
-fn decode(c: &mut Criterion) {
-    let plain = |node: &Node| Bytes::from(node.encode().expect("a node that encodes"));
-    let frames = [
-        ("receipt", plain(&receipt())),
-        ("message", plain(&message())),
-        ("fan_out_256", plain(&fan_out(256))),
-        ("fan_out_256_zlib", zlib(&fan_out(256))),
-    ];
-    let mut group = c.benchmark_group("node/decode");
-    for (name, frame) in frames {
-        let mut decoder = Decoder::default();
-        group.throughput(Throughput::Bytes(frame.len() as u64));
-        group.bench_function(name, |b| {
-            b.iter(|| black_box(decoder.decode(black_box(frame.clone())).expect("a good frame").tag().len()));
-        });
-    }
-    group.finish();
+/// Asks for every tag, key, value and content.
+fn read(node: NodeRef<'_>) -> usize {
+    let attrs = node.attrs().map(|(key, value)| match value {
+        Value::Text(text) => black_box(key).len() + black_box(text).len(),
+        Value::Jid(jid) => black_box(key).len() + black_box(jid.user()).len() + black_box(jid.server()).len(),
+    });
+    let content = match node.content() {
+        Content::None => 0,
+        Content::Bytes(bytes) => black_box(bytes).len(),
+        Content::Text(text) => black_box(text).len(),
+        Content::Jid(jid) => black_box(jid.user()).len() + black_box(jid.server()).len(),
+        Content::Nodes(children) => children.map(read).sum(),
+    };
+    black_box(node.tag()).len() + attrs.sum::<usize>() + content
 }
 
-/// Decoding and what the dispatcher reads from a message.
-fn read(c: &mut Criterion) {
-    let frame = Bytes::from(message().encode().expect("a node that encodes"));
-    let mut decoder = Decoder::default();
-    c.bench_function("node/read/message", |b| {
-        b.iter(|| {
-            let root = decoder.decode(frame.clone()).expect("a good frame");
-            let enc = root.child("enc").expect("an enc node");
-            black_box((
-                root.attr_jid("from"),
-                root.attr_jid("participant"),
-                root.attr_str("id").map(|id| id.len()),
-                root.attr_u64("t"),
-                enc.attr_str("type").map(|kind| kind.len()),
-                enc.bytes(),
-            ))
-        });
-    });
-    c.bench_function("node/to_node/message", |b| {
-        b.iter(|| black_box(decoder.decode(frame.clone()).expect("a good frame").to_node()));
-    });
+fn decode(c: &mut Criterion) {
+    for (name, node) in nodes() {
+        for (form, frame) in [("", Bytes::from(node.encode().expect(GOOD))), ("_zlib", zlib(&node))] {
+            let mut group = c.benchmark_group(format!("node/decode/{name}{form}"));
+            group.throughput(Throughput::Bytes(frame.len() as u64));
+            let mut decoder = Decoder::default();
+            group.bench_function("reused", |b| {
+                b.iter(|| black_box(decoder.decode(frame.clone()).expect(GOOD).tag().len()));
+            });
+            group.bench_function("reused_read_all", |b| {
+                b.iter(|| read(decoder.decode(frame.clone()).expect(GOOD)));
+            });
+            group.bench_function("fresh_read_all", |b| {
+                b.iter(|| read(Decoder::default().decode(frame.clone()).expect(GOOD)));
+            });
+            group.bench_function("to_node", |b| {
+                b.iter(|| black_box(decoder.decode(frame.clone()).expect(GOOD).to_node()));
+            });
+            group.finish();
+        }
+    }
 }
 
 fn encode(c: &mut Criterion) {
-    let mut group = c.benchmark_group("node/encode");
-    for (name, node) in [("receipt", receipt()), ("message", message()), ("fan_out_256", fan_out(256))] {
+    for (name, node) in nodes() {
+        let mut group = c.benchmark_group(format!("node/encode/{name}"));
+        group.throughput(Throughput::Bytes(node.encoded_len().expect(GOOD) as u64));
         let mut out = Vec::new();
-        node.encode_into(&mut out).expect("a node that encodes");
-        group.throughput(Throughput::Bytes(out.len() as u64));
-        group.bench_function(name, |b| {
+        group.bench_function("reused", |b| {
             b.iter(|| {
                 out.clear();
                 black_box(&node).encode_into(&mut out).expect("a node that encodes");
                 black_box(out.len())
             });
         });
+        group.bench_function("fresh", |b| b.iter(|| black_box(black_box(&node).encode())));
+        group.bench_function("length", |b| b.iter(|| black_box(black_box(&node).encoded_len())));
+        group.finish();
     }
-    group.finish();
-    c.bench_function("node/build_and_encode/receipt", |b| b.iter(|| black_box(receipt().encode())));
+}
+
+/// From plain data to the frame, without a tree.
+fn write(c: &mut Criterion) {
+    let (ack, message, usync, group) = (samples::ack(), samples::message(), samples::usync(), samples::group());
+    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
+        ("ack", &|out| ack.write(out)),
+        ("message", &|out| message.write(out)),
+        ("usync", &|out| usync.write(out)),
+        ("group", &|out| group.write(out)),
+    ];
+    for (name, write) in cases {
+        let mut out = Vec::new();
+        c.bench_function(&format!("node/write/{name}"), |b| {
+            b.iter(|| {
+                out.clear();
+                write(&mut out);
+                black_box(out.len())
+            });
+        });
+    }
 }
 
 fn jids(c: &mut Criterion) {
@@ -119,5 +118,5 @@ fn jids(c: &mut Criterion) {
     c.bench_function("jid/print", |b| b.iter(|| black_box(black_box(&jid).to_string())));
 }
 
-criterion_group!(benches, decode, read, encode, jids);
+criterion_group!(benches, decode, encode, write, jids);
 criterion_main!(benches);

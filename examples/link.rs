@@ -1,7 +1,9 @@
-//! Links an account by QR code, or connects it if it is linked, and prints its events as JSON lines until Ctrl-C.
+//! Links an account by QR code or by phone number, or connects it if it is linked, and prints its events as JSON lines until
+//! Ctrl-C.
 //!
 //! ```text
 //! cargo run --example link                                             a real account, kept in wamd.db
+//! cargo run --example link -- --phone "+55 11 98765-4321"              the same by a code that is typed on the phone
 //! cargo run --example link -- --url ws://… --root-key 2e10…            an account of a loopback server
 //! ```
 //!
@@ -18,12 +20,13 @@ use wamd::{
     client::{Client, DEFAULT_URL, qr},
     crypto::PublicKey,
     event::Envelope,
+    pairing::code::PhoneNumber,
     store::{AccountId, SqliteStore},
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Links an account by QR code and prints its events as JSON lines.
+/// Links an account by QR code or phone number and prints its events as JSON lines.
 #[derive(Debug, Parser)]
 struct Args {
     /// The server.
@@ -38,6 +41,9 @@ struct Args {
     /// The name of the account in the database and in events.
     #[arg(long, default_value = "default")]
     session: String,
+    /// Show a code to type on the phone of this number, with its country code, instead of QR codes.
+    #[arg(long)]
+    phone: Option<PhoneNumber>,
 }
 
 fn root_key(text: &str) -> std::result::Result<PublicKey, String> {
@@ -55,8 +61,12 @@ async fn main() -> Result<()> {
     let client = builder.start().await?;
     let mut events = client.events()?;
 
+    let by_code = args.phone.is_some();
     if client.connect().await.is_err_and(|error| error.is_logged_out()) {
-        client.link_qr().await?;
+        match args.phone {
+            Some(phone) => request_code(client.clone(), phone),
+            None => client.link_qr().await?,
+        }
     }
     let stop = tokio::spawn(async move {
         let signal = stop_signal().await;
@@ -64,16 +74,27 @@ async fn main() -> Result<()> {
         signal
     });
     // The events end after the shutdown; until then somebody must take them.
-    let mut screen = Screen::default();
+    let mut screen = Screen { by_code, ..Screen::default() };
     while let Some(event) = events.recv().await {
         screen.show(&event)?;
     }
     Ok(stop.await??)
 }
 
+/// Asks for a code; it comes as an event, too.
+fn request_code(client: Client, phone: PhoneNumber) {
+    tokio::spawn(async move {
+        if let Err(error) = client.link_code(phone).await {
+            eprintln!("{error}");
+        }
+    });
+}
+
 /// The terminal with at most one code on it.
 #[derive(Debug, Default)]
 struct Screen {
+    /// QR codes are not shown.
+    by_code: bool,
     /// The code that is shown now.
     code: Option<String>,
 }
@@ -81,17 +102,29 @@ struct Screen {
 impl Screen {
     fn show(&mut self, event: &Envelope) -> Result<()> {
         self.erase();
-        let is_code = event.event == "session.qr_updated";
+        let is_code = matches!(&*event.event, "session.qr_updated" | "session.pair_code");
         if !is_code || !stdout().is_terminal() {
             println!("{}", event.to_json());
         }
-        if is_code {
-            self.code = Some(qr::to_terminal(event.data["qr"].as_str().unwrap_or_default())?);
-        } else if event.event != "session.qr_scanned_without_multidevice" {
-            self.code = None;
+        match &*event.event {
+            "session.pair_code" => {
+                let code = event.data["code"].as_str().unwrap_or_default();
+                self.code = Some(format!(
+                    "{code}\nType this code: WhatsApp on the phone, Settings, Linked devices, Link with phone number."
+                ));
+            }
+            // Beside a code they come and go without a word.
+            "session.qr_updated" | "session.qr_exhausted" if self.by_code => {}
+            "session.qr_updated" => {
+                let code = qr::to_terminal(event.data["qr"].as_str().unwrap_or_default())?;
+                self.code = Some(format!("{code}\nScan this code: WhatsApp on the phone, Settings, Linked devices."));
+            }
+            "session.qr_scanned_without_multidevice" => {}
+            "session.pair_code_error" if event.data["codeValid"] == true => {}
+            _ => self.code = None,
         }
         if let Some(code) = &self.code {
-            eprintln!("{code}\nScan this code: WhatsApp on the phone, Settings, Linked devices.");
+            eprintln!("{code}");
         }
         Ok(())
     }
@@ -99,7 +132,7 @@ impl Screen {
     /// Takes the old code off the terminal, so that nobody scans it.
     fn erase(&self) {
         if let Some(code) = self.code.as_ref().filter(|_| stderr().is_terminal()) {
-            let lines = code.lines().count() + 1;
+            let lines = code.lines().count();
             // Cursor up, then clear to the end of the screen.
             eprint!("\x1b[{lines}A\x1b[J");
         }

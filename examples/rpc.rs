@@ -12,6 +12,9 @@
 //! | method | params | result |
 //! |---|---|---|
 //! | `link_qr` | | `{}`; the codes come as events |
+//! | `link_code` | `phone`, perhaps `code`, `notify` | `{"code","expiresAt"}` once the server has accepted the code |
+//! | `passkey_assertion` | `credentialId` (base64url), `assertion` (JSON) | `{}`; answers `session.passkey_request` |
+//! | `passkey_confirm` | | `{}`; answers `session.passkey_confirmation` |
 //! | `connect`, `disconnect`, `reconnect`, `logout` | | `{}` |
 //! | `send_text` | `to`, `text`, perhaps `id`, `clientRef` | `{"id","timestamp"}` once the message is stored |
 //! | `mark_read` | `chat`, `ids`, perhaps `participant` | `{}` |
@@ -31,12 +34,14 @@
 #![expect(clippy::print_stderr, reason = "complaints go to stderr")]
 
 use std::{
+    fmt::Display,
     fs,
     future::{Future, poll_fn},
     io::{self, BufRead as _, BufWriter, Read as _, Write as _},
     path::PathBuf,
     pin::Pin,
     process::ExitCode,
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +51,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Parser;
 use futures_util::future::join_all;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -61,6 +67,7 @@ use wamd::{
     crypto::PublicKey,
     engine::{CommandError, SendRequest, Snapshot},
     message::MessageId,
+    pairing::code::{PairCode, PhoneNumber},
     store::{AccountId, SqliteStore},
 };
 
@@ -129,6 +136,9 @@ macro_rules! method {
 /// A new method is a line here and a function below.
 const METHODS: &[Method] = &[
     method!(link_qr()),
+    method!(link_code("phone", "code", "notify")),
+    method!(passkey_assertion("credentialId", "assertion")),
+    method!(passkey_confirm()),
     method!(connect()),
     method!(disconnect()),
     method!(reconnect()),
@@ -146,6 +156,39 @@ struct Nothing {}
 
 async fn link_qr(account: Account, _: Nothing) -> Outcome {
     account.client.link_qr().await?;
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkCode {
+    phone: Parsed<PhoneNumber>,
+    code: Option<Parsed<PairCode>>,
+    notify: Option<bool>,
+}
+
+async fn link_code(account: Account, params: LinkCode) -> Outcome {
+    let code = params.code.map(|code| code.0);
+    let linking = account.client.link_code_with(params.phone.0, code, params.notify.unwrap_or(true)).await?;
+    Ok(json!({ "code": linking.code.shown(), "expiresAt": linking.expires_at }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PasskeyAssertion {
+    credential_id: String,
+    assertion: Value,
+}
+
+async fn passkey_assertion(account: Account, params: PasskeyAssertion) -> Outcome {
+    let id = params.credential_id.trim_end_matches('=');
+    let id = URL_SAFE_NO_PAD.decode(id).map_err(|error| RpcError::params(format!("credentialId: {error}")))?;
+    account.client.passkey_assertion(id.into(), params.assertion.to_string().into()).await?;
+    done()
+}
+
+async fn passkey_confirm(account: Account, _: Nothing) -> Outcome {
+    account.client.passkey_confirm().await?;
     done()
 }
 
@@ -249,6 +292,19 @@ fn resident_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
+/// What stands in a text.
+#[derive(Deserialize)]
+#[serde(try_from = "String", bound = "T: FromStr<Err: Display>")]
+struct Parsed<T>(T);
+
+impl<T: FromStr<Err: Display>> TryFrom<String> for Parsed<T> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| error.to_string())
+    }
+}
+
 /// A JID, or a phone number.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
@@ -291,7 +347,7 @@ impl RpcError {
         Self { code, message: message.into(), data: None }
     }
 
-    fn parse(why: impl std::fmt::Display) -> Self {
+    fn parse(why: impl Display) -> Self {
         Self::new(PARSE_ERROR, format!("parse error: {why}"))
     }
 
@@ -299,7 +355,7 @@ impl RpcError {
         Self::new(INVALID_REQUEST, format!("invalid request: {why}"))
     }
 
-    fn params(why: impl std::fmt::Display) -> Self {
+    fn params(why: impl Display) -> Self {
         Self::new(INVALID_PARAMS, format!("invalid params: {why}"))
     }
 }
@@ -317,6 +373,9 @@ fn kind(error: &Error) -> &'static str {
         Error::Command(error) => match error {
             CommandError::NotLinked => "not_linked",
             CommandError::AlreadyLinked => "already_linked",
+            CommandError::Link { error, .. } => error.as_str(),
+            CommandError::LinkUnderWay => "link_under_way",
+            CommandError::NoPasskey => "no_passkey",
             CommandError::NotConnected => "not_connected",
             CommandError::NotAUser(_) => "not_a_user",
             CommandError::Content(_) => "content",

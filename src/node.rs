@@ -66,6 +66,7 @@ mod tape;
 mod tokens;
 mod view;
 mod wire;
+mod write;
 
 pub use decode::{Decoder, Limits};
 pub use error::NodeError;
@@ -74,3 +75,4 @@ pub use fuzz::fuzz_decode;
 pub use owned::{AttrValue, Node, NodeContent};
 pub use tokens::DICTIONARY_VERSION;
 pub use view::{Attrs, Children, Content, JidRef, NodeRef, Value};
+pub use write::{NodeWriter, WireValue};

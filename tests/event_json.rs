@@ -249,11 +249,52 @@ fn account_events() {
 }
 
 #[test]
+fn events_of_linking_by_code_and_with_a_passkey() {
+    check(
+        SessionPairCode::new("ABCD-1234".into(), 180_000, 1_716_894_380_000),
+        "session.pair_code",
+        json!({"code":"ABCD-1234","expiresInMs":180000,"expiresAt":1716894380000_u64}),
+    );
+    check(
+        SessionPairCodeRefresh::new(RefreshReason::Unconfirmed, true),
+        "session.pair_code_refresh",
+        json!({"reason":"unconfirmed","willRefresh":true}),
+    );
+    check(
+        SessionPairCodeError::new(LinkFailure::RateLimited, Some(429), Some(90_000), false),
+        "session.pair_code_error",
+        json!({"error":"rate_limited","code":429,"retryAfterMs":90000,"codeValid":false}),
+    );
+    check(
+        SessionPairCodeError::new(LinkFailure::WrongRef, None, None, true),
+        "session.pair_code_error",
+        json!({"error":"wrong_ref","codeValid":true}),
+    );
+    check(
+        SessionPasskeyRequest::new(Some("AAEC".into()), json!({"challenge":"AAEC"}), 300_000, 1_716_894_500_000),
+        "session.passkey_request",
+        json!({"challenge":"AAEC","options":{"challenge":"AAEC"},"expiresInMs":300000,"expiresAt":1716894500000_u64}),
+    );
+    check(
+        SessionPasskeyConfirmation::new("ABCD-1234".into(), true),
+        "session.passkey_confirmation",
+        json!({"code":"ABCD-1234","required":true}),
+    );
+    check(SessionPasskeyError::new(LinkFailure::Timeout, None), "session.passkey_error", json!({"error":"timeout"}));
+    check(
+        SessionDisconnected::new(DisconnectReason::Stopped).unlinked(),
+        "session.disconnected",
+        json!({"reason":"stopped","statusCode":428,"permanent":false,"willReconnect":false,"linked":false}),
+    );
+}
+
+#[test]
 fn names_are_the_vocabulary() {
     assert_eq!(
         Event::NAMES.join(" "),
-        "session.connecting session.qr_updated session.qr_exhausted session.qr_scanned_without_multidevice session.paired \
-         session.pair_error session.connected session.disconnected session.reconnecting session.logged_out session.banned \
+        "session.connecting session.qr_updated session.qr_exhausted session.qr_scanned_without_multidevice \
+         session.pair_code session.pair_code_refresh session.pair_code_error session.passkey_request \
+         session.passkey_confirmation session.passkey_error session.paired session.pair_error session.connected session.disconnected session.reconnecting session.logged_out session.banned \
          session.outdated session.client_expiration session.connect_failure session.stream_error session.keepalive_lost \
          session.keepalive_restored session.offline_sync_started session.offline_sync_completed message.received message.sent \
          message.failed message.delivered message.read message.undecryptable lid_mapping.updated account.dirty identity.changed"

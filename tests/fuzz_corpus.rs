@@ -1,28 +1,38 @@
 //! The corpora of the fuzz targets hold on stable, too: every file below `fuzz/corpus` and every crash that was found goes
 //! through the same function as in the fuzzer.
 //!
-//! The files named `seed-*` are made from the vectors, so that the fuzzer begins with what the protocol looks like:
-//! `WAMD_WRITE_SEEDS=1 cargo test --test fuzz_corpus` writes them.
+//! The files named `seed-*` are made from the vectors, so that the fuzzer begins with what the protocol looks like, and the
+//! dictionaries from the tables of words: `WAMD_WRITE_SEEDS=1 cargo test --test fuzz_corpus` writes both.
 
+#[path = "script/node.rs"]
+mod node;
 #[path = "script/mod.rs"]
 mod script;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::Value;
+use wamd::{
+    jid::Jid,
+    node::Node,
+    noise::{CertificatePolicy, fuzz},
+};
 
 type Target = fn(&[u8]);
 
 /// As in `fuzz/targets`.
 const TARGETS: &[(&str, Target)] = &[
+    ("cert_chain", fuzz::cert_chain),
     ("engine", script::run),
     ("envelope", wamd::event::fuzz::envelope),
-    ("jid", wamd::jid::fuzz::jid),
+    ("frame_stream", fuzz::frame_stream),
+    ("handshake_server_hello", fuzz::handshake_server_hello),
+    ("jid_parse", wamd::jid::fuzz::jid_parse),
     ("json", wamd::proto::json::fuzz::json),
     ("message", wamd::message::fuzz::message),
-    ("node", wamd::node::fuzz_decode),
-    ("noise", wamd::noise::fuzz::noise),
-    ("pairing", wamd::pairing::fuzz::pairing),
+    ("node_decode", wamd::node::fuzz_decode),
+    ("node_roundtrip", node::roundtrip),
+    ("qr_and_pair_stanzas", wamd::pairing::fuzz::qr_and_pair_stanzas),
     ("signal", wamd::signal::fuzz::signal),
     ("stanza", wamd::stanza::fuzz::stanza),
 ];
@@ -76,10 +86,29 @@ fn the_seeds_are_those_of_the_vectors() {
 }
 
 #[test]
+fn the_dictionaries_are_those_of_the_tables() {
+    let folder = root().join("fuzz/dictionaries");
+    if std::env::var_os("WAMD_WRITE_SEEDS").is_some() {
+        fs::create_dir_all(&folder).unwrap();
+        fs::read_dir(&folder).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
+        for (target, text) in dictionaries() {
+            fs::write(folder.join(format!("{target}.dict")), text).unwrap();
+        }
+    }
+    let stored = fs::read_dir(&folder).unwrap().map(|file| {
+        let path = file.unwrap().path();
+        (path.file_stem().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
+    });
+    let stored: BTreeMap<String, String> = stored.collect();
+    assert!(stored == dictionaries(), "dictionaries are out of date: WAMD_WRITE_SEEDS=1 cargo test --test fuzz_corpus");
+    assert!(stored.keys().all(|name| TARGETS.iter().any(|(target, _)| target == name)), "each belongs to a target");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
     let mut names: Vec<&str> =
-        manifest.split("name = \"fuzz_").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        manifest.split("[[bin]]\nname = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     names.sort_unstable();
     assert_eq!(names, TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
 }
@@ -132,6 +161,7 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     signal(&mut seeds);
     contents(&mut seeds);
     pairing(&mut seeds);
+    arbitrary_nodes(&mut seeds);
     scripts(&mut seeds);
     seeds.0
 }
@@ -140,30 +170,53 @@ fn nodes(seeds: &mut Seeds) {
     for stanza in vectors("stanzas")["stanzas"].as_array().unwrap() {
         let (name, frame) = (stanza["name"].as_str().unwrap(), hex(&stanza["encoded"]));
         if name.starts_with("pair-") {
-            seeds.add("pairing", name, &[&[1], &frame]);
+            seeds.add("qr_and_pair_stanzas", name, &[&[1], &frame]);
         }
         seeds.add("stanza", name, &[&frame]);
     }
     for vector in vectors("binary_nodes")["vectors"].as_array().unwrap() {
         let frame = hex(&vector["frame"]);
         if frame.len() < 200 {
-            seeds.add("node", vector["name"].as_str().unwrap(), &[&frame]);
+            seeds.add("node_decode", vector["name"].as_str().unwrap(), &[&frame]);
         }
     }
     let jids = vectors("jids");
     for (i, vector) in jids["vectors"].as_array().unwrap().iter().enumerate() {
-        seeds.add("jid", &i.to_string(), &[vector["in"].as_str().unwrap().as_bytes()]);
+        seeds.add("jid_parse", &i.to_string(), &[vector["in"].as_str().unwrap().as_bytes()]);
     }
 }
 
 fn noise(seeds: &mut Seeds) {
     let (xx, ik) = (vectors("noise_xx"), vectors("noise_ik"));
-    seeds.add("noise", "frames", &[&[0, 7], &hex(&xx["transport"][0]["frame"]), &hex(&xx["transport"][1]["frame"])]);
-    seeds.add("noise", "intro", &[&[1, 3], &hex(&xx["client_hello"]["wire_first_message"])]);
-    seeds.add("noise", "server hello xx", &[&[2, 0], &hex(&xx["server_hello"]["proto"])]);
-    seeds.add("noise", "server hello ik", &[&[2, 0], &hex(&ik["server_hello"]["proto"])]);
-    seeds.add("noise", "certificates", &[&[3, 0], &hex(&xx["cert_chain_plaintext"])]);
-    seeds.add("noise", "transport", &[&[4, 40], &hex(&xx["transport"][3]["ciphertext"])]);
+    let stream = [hex(&xx["transport"][0]["frame"]), hex(&xx["transport"][1]["frame"])].concat();
+    seeds.add("frame_stream", "frames", &[&[0, 2, 1, 7], &stream]);
+    seeds.add("frame_stream", "frames whole", &[&[0, 0], &stream]);
+    for name in ["wire_first_message", "wire_first_message_with_edge_routing_0a0b0c"] {
+        seeds.add("frame_stream", name, &[&[1, 1, 3], &hex(&xx["client_hello"][name])]);
+    }
+    seeds.add("frame_stream", "sealed", &[&[2, 3, 40, 1, 2], &stream]);
+    seeds.add("frame_stream", "sealed damaged", &[&[6 | 12 << 3, 1, 50], &stream]);
+    seeds.add("frame_stream", "unsealed", &[&[3, 1, 40], &hex(&xx["transport"][3]["ciphertext"])]);
+
+    let hello = "handshake_server_hello";
+    seeds.add(hello, "xx", &[&[0], &hex(&xx["server_hello"]["proto"])]);
+    seeds.add(hello, "ik", &[&[0], &hex(&ik["server_hello"]["proto"])]);
+    let (chain, server) = (fuzz::good_chain(), fuzz::server_static());
+    for mode in [1, 3] {
+        seeds.add(hello, &format!("{mode} good"), &[&[mode, 32], server.as_bytes(), &chain]);
+        seeds.add(hello, &format!("{mode} small order"), &[&[mode, 32], &[0; 32], &chain]);
+        seeds.add(hello, &format!("{mode} short key"), &[&[mode, 31], &server.as_bytes()[1..], &chain]);
+        seeds.add(hello, &format!("{mode} other key"), &[&[mode, 32], &[9; 32], &chain]);
+    }
+    seeds.add(hello, "2", &[&[2], &chain]);
+
+    seeds.add("cert_chain", "vector", &[&[0], &hex(&xx["cert_chain_plaintext"])]);
+    seeds.add("cert_chain", "good", &[&[0], &chain]);
+    seeds.add("cert_chain", "leaf", &[&[1], &fuzz::leaf_details()]);
+    seeds.add("cert_chain", "intermediate", &[&[2], &fuzz::intermediate_details()]);
+    let policy = CertificatePolicy { roots: vec![fuzz::root()], check_validity: true };
+    let verified = policy.verify(&chain, &server, 1_700_000_100).expect("a good chain");
+    seeds.add("cert_chain", "cached", &[&[3], &verified.encode()]);
 }
 
 fn signal(seeds: &mut Seeds) {
@@ -193,7 +246,7 @@ fn contents(seeds: &mut Seeds) {
 
 fn pairing(seeds: &mut Seeds) {
     let vector = vectors("adv_pairing");
-    seeds.add("pairing", "qr", &[&[0], vector["qr"]["deep_link"].as_str().unwrap().as_bytes()]);
+    seeds.add("qr_and_pair_stanzas", "qr", &[&[0], vector["qr"]["deep_link"].as_str().unwrap().as_bytes()]);
     for kind in ["e2ee", "hosted"] {
         for (field, bytes) in vector[kind].as_object().unwrap() {
             let Some(bytes) = bytes.as_str().filter(|text| text.len() > 100).and_then(|text| hex::decode(text).ok())
@@ -201,9 +254,54 @@ fn pairing(seeds: &mut Seeds) {
                 continue;
             };
             for reader in [2, 3] {
-                seeds.add("pairing", &format!("{kind} {field} {reader}"), &[&[reader], &bytes]);
+                seeds.add("qr_and_pair_stanzas", &format!("{kind} {field} {reader}"), &[&[reader], &bytes]);
             }
         }
+    }
+    let code = vectors("pair_code");
+    let leaf = |tag: &str, value: &Value| Node::new(tag).bytes(hex(value));
+    let stage = Node::new("link_code_companion_reg").attr("stage", "primary_hello");
+    let stage = stage.children([
+        leaf("link_code_pairing_wrapped_primary_ephemeral_pub", &code["primary"]["wrapped_primary_ephemeral_pub_80"]),
+        leaf("primary_identity_pub", &code["primary"]["identity"]["public"]),
+        Node::new("link_code_pairing_ref").bytes(&b"reference"[..]),
+    ]);
+    let notification =
+        |kind: &str| Node::new("notification").attr("from", Jid::whatsapp_server()).attr("type", kind).attr("id", "1");
+    let refresh =
+        Node::new("link_code_companion_reg").attr("stage", "refresh_code").attr("force_manual_refresh", "true");
+    let reference = Node::new("link_code_companion_reg").child(Node::new("link_code_pairing_ref").bytes(&b"ref"[..]));
+    // PrimaryEphemeralIdentity: public key and nonce.
+    let primary = [&[0x0A, 32][..], &[9; 32], &[0x12, 32], &[8; 32]].concat();
+    let stanzas = [
+        ("primary hello", notification("link_code_companion_reg").child(stage)),
+        ("refresh code", notification("link_code_companion_reg").child(refresh)),
+        ("code reference", Node::new("iq").attr("type", "result").attr("id", "1").child(reference)),
+        ("rotate", notification("companion_reg_refresh").child(Node::new("pair-device-rotate-qr"))),
+        (
+            "passkey request",
+            notification("passkey_prologue_request").child(Node::new("passkey_request_options").bytes(&b"{}"[..])),
+        ),
+        (
+            "continuation",
+            notification("crsc_continuation").child(Node::new("primary_ephemeral_identity").bytes(primary.clone())),
+        ),
+    ];
+    for (name, node) in stanzas {
+        seeds.add("qr_and_pair_stanzas", name, &[&[1], &node.encode().unwrap()]);
+    }
+    seeds.add("qr_and_pair_stanzas", "identity", &[&[5], &primary]);
+    for (i, text) in ["+49 (0) 151-23456789", "15550000001", "HLPB-F19S", "hlpbf19s"].iter().enumerate() {
+        seeds.add("qr_and_pair_stanzas", &format!("typed {i}"), &[&[4], text.as_bytes()]);
+    }
+}
+
+/// Bytes that decide what `node_roundtrip` builds: enough of each value for a few nodes.
+fn arbitrary_nodes(seeds: &mut Seeds) {
+    for byte in 0..=6_u8 {
+        seeds.add("node_roundtrip", &format!("even {byte}"), &[&[byte; 200]]);
+        let mixed: Vec<u8> = (0..400_u16).map(|i| (i.wrapping_mul(31 + u16::from(byte)) >> 3) as u8).collect();
+        seeds.add("node_roundtrip", &format!("mixed {byte}"), &[&mixed]);
     }
 }
 
@@ -257,6 +355,130 @@ fn scripts(seeds: &mut Seeds) {
     );
     seeds.add("engine", "read", &[LINKED, &send(0), SETTLE, &[7, 1, 6, 2, 2, 0, 1, 1], SETTLE]);
 }
+
+// ---- dictionaries ---------------------------------------------------------------------------------------------
+
+/// What a fuzzer puts together inputs from, by target, in the format of libFuzzer.
+fn dictionaries() -> BTreeMap<String, String> {
+    let table = |name: &str| fs::read_to_string(root().join("src/node/tokens").join(name)).unwrap();
+    let byte = |text: &str| text.parse::<u8>().unwrap();
+    let mut words: Vec<(String, Vec<u8>)> = Vec::new();
+    for line in table("single_byte.tsv").lines() {
+        let (token, word) = line.split_once('\t').unwrap();
+        words.push((word.to_owned(), vec![byte(token)]));
+    }
+    for line in table("double_byte.tsv").lines() {
+        let mut columns = line.split('\t');
+        let mut number = || byte(columns.next().unwrap());
+        let token = vec![0xEC + number(), number()];
+        words.push((columns.next().unwrap().to_owned(), token));
+    }
+    assert!(words.len() > 1_200, "both tables");
+
+    // Words as on the wire, and the tags in front of what is no word (spec 02 §3).
+    let mut wire: Vec<(String, Vec<u8>)> = words.clone();
+    for (name, bytes) in [
+        ("empty list", &[0x00][..]),
+        ("jid with device", &[0xF7, 0x00, 0x00]),
+        ("list", &[0xF8, 0x03]),
+        ("long list", &[0xF9, 0x01, 0x00]),
+        ("jid", &[0xFA]),
+        ("hex", &[0xFB, 0x03]),
+        ("text", &[0xFC, 0x03]),
+        ("longer text", &[0xFD, 0x00, 0x01, 0x00]),
+        ("longest text", &[0xFE, 0x00, 0x00, 0x01, 0x00]),
+        ("digits", &[0xFF, 0x82]),
+        ("messenger jid", &[0xF6]),
+        ("interop jid", &[0xF5]),
+        ("zlib", &[0x02, 0x78, 0x9C]),
+    ] {
+        wire.push((name.to_owned(), bytes.to_vec()));
+    }
+    let raw = |word: &&str| (String::from(*word), [&[0xFC, word.len() as u8], word.as_bytes()].concat());
+    let linking = [&wire[..], &LINKING_WORDS.iter().map(raw).collect::<Vec<_>>()].concat();
+
+    let servers =
+        ["s.whatsapp.net", "lid", "hosted", "hosted.lid", "msgr", "interop", "g.us", "broadcast", "newsletter"];
+    let servers = servers.iter().chain(&["bot", "call", "c.us", "status@broadcast"]);
+    let mut jid: Vec<(String, Vec<u8>)> = servers.map(|server| named(&format!("@{server}"))).collect();
+    jid.extend(["@", ":", ".", "_", ":1", ".0:", "15550000001", "-", "65536", "255"].map(named));
+
+    let streams = [
+        ("header", &b"WA\x06\x03"[..]),
+        ("pre-intro", b"ED\x00\x01\x00\x00\x02"),
+        ("frame", &[0, 0, 4]),
+        ("empty frame", &[0, 0, 0]),
+        ("largest frame", &[0, 0x40, 0]),
+        ("above the limit", &[0, 0x40, 1]),
+        ("longest length", &[0xFF; 3]),
+    ];
+    // Tags of the fields, with the lengths that they must have (spec 01 §2.1, §2.5).
+    let hello = [
+        ("server hello", &[0x1A, 0x70][..]),
+        ("ephemeral", &[0x0A, 32]),
+        ("static", &[0x12, 48]),
+        ("payload", &[0x1A, 16]),
+    ];
+    let chain = [
+        ("leaf", &[0x0A, 0x70][..]),
+        ("intermediate", &[0x12, 0x70]),
+        ("details", &[0x0A, 0x30]),
+        ("signature", &[0x12, 64]),
+        ("serial", &[0x08, 7]),
+        ("issuer serial", &[0x10, 7]),
+        ("issuer is the root", &[0x10, 0]),
+        ("key", &[0x1A, 32]),
+        ("not before", &[0x20, 0]),
+        ("not after", &[0x28, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),
+        ("now", &[0x28, 0xE4, 0xE2, 0xCF, 0xAA, 0x06]),
+    ];
+    let own = |entries: &[(&str, &[u8])]| -> Vec<(String, Vec<u8>)> {
+        entries.iter().map(|(name, bytes)| (String::from(*name), bytes.to_vec())).collect()
+    };
+    let dictionary = |target: &str, entries: &[(String, Vec<u8>)]| {
+        let line = |(name, bytes): &(String, Vec<u8>)| {
+            let bytes: String = bytes.iter().map(|byte| format!("\\x{byte:02X}")).collect();
+            format!("# {name}\n\"{bytes}\"\n")
+        };
+        (target.to_owned(), entries.iter().map(line).collect())
+    };
+    BTreeMap::from([
+        dictionary("cert_chain", &own(&chain)),
+        dictionary("frame_stream", &own(&streams)),
+        dictionary("handshake_server_hello", &[own(&hello), own(&chain)].concat()),
+        dictionary("jid_parse", &jid),
+        dictionary("node_decode", &wire),
+        dictionary("qr_and_pair_stanzas", &linking),
+        dictionary("stanza", &wire),
+    ])
+}
+
+fn named(text: &str) -> (String, Vec<u8>) {
+    (text.to_owned(), text.as_bytes().to_vec())
+}
+
+/// Words of linking that are not in the tables.
+const LINKING_WORDS: [&str; 19] = [
+    "pair-device",
+    "pair-success",
+    "pair-device-rotate-qr",
+    "link_code_companion_reg",
+    "link_code_pairing_ref",
+    "link_code_pairing_wrapped_primary_ephemeral_pub",
+    "primary_identity_pub",
+    "primary_hello",
+    "refresh_code",
+    "force_manual_refresh",
+    "companion_reg_refresh",
+    "passkey_prologue_request",
+    "passkey_request_options",
+    "crsc_continuation",
+    "primary_ephemeral_identity",
+    "device-identity",
+    "stage",
+    "ref",
+    "biz",
+];
 
 fn vectors(name: &str) -> Value {
     let path = root().join("tests/vectors").join(format!("{name}.json"));

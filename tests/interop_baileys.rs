@@ -24,7 +24,7 @@ use wamd::{
     client::{Client, Events},
     store::{AccountId, SqliteStore},
 };
-use wamd_loopback::Loopback;
+use wamd_loopback::{Loopback, Phone};
 
 const OURS: &str = "15550000001";
 const THEIRS: &str = "15550000002";
@@ -42,10 +42,7 @@ async fn baileys_links_and_talks_both_ways() {
     theirs.event("open").await;
 
     let mut ours = Ours::start(temp.path(), &server).await;
-    ours.client.link_qr().await.expect("linking starts");
-    let qr = ours.event("session.qr_updated").await["qr"].as_str().expect("a code").to_owned();
-    server.scan(OURS, &qr).await.expect("we are scanned");
-    ours.event("session.connected").await;
+    ours.link(&server).await;
 
     let mut texts = Texts::default();
     texts.exchange(&mut ours, &mut theirs, "first", 5).await;
@@ -77,6 +74,65 @@ async fn baileys_links_and_talks_both_ways() {
     ours.stop().await;
     let total = texts.received.len() + texts.arrived.len();
     eprintln!("interop: Baileys and wamd exchanged {total} texts, each arrived once");
+}
+
+/// Both link by the 8 characters that they show; the user of Baileys' phone mistypes them first. Then both talk, and a phone
+/// does, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn baileys_links_by_code_and_talks_both_ways() {
+    let Some(folder) = installed() else { return };
+    let temp = tempfile::tempdir().expect("a folder");
+    let server = Loopback::start().await.expect("a server");
+    let mut theirs = Baileys::start(&folder, &temp.path().join("baileys"), &server).await;
+    theirs.event("qr").await;
+    theirs.tell(json!({"cmd": "pair", "number": THEIRS})).await;
+    let code = theirs.event("code").await["code"].as_str().expect("a code").to_owned();
+    let phone = server.phone(THEIRS).await.expect("a phone");
+    type_code(&server, &phone, if code == "ZZZZZZZZ" { "ZZZZZZZ1" } else { "ZZZZZZZZ" }).await;
+    until("the phone to see that the code is wrong", async || {
+        let account = server.phone(THEIRS).await.expect("a phone").account().clone();
+        account.last_link_error.as_deref() == Some("the key bundle does not open: wrong code")
+    })
+    .await;
+    type_code(&server, &phone, &code).await;
+    theirs.event("open").await;
+
+    let mut ours = Ours::start(temp.path(), &server).await;
+    ours.link_by_code(&server).await;
+
+    let mut texts = Texts::default();
+    texts.exchange(&mut ours, &mut theirs, "linked by code", 5).await;
+    theirs.tell(json!({"cmd": "reconnect"})).await;
+    theirs.event("open").await;
+    texts.exchange(&mut ours, &mut theirs, "after their reconnect", 3).await;
+    phone.send_text(&Jid::pn(OURS), "from their phone").await.expect("sent");
+    ours.expect(&mut texts.received, "from their phone").await;
+
+    texts.check();
+    theirs.quit().await;
+    ours.stop().await;
+    let total = texts.received.len() + texts.arrived.len();
+    eprintln!("interop: Baileys, linked by code, and wamd exchanged {total} texts, each arrived once");
+}
+
+/// Types a code, once the server knows that somebody waits for it: Baileys tells it before.
+async fn type_code(server: &Loopback, phone: &Phone, code: &str) {
+    let number = &phone.account().number;
+    until("the code to be waited for", async || {
+        let waiting = server.waiting().await.expect("it runs");
+        let mut codes = waiting.iter().filter_map(|client| client.code.as_ref());
+        codes.any(|waiting| waiting.number == *number && !waiting.typed)
+    })
+    .await;
+    phone.enter_code(code).await.expect("it is typed");
+}
+
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < until, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// How often each text arrived, on both sides.
@@ -121,6 +177,20 @@ impl Ours {
         let client = builder.start().await.expect("a client");
         let events = client.events().expect("a client");
         Self { client, events }
+    }
+
+    async fn link(&mut self, server: &Loopback) {
+        self.client.link_qr().await.expect("linking starts");
+        let qr = self.event("session.qr_updated").await["qr"].as_str().expect("a code").to_owned();
+        server.scan(OURS, &qr).await.expect("we are scanned");
+        self.event("session.connected").await;
+    }
+
+    async fn link_by_code(&mut self, server: &Loopback) {
+        let phone = server.phone(OURS).await.expect("a phone");
+        let linking = self.client.link_code(OURS.parse().expect("a number")).await.expect("a code");
+        phone.enter_code(&linking.code.shown()).await.expect("it is typed");
+        self.event("session.connected").await;
     }
 
     async fn event(&mut self, name: &str) -> Value {

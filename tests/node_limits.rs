@@ -11,6 +11,13 @@ fn plain(node: &[u8]) -> Bytes {
     [&[0x00], node].concat().into()
 }
 
+/// A decoder that looks at the other limits only: what repeats compresses beyond the ratio.
+fn any_ratio() -> Decoder {
+    let mut limits = Limits::default();
+    limits.max_ratio = u32::MAX;
+    Decoder::new(limits)
+}
+
 fn zlib(node: &[u8]) -> Bytes {
     let mut encoder = ZlibEncoder::new(vec![0x02], Compression::best());
     encoder.write_all(node).unwrap();
@@ -20,7 +27,7 @@ fn zlib(node: &[u8]) -> Bytes {
 /// Both ways a frame can bring the node bytes.
 fn refused(node: &[u8], expected: NodeError) {
     for frame in [plain(node), zlib(node)] {
-        assert_eq!(Decoder::default().decode(frame).map(|node| node.to_node()), Err(expected));
+        assert_eq!(any_ratio().decode(frame).map(|node| node.to_node()), Err(expected));
     }
 }
 
@@ -31,14 +38,14 @@ fn nested(levels: usize) -> Vec<u8> {
 
 #[test]
 fn nodes_of_128_levels_are_read_and_129_are_not() {
-    let mut decoder = Decoder::default();
+    let mut decoder = any_ratio();
     let root = decoder.decode(plain(&nested(128))).expect("128 levels");
     let node = root.to_node();
     assert_eq!(node.encode().expect("128 levels")[1..], nested(128));
     fuzz_decode(&plain(&nested(128)));
     refused(&nested(129), NodeError::TooDeep { offset: 128 * 5, max: 128 });
     let deeper = Node::new("message").child(node);
-    assert_eq!(deeper.encode(), Err(NodeError::TooDeep { offset: 128 * 5, max: 128 }));
+    assert_eq!(deeper.encode(), Err(NodeError::TooManyLevels { max: 128 }));
 }
 
 #[test]
@@ -70,13 +77,49 @@ fn nested_jid_tags_are_refused_at_the_second() {
     }
 }
 
+/// A frame of 419 bytes that inflates to 400,000 nested tags, and kills a decoder that recurses.
+#[test]
+fn nested_jid_tags_in_a_frame_of_419_bytes() {
+    let frame = |tags: usize| {
+        let mut encoder = ZlibEncoder::new(vec![0x02], Compression::best());
+        encoder.write_all(&[0xf8, 0x03, 0x13, 0x04]).unwrap();
+        encoder.write_all(&vec![0xfa; tags]).unwrap();
+        Bytes::from(encoder.finish().unwrap())
+    };
+    let frame = (396_000..412_000).step_by(250).map(frame).find(|frame| frame.len() == 419).expect("such a frame");
+    let error = any_ratio().decode(frame.clone()).map(|_| ());
+    assert_eq!(error, Err(NodeError::NotAText { offset: 5, byte: 0xfa }));
+    let error = Decoder::default().decode(frame).map(|_| ());
+    assert_eq!(error, Err(NodeError::RatioTooHigh { len: 418, max: 256 }));
+}
+
+#[test]
+fn a_body_inflates_to_a_multiple_of_itself_or_to_256_kib() {
+    let enc = |len: usize| zlib(&Node::new("enc").bytes(vec![0; len]).encode().unwrap()[1..]);
+    let decode = |frame: &Bytes| Decoder::default().decode(frame.clone()).map(|root| root.bytes().unwrap().len());
+    // 3 bytes of header and tag, 4 of the length.
+    let floor = (256 << 10) - 7;
+    let (most, more) = (enc(floor), enc(floor + 1));
+    assert!(most.len() < 512, "{}", most.len());
+    assert_eq!(decode(&most), Ok(floor));
+    assert_eq!(decode(&more), Err(NodeError::RatioTooHigh { len: more.len() - 1, max: 256 }));
+    assert_eq!(NodeError::RatioTooHigh { len: 1, max: 2 }.offset(), None);
+
+    // Real stanzas do not come near it: a list that is as monotonous as can be.
+    let user = |n: u64| Node::new("user").attr("jid", Jid::pn((5_511_900_000_000 + n).to_string()));
+    let list = Node::new("list").children((0..30_000).map(user)).encode().unwrap();
+    let frame = zlib(&list[1..]);
+    assert!(list.len() > 256 << 10 && list.len() < frame.len() * 60, "{} {}", list.len(), frame.len());
+    assert_eq!(Decoder::default().decode(frame).map(|root| root.children().len()), Ok(30_000));
+}
+
 #[test]
 fn a_zlib_bomb_stops_at_16_mib() {
     let too_large = NodeError::TooLarge { max: 16 << 20 };
     for size in [(16 << 20) + 1, 17 << 20, 200 << 20] {
         let frame = zlib(&vec![0; size]);
         assert!(frame.len() < 1 << 20);
-        assert_eq!(Decoder::default().decode(frame).map(|_| ()), Err(too_large), "{size}");
+        assert_eq!(any_ratio().decode(frame).map(|_| ()), Err(too_large), "{size}");
     }
 }
 
@@ -86,7 +129,7 @@ fn a_node_of_exactly_the_limit_is_read() {
     let node = |content: usize| Node::new("enc").bytes(vec![0; content]).encode().unwrap()[1..].to_vec();
     assert_eq!(node(content).len(), 16 << 20);
     for frame in [plain(&node(content)), zlib(&node(content))] {
-        let len = Decoder::default().decode(frame).map(|root| root.bytes().map(|bytes| bytes.len()));
+        let len = any_ratio().decode(frame).map(|root| root.bytes().map(|bytes| bytes.len()));
         assert_eq!(len, Ok(Some(content)));
     }
     refused(&node(content + 1), NodeError::TooLarge { max: 16 << 20 });
@@ -112,7 +155,7 @@ fn wide(lists: usize, width: u16, unit: &[u8]) -> Vec<u8> {
 fn nodes_are_counted() {
     let leaf = [0xf8, 0x01, 0x13];
     // 1 + 4 * (1 + 65,534) = 262,141 nodes.
-    let mut decoder = Decoder::default();
+    let mut decoder = any_ratio();
     let below = wide(4, 65_534, &leaf);
     assert_eq!(
         decoder.decode(plain(&below)).map(|root| root.children().map(|list| list.children().len()).sum()),
@@ -125,7 +168,7 @@ fn nodes_are_counted() {
 #[test]
 fn attributes_are_counted() {
     let leaf = [&[0xf9, 0xff, 0xff, 0x13][..], &[0x04, 0x00].repeat(32_767)].concat();
-    let mut decoder = Decoder::default();
+    let mut decoder = any_ratio();
     assert!(decoder.decode(plain(&wide(1, 16, &leaf))).is_ok());
     let offset = 5 + 6 + 16 * leaf.len();
     refused(&wide(1, 17, &leaf), NodeError::TooManyAttrs { offset, max: 524_288 });

@@ -7,7 +7,7 @@ use flate2::{Compression, write::ZlibEncoder};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use wamd::jid::{Jid, Server};
-use wamd::node::{AttrValue, Decoder, Node, NodeContent, fuzz_decode};
+use wamd::node::{AttrValue, Decoder, Node, NodeContent, NodeError, NodeRef, NodeWriter, fuzz_decode};
 
 /// Texts of every wire form: tokens of both sizes, packed, raw in all lengths.
 fn any_text() -> impl Strategy<Value = String> {
@@ -68,6 +68,120 @@ fn zlib(node: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Writes a tree with the writer that has none.
+fn write(node: &Node) -> Vec<u8> {
+    fn fill(writer: &mut NodeWriter<'_>, node: &Node) {
+        for (key, value) in &node.attrs {
+            match value {
+                AttrValue::Text(text) => writer.attr(key, text),
+                AttrValue::Jid(jid) => writer.attr(key, jid),
+            };
+        }
+        match &node.content {
+            NodeContent::None => {}
+            NodeContent::Bytes(bytes) => writer.bytes(bytes),
+            NodeContent::Text(text) => writer.value(text),
+            NodeContent::Jid(jid) => writer.value(jid),
+            NodeContent::Nodes(nodes) => {
+                // Every other child as the tree that it is.
+                for (index, child) in nodes.iter().enumerate() {
+                    match index % 2 {
+                        0 => writer.child(&child.tag, |writer| fill(writer, child)),
+                        _ => writer.node(child),
+                    };
+                }
+            }
+        }
+    }
+    let mut out = Vec::new();
+    NodeWriter::frame(&mut out, &node.tag, |writer| fill(writer, node)).unwrap();
+    out
+}
+
+/// A borrowed node's parts can be written as they were read.
+fn copy(node: NodeRef<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    NodeWriter::frame(&mut out, node.tag(), |writer| {
+        node.attrs().for_each(|(key, value)| {
+            writer.attr(key, value);
+        });
+    })
+    .unwrap();
+    out
+}
+
+#[test]
+fn counts_of_every_size_are_written_alike() {
+    for len in [0, 1, 127, 128, 255, 256, 1_000, 65_535] {
+        let children = Node::new("list").children((0..len).map(|n| Node::new("item").attr("index", n)));
+        assert!(write(&children) == children.encode().unwrap(), "{len} children");
+        let mut attrs = Node::new("list").child(children);
+        attrs.attrs = (0..len.min(32_766)).map(|n| (n.to_string().into(), AttrValue::from(n))).collect();
+        assert!(write(&attrs) == attrs.encode().unwrap(), "{len} attributes");
+    }
+}
+
+#[test]
+fn numbers_are_written_as_texts() {
+    for number in [0, 1, 9, 10, 4_294_967_295, 1_755_873_901, u64::MAX - 1, u64::MAX] {
+        let mut out = Vec::new();
+        NodeWriter::frame(&mut out, "iq", |iq| {
+            iq.number("t", number);
+        })
+        .unwrap();
+        assert_eq!(out, Node::new("iq").attr("t", number).encode().unwrap(), "{number}");
+    }
+}
+
+#[test]
+fn the_writer_refuses_what_cannot_be_read_and_leaves_the_output_as_it_was() {
+    let check = |expected: NodeError, build: &dyn Fn(&mut NodeWriter<'_>)| {
+        let mut out = vec![1, 2, 3];
+        assert_eq!(NodeWriter::frame(&mut out, "iq", build), Err(expected));
+        assert_eq!(out, [1, 2, 3]);
+    };
+    check(NodeError::WrongOrder, &|iq| {
+        iq.child("ack", |_| {}).attr("id", "1");
+    });
+    check(NodeError::WrongOrder, &|iq| {
+        iq.bytes(b"1");
+        iq.bytes(b"2");
+    });
+    check(NodeError::WrongOrder, &|iq| {
+        iq.value("1");
+        iq.child("ack", |_| {});
+    });
+    check(NodeError::WrongOrder, &|iq| iq.child("ack", |_| {}).bytes(b"1"));
+    check(NodeError::UnnamedNode, &|iq| {
+        iq.child("", |_| {}).child("ack", |_| {});
+    });
+    check(NodeError::UnnamedNode, &|iq| {
+        iq.node(&Node::new("ack").child(Node::new("")));
+    });
+    check(NodeError::DeviceTooLarge { device: 256 }, &|iq| {
+        iq.attr("to", &Jid::pn("55").with_device(256));
+    });
+    check(NodeError::ListTooLong { len: 65_536, max: 65_535 }, &|iq| {
+        (0..65_536).for_each(|_| {
+            iq.child("ack", |_| {});
+        });
+    });
+    check(NodeError::ListTooLong { len: 32_767, max: 32_766 }, &|iq| {
+        (0..32_767).for_each(|_| {
+            iq.attr("id", "1");
+        });
+    });
+    fn nest(node: &mut NodeWriter<'_>, levels: usize) {
+        if levels > 0 {
+            node.child("iq", |node| nest(node, levels - 1));
+        }
+    }
+    check(NodeError::TooManyLevels { max: 128 }, &|iq| nest(iq, 128));
+    let mut out = vec![];
+    NodeWriter::frame(&mut out, "iq", |iq| nest(iq, 127)).unwrap();
+    assert!(Node::decode(out).is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -81,6 +195,23 @@ proptest! {
         let compressed = decoder.decode(zlib(&frame[1..]).into()).unwrap().to_node();
         prop_assert!(compressed == node);
         fuzz_decode(&frame);
+    }
+
+    #[test]
+    fn a_frame_is_as_long_as_was_said_and_the_same_without_a_tree(node in any_node()) {
+        let frame = node.encode().unwrap();
+        prop_assert_eq!(node.encoded_len(), Ok(frame.len()));
+        prop_assert!(frame.capacity() <= frame.len() + frame.len() / 16 + 16);
+        let mut out = Vec::with_capacity(frame.len() + 16);
+        let before = out.as_ptr();
+        node.encode_into(&mut out).unwrap();
+        prop_assert!(out.as_ptr() == before && out == frame, "the buffer grew");
+        prop_assert_eq!(write(&node), frame.clone());
+
+        let head = Node { content: NodeContent::None, ..node };
+        let mut decoder = Decoder::default();
+        let root = decoder.decode(frame.into()).unwrap();
+        prop_assert_eq!(copy(root), head.encode().unwrap());
     }
 
     #[test]

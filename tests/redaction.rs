@@ -5,6 +5,9 @@
 //! base64 and as a list of numbers.
 #![cfg(feature = "client")]
 
+#[path = "common/proxy.rs"]
+mod proxy;
+
 use std::{
     collections::BTreeSet,
     fmt::{Debug, Write as _},
@@ -17,6 +20,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use proxy::{Manner, TestProxy};
 use tokio::time::{sleep, timeout};
 use tracing::{
     Metadata, Subscriber,
@@ -27,9 +31,11 @@ use wamd::{
     Jid,
     client::{Client, Events},
     clock::Now,
-    engine::{Command, CommandId, Config, ConnectionId, Content, Engine, Input, LoadId, Loaded, Output, SendRequest},
-    event::Envelope,
-    pairing::qr::QrContent,
+    engine::{
+        Command, CommandId, Config, ConnectionId, Content, Engine, Input, LoadId, Loaded, Output, Reply, SendRequest,
+    },
+    event::{Envelope, SessionPairCode, SessionPasskeyConfirmation, SessionPasskeyRequest},
+    pairing::{code::PairCode, qr::QrContent},
     store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store},
 };
 use wamd_loopback::{Disconnect, Fault, Loopback, ScanOptions};
@@ -64,8 +70,15 @@ async fn a_session_tells_the_log_nothing_secret() {
     alice.client().link_qr().await.unwrap();
     secrets.qr(&alice.link(&server).await);
     bob.start(&server).await;
-    bob.client().link_qr().await.unwrap();
-    secrets.qr(&bob.link(&server).await);
+    // The other one by a code, after a wrong one.
+    let linking = bob.client().link_code(BOB.parse().unwrap()).await.unwrap();
+    secrets.texts.extend([linking.code.shown(), linking.code.as_str().to_owned()]);
+    write!(shown, "{linking:?}").unwrap();
+    let phone = server.phone(BOB).await.unwrap();
+    phone.enter_code("WXYZ-1234").await.unwrap();
+    let again = ScanOptions { again: true, ..ScanOptions::default() };
+    phone.enter_code_with(&linking.code.shown(), again).await.unwrap();
+    bob.event("session.connected").await;
     let (alice_jid, bob_jid) = (alice.jid(), bob.jid());
 
     // Bundles with a forged signature, then an exchange, with a ciphertext that is damaged on the way.
@@ -114,6 +127,21 @@ async fn a_session_tells_the_log_nothing_secret() {
     alice.client().send_text(&bob_jid.to_bare(), TEXTS[1]).await.unwrap();
     log.wait_for("stored record is unusable").await;
 
+    // A proxy that does not take the password.
+    let proxy = TestProxy::start(Manner::Closed("gateway-one", "s3cret-word")).await;
+    for scheme in ["http", "socks5h"] {
+        let proxy = proxy.url(scheme, "gateway-two:wr0ng-word@");
+        let builder = Client::builder(AccountId::new("carol")).url(server.ws_url()).proxy(proxy);
+        write!(shown, "{builder:?}").unwrap();
+        let client = builder.start().await.unwrap();
+        let mut events = client.events().unwrap();
+        client.link_qr().await.unwrap();
+        while !write_event(&mut shown, &events.recv().await.unwrap(), "session.disconnected") {}
+        drop(events);
+        client.shutdown().await;
+    }
+    secrets.texts.extend(["gateway-two", "wr0ng-word"].map(str::to_owned));
+
     for account in [&alice, &bob] {
         let snapshot = account.client().snapshot();
         secrets.jid(snapshot.jid.as_ref().unwrap());
@@ -135,6 +163,12 @@ async fn a_session_tells_the_log_nothing_secret() {
     }
 }
 
+/// Shows an event; whether it has this name.
+fn write_event(shown: &mut String, event: &Envelope, name: &str) -> bool {
+    write!(shown, "{event:?} {}", event.data).unwrap();
+    event.event == name
+}
+
 /// The types that a driver handles do not print what they carry.
 #[test]
 fn debug_tells_nothing_secret() {
@@ -152,7 +186,20 @@ fn debug_tells_nothing_secret() {
     shown(&Content::Text(TEXTS[0].to_owned()));
     assert!(shown(&request).contains("**01:3@s.whatsapp.net"), "what is shown of an address");
     let mark = Command::MarkRead { chat: lid.clone(), participant: Some(pn.clone()), ids: vec!["3EB0".to_owned()] };
-    for command in [Command::Send(request.clone()), mark] {
+    let code: PairCode = "WXYZ-1234".parse().unwrap();
+    secrets.texts.extend([code.shown(), code.as_str().to_owned()]);
+    let link = Command::LinkCode { phone: ALICE.parse().unwrap(), code: Some(code.clone()), notify: true };
+    let passkey = Command::PasskeyAssertion { credential_id: secret.clone(), assertion: secret.clone() };
+    let shown = |value: &dyn Debug| {
+        let text = format!("{value:?} {value:#?}");
+        secrets.check(&text);
+        text
+    };
+    shown(&Reply::PairCode { code: code.clone(), expires_at: 1 });
+    shown(&SessionPairCode::new(code.shown(), 1, 2));
+    shown(&SessionPasskeyConfirmation::new(code.shown(), true));
+    shown(&SessionPasskeyRequest::new(Some(TEXTS[0].to_owned()), serde_json::json!({ "challenge": TEXTS[0] }), 1, 2));
+    for command in [Command::Send(request.clone()), mark, link, passkey] {
         shown(&command);
         shown(&Input::Command(CommandId(1), command));
     }

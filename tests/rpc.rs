@@ -153,6 +153,16 @@ impl Rpc {
         self.event("session.connected").await;
     }
 
+    /// Links by a code that is typed on the phone.
+    async fn link_by_code(&mut self, server: &Loopback, number: &str) {
+        let linking = self.call("link_code", json!({ "phone": format!("+{number}") })).await.unwrap();
+        let code = linking["code"].as_str().unwrap();
+        let phone = server.phone(number).await.unwrap();
+        phone.enter_code(code).await.unwrap();
+        assert_eq!(self.event("session.pair_code").await["data"]["expiresAt"], linking["expiresAt"]);
+        self.event("session.connected").await;
+    }
+
     /// Closes stdin; gives what was written until the program ended.
     async fn end(mut self) -> (Vec<Value>, Vec<Value>) {
         self.stdin = None;
@@ -192,7 +202,7 @@ async fn two_programs_write_to_each_other_and_one_starts_again() {
     let world = World::new().await;
     let (mut alice, mut bob) = (world.start_with("alice", &["--session", "a"]), world.start("bob"));
     alice.link(&world.server, ALICE).await;
-    bob.link(&world.server, BOB).await;
+    bob.link_by_code(&world.server, BOB).await;
 
     // By number with plus, with an id and a reference of the caller's.
     let sent = json!({ "to": format!("+{BOB}"), "text": "Hello Bob", "id": "CALLERS-1", "clientRef": "order 7" });
@@ -361,7 +371,15 @@ async fn refusals_of_the_account_say_what_and_whether_to_try_again() {
     assert_eq!(rpc.call("disconnect", json!({})).await, Ok(json!({})));
 
     rpc.link(&world.server, BOB).await;
-    assert_eq!(refused(rpc.call("link_qr", json!({})).await), ("already_linked".to_owned(), false));
+    for (method, params) in [("link_qr", json!({})), ("link_code", json!([BOB]))] {
+        assert_eq!(refused(rpc.call(method, params).await), ("already_linked".to_owned(), false));
+    }
+    assert_eq!(refused(rpc.call("passkey_confirm", json!({})).await), ("no_passkey".to_owned(), false));
+    let assertion = json!({ "credentialId": "AAEC", "assertion": {} });
+    assert_eq!(refused(rpc.call("passkey_assertion", assertion).await), ("no_passkey".to_owned(), false));
+    for params in [json!(["0171 1234567"]), json!([BOB, "no code"]), json!({})] {
+        assert_eq!(rpc.call("link_code", params).await.unwrap_err()["code"], -32602);
+    }
     let group = json!({ "to": "120363041234567890@g.us", "text": "hi" });
     assert_eq!(refused(rpc.call("send_text", group).await), ("not_a_user".to_owned(), false));
     assert_eq!(refused(rpc.call("send_text", json!([ALICE, ""])).await), ("content".to_owned(), false));

@@ -1,8 +1,12 @@
 //! Behind TLS it is the same protocol: `wss://` with a certificate that the configuration trusts, and none that it does
-//! not.
+//! not; and the same for a proxy.
+
+#[path = "common/proxy.rs"]
+mod proxy;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use proxy::{Manner, TestProxy};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -51,9 +55,11 @@ async fn front(to: SocketAddr) -> (u16, CertificateDer<'static>) {
     (port, certificate)
 }
 
-fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+fn trusting(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate).expect("a root");
+    for certificate in certificates {
+        roots.add(certificate).expect("a root");
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS versions");
@@ -87,12 +93,44 @@ fn address(server: &Loopback) -> SocketAddr {
 async fn a_trusted_certificate_is_the_way_in() {
     let server = Loopback::start().await.expect("a server");
     let (port, certificate) = front(address(&server)).await;
-    let account = client(&server, port).tls(trusting(certificate)).start().await.expect("it starts");
+    links(&server, client(&server, port).tls(trusting([certificate]))).await;
+}
+
+async fn links(server: &Loopback, account: ClientBuilder) {
+    let account = account.start().await.expect("it starts");
     let mut events = account.events().expect("events");
     account.link_qr().await.expect("linking starts");
     let code = event(&mut events, "session.qr_updated").await;
     server.scan("15550000001", code.data["qr"].as_str().expect("a code")).await.expect("scanned");
     event(&mut events, "session.connected").await;
+    drop(events);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_may_be_behind_tls_and_the_server_again() {
+    let server = Loopback::start().await.expect("a server");
+    let (port, certificate) = front(address(&server)).await;
+    let proxy = TestProxy::start(Manner::Closed("alice", "s3cret")).await;
+    let (secure, its) = front(proxy.address).await;
+    let url = |scheme: &str, port: u16| format!("{scheme}://alice:s3cret@localhost:{port}").parse().expect("a URL");
+    let tls = trusting([certificate.clone(), its]);
+    links(&server, client(&server, port).tls(tls).proxy(url("https", secure))).await;
+    links(
+        &server,
+        client(&server, port).tls(trusting([certificate.clone()])).proxy(url("socks5h", proxy.address.port())),
+    )
+    .await;
+    assert_eq!(proxy.targets(), vec![format!("localhost:{port}"); 4]);
+
+    // The proxy's certificate is checked like any other.
+    let account = client(&server, port).tls(trusting([certificate])).proxy(url("https", secure));
+    let account = account.start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    account.link_qr().await.expect("linking starts");
+    let outage = event(&mut events, "session.disconnected").await;
+    let detail = outage.data["detail"].as_str().expect("a reason");
+    assert!(detail.starts_with("proxy: TLS: ") && detail.contains("certificate"), "{detail}");
     drop(events);
     account.shutdown().await;
 }

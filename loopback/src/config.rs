@@ -20,6 +20,8 @@ pub struct Config {
     pub close_delay: Duration,
     /// From the opening of a connection to the end of its handshake.
     pub handshake_timeout: Duration,
+    /// Refs of one pair-device (spec 01 §4.2).
+    pub refs: u16,
     /// How long the first and each further ref can be scanned (spec 01 §4.2).
     pub ref_lifetimes: (Duration, Duration),
     /// Added to the life of every ref, because the client's clock starts later than the server's.
@@ -36,6 +38,8 @@ pub struct Config {
     pub edge_routing: Option<Bytes>,
     /// How often the server pings a client; `None` never.
     pub ping_every: Option<Duration>,
+    /// How long a client may take to answer a ping before its connection is closed; `None` for ever.
+    pub ping_timeout: Option<Duration>,
     /// The host that `media_conn` names.
     pub media_host: String,
     /// The largest frame that a client may send, in bytes.
@@ -50,6 +54,7 @@ impl Default for Config {
             minimum_version: None,
             close_delay: Duration::from_millis(200),
             handshake_timeout: Duration::from_secs(20),
+            refs: 6,
             ref_lifetimes: (Duration::from_secs(60), Duration::from_secs(20)),
             ref_grace: Duration::from_secs(10),
             max_companions: 98,
@@ -58,6 +63,7 @@ impl Default for Config {
             deduplicate: true,
             edge_routing: Some(Bytes::from_static(&[0x08, 0x02, 0x08, 0x05, 0x12, 0x01])),
             ping_every: None,
+            ping_timeout: None,
             media_host: "localhost".to_owned(),
             max_frame: 0xFF_FFFF,
         }

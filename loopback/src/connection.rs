@@ -52,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) live: bool,
     /// When the next ping is due.
     pub(crate) ping_at: Option<Duration>,
+    /// The oldest ping that was not answered, and until when it must be.
+    pub(crate) unanswered_ping: Option<(String, Duration)>,
 }
 
 /// Why a connection is closed.
@@ -87,7 +89,10 @@ impl Connection {
         match &self.phase {
             Phase::Handshake(_) => Some(self.opened.saturating_add(handshake_timeout)),
             Phase::Linking(linking) => Some(linking.deadline()),
-            Phase::Online(session) => session.ping_at,
+            Phase::Online(session) => {
+                let answer = session.unanswered_ping.as_ref().map(|(_, due)| *due);
+                [session.ping_at, answer].into_iter().flatten().min()
+            }
             Phase::Closing(at) => Some(*at),
         }
     }
@@ -133,6 +138,9 @@ pub(crate) fn expire(core: &mut Core, id: ConnId) {
     let Some(connection) = core.connections.get_mut(&id) else { return };
     match &mut connection.phase {
         Phase::Handshake(_) | Phase::Closing(_) | Phase::Linking(_) => core.close(id),
+        Phase::Online(session) if session.unanswered_ping.as_ref().is_some_and(|(_, due)| *due <= core.now.mono) => {
+            core.close(id);
+        }
         Phase::Online(session) => {
             session.ping_at = core.config.ping_every.map(|every| core.now.mono.saturating_add(every));
             stanza::ping(core, id);

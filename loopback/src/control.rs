@@ -2,12 +2,14 @@
 //!
 //! The types are serde values, because the HTTP control interface speaks them as JSON.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use wamd::jid::Jid;
 use wamd::node::Node;
 
-/// How the phone and the server behave in one scan. The default is an honest Android phone.
+/// How the phone and the server behave while one client is linked. The default is an honest Android phone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScanOptions {
@@ -23,6 +25,50 @@ pub struct ScanOptions {
     pub spoil_hmac: bool,
     /// Spoil the account signature: the client must answer 401 `signature-mismatch`.
     pub spoil_signature: bool,
+    /// Add the newer children of pair-success: `client-props`, `encryption-metadata`, `jurisdiction`.
+    pub newer_children: bool,
+    /// Pair code: the ref in primary_hello was never given to anybody. The client must not take it, and the code can be
+    /// typed again.
+    pub foreign_ref: bool,
+    /// Pair code: so many primary_hellos more, each with a key of its own; the phone knows the last one only.
+    pub further_hellos: u8,
+    /// Pair code: type it although one was typed and not answered yet; the phone forgets its former key.
+    pub again: bool,
+    /// Pair code: companion_finish is accepted, and nothing follows.
+    pub silent: bool,
+}
+
+/// How phone and server behave while a passkey authorises a link (spec 01 §5.8). The default is an honest phone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasskeyOptions {
+    /// The WebAuthn request options, JSON; some with a fresh challenge unless given.
+    pub request: Option<String>,
+    /// Leave the request options out of the notification: the client must ask for them.
+    pub leave_out: bool,
+    /// The notification comes from somebody else than the server: the client must ignore it.
+    pub foreign_sender: bool,
+    /// Refuse a prologue without a handoff proof. Only a phone that has read the QR code can check one.
+    pub require_proof: bool,
+    /// The phone does not go on after the prologue.
+    pub hold: bool,
+    /// What holds for pair-success.
+    pub scan: ScanOptions,
+}
+
+/// A link by passkey as the control interface shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PasskeyView {
+    /// The phone number.
+    pub number: String,
+    /// The credential id that the client has sent, hex digits.
+    pub credential_id: String,
+    /// The assertion that the client has sent, JSON.
+    pub assertion: String,
+    /// Whether a handoff proof came that fits the QR code which the phone has read.
+    pub proven: bool,
+    /// The code that the phone shows, once both sides have told their keys.
+    pub code: Option<String>,
 }
 
 /// A scan that went well: pair-success is on its way.
@@ -95,6 +141,9 @@ pub enum ControlError {
     /// The device is not connected.
     #[error("the device is not connected")]
     NotConnected,
+    /// No client waits to be linked, or not the one that is meant.
+    #[error("no such client waits to be linked")]
+    NotWaiting,
     /// The node cannot be encoded.
     #[error("the node cannot be encoded")]
     Unencodable,
@@ -113,6 +162,7 @@ impl ControlError {
             Self::Number => "bad_number",
             Self::UnknownDevice => "unknown_device",
             Self::NotConnected => "not_connected",
+            Self::NotWaiting => "not_waiting",
             Self::Unencodable => "unencodable",
             Self::NoMessage => "no_message",
             Self::Encrypt(_) => "encrypt",
@@ -299,13 +349,126 @@ pub enum Fault {
         #[serde(default = "one")]
         count: u32,
     },
+    /// Answer the next logins of a device with a failure of any shape (spec 01 §6.3).
+    LoginFailure {
+        /// The device.
+        jid: Jid,
+        /// The `reason`; none leaves it out.
+        #[serde(default)]
+        reason: Option<u16>,
+        /// Further attributes: `code`, `expire`, `message`, `url` …
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
+        /// How many logins.
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// Answer the next clients that want to be linked with a failure instead of refs.
+    LinkFailure {
+        /// The `reason`; none leaves it out.
+        #[serde(default)]
+        reason: Option<u16>,
+        /// Further attributes.
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
+        /// How many clients.
+        #[serde(default = "one")]
+        count: u32,
+    },
     /// Answer the next login of a device with this stanza instead of `<success>`, and close.
-    #[serde(skip)]
     RefuseLogin {
         /// The device.
         jid: Jid,
         /// The stanza, usually a `<failure>`.
+        #[serde(deserialize_with = "crate::json::node")]
         node: Node,
+    },
+    /// Answer the next queries of one stage of linking with an error, or not at all.
+    LinkAnswer {
+        /// Which queries.
+        stage: LinkStage,
+        /// The code of the error; without one nothing is answered.
+        #[serde(default)]
+        code: Option<u16>,
+        /// The `backoff` of the error, seconds.
+        #[serde(default)]
+        backoff: Option<u32>,
+        /// How many queries.
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// Answer the next queries of a device in one namespace with an error, or not at all: `w:p` are its pings.
+    AnswerIq {
+        /// The device.
+        jid: Jid,
+        /// The namespace.
+        xmlns: String,
+        /// The code of the error; without one nothing is answered.
+        #[serde(default)]
+        code: Option<u16>,
+        /// The `backoff` of the error, seconds.
+        #[serde(default)]
+        backoff: Option<u32>,
+        /// How many queries.
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// How many refs every pair-device has from now on.
+    Refs {
+        /// 6 is what the real server gives.
+        count: u16,
+    },
+    /// Say nothing more to a device, whatever it asks: its connection is dead and still open.
+    Silence {
+        /// The device.
+        jid: Jid,
+        /// On or off.
+        on: bool,
+    },
+    /// Send a stream error of any shape to a device (spec 01 §6.4).
+    StreamError {
+        /// The device.
+        jid: Jid,
+        /// The `code`; none leaves it out.
+        #[serde(default)]
+        code: Option<u16>,
+        /// The `type` of a `<conflict>` child.
+        #[serde(default)]
+        conflict: Option<String>,
+        /// The tag of another child: `xml-not-well-formed`, `ack` …
+        #[serde(default)]
+        child: Option<String>,
+        /// Leave the connection open, as if the close were late.
+        #[serde(default)]
+        stay: bool,
+    },
+    /// Tell a device that an area is dirty (spec 01 §6.6).
+    Dirty {
+        /// The device.
+        jid: Jid,
+        /// The `type`: `account_sync`, `groups`, `syncd_app_state`, `newsletter_metadata`, `communities`.
+        kind: String,
+        /// The `timestamp`, unix seconds; now unless given.
+        #[serde(default)]
+        timestamp: Option<u64>,
+    },
+    /// Give a device other routing info (spec 01 §1.3). In JSON it is hex digits.
+    EdgeRouting {
+        /// The device.
+        jid: Jid,
+        /// The routing info.
+        #[serde(deserialize_with = "hex_bytes")]
+        info: Bytes,
+        /// The domain beside it.
+        #[serde(default)]
+        dns_domain: Option<String>,
+    },
+    /// Tell a device that its version stops to work.
+    ClientExpiration {
+        /// The device.
+        jid: Jid,
+        /// When, unix seconds.
+        t: u64,
     },
     /// Send a ping to a device.
     Ping {
@@ -313,11 +476,19 @@ pub enum Fault {
         jid: Jid,
     },
     /// Send a stanza to a device, outside of its queue.
-    #[serde(skip)]
     Inject {
         /// The device.
         jid: Jid,
         /// The stanza.
+        #[serde(deserialize_with = "crate::json::node")]
+        node: Node,
+    },
+    /// Send a last stanza to a device, and close.
+    EndWith {
+        /// The device.
+        jid: Jid,
+        /// The stanza.
+        #[serde(deserialize_with = "crate::json::node")]
         node: Node,
     },
     /// Seal and send these bytes, flag byte included, to a device. In JSON they are hex digits.
@@ -328,6 +499,27 @@ pub enum Fault {
         #[serde(deserialize_with = "hex_bytes")]
         plaintext: Bytes,
     },
+}
+
+/// The queries of a client that is being linked (spec 01 §5.4, §5.6, §5.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LinkStage {
+    /// Pair code: the companion's wrapped key.
+    CompanionHello,
+    /// Pair code: the key bundle.
+    CompanionFinish,
+    /// Passkey: the request options.
+    PasskeyOptions,
+    /// Passkey: the ref.
+    PasskeyRef,
+    /// Passkey: assertion and commitment.
+    PasskeyPrologue,
+    /// Passkey: the nonce of the commitment.
+    CompanionNonce,
+    /// Passkey: the sealed keys.
+    PairingRequest,
 }
 
 fn hex_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {

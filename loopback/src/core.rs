@@ -11,7 +11,7 @@ use wamd::node::{Decoder, Node};
 
 use crate::authority::Authority;
 use crate::config::Config;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Phase, Session};
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
 use crate::queue::{Class, Entry};
@@ -77,8 +77,10 @@ impl Core {
     /// Seals the plaintext of a frame for a connection.
     pub(crate) fn send_plaintext(&mut self, id: ConnId, plaintext: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if matches!(connection.phase, Phase::Closing(_)) {
-            return;
+        match &connection.phase {
+            Phase::Closing(_) => return,
+            Phase::Online(session) if self.faults.of(session.address).silence => return,
+            _ => {}
         }
         let Some(transport) = connection.transport.as_mut() else { return };
         let mut frame = BytesMut::new();
@@ -159,6 +161,14 @@ impl Core {
         let id = self.directory.device(address)?.connection?;
         match &self.connections.get(&id)?.phase {
             Phase::Online(session) if session.live => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The session of a device that is logged in on this connection.
+    pub(crate) fn session_mut(&mut self, id: ConnId) -> Option<&mut Session> {
+        match &mut self.connections.get_mut(&id)?.phase {
+            Phase::Online(session) => Some(session),
             _ => None,
         }
     }

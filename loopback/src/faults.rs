@@ -1,9 +1,10 @@
-//! The faults that are switched on. See [`Fault`](crate::Fault) for what each does.
+//! What goes wrong on purpose: switches and countdowns. See [`Fault`](crate::Fault) for what each does.
 
 use std::collections::BTreeMap;
 
 use wamd::node::Node;
 
+use crate::control::LinkStage;
 use crate::directory::Address;
 
 /// The faults of the whole server and of each device.
@@ -11,7 +12,10 @@ use crate::directory::Address;
 pub(crate) struct Faults {
     pub(crate) forged_certificate: bool,
     devices: BTreeMap<Address, DeviceFaults>,
-    refusals: BTreeMap<Address, Node>,
+    refusals: BTreeMap<Address, Countdown<Node>>,
+    registrations: Countdown<Node>,
+    stages: BTreeMap<LinkStage, Countdown<Option<Refusal>>>,
+    queries: BTreeMap<(Address, String), Countdown<Option<Refusal>>>,
 }
 
 /// The faults of one device: switches, and how often each of the others still happens.
@@ -19,11 +23,44 @@ pub(crate) struct Faults {
 pub(crate) struct DeviceFaults {
     pub(crate) forge_prekey_signature: bool,
     pub(crate) mute: bool,
+    pub(crate) silence: bool,
     pub(crate) tamper: u32,
     pub(crate) duplicate: u32,
     pub(crate) drop_ack: u32,
     pub(crate) fail_login: u32,
     pub(crate) failure: u16,
+}
+
+/// An error that a query is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: u16,
+    /// Seconds.
+    pub(crate) backoff: Option<u32>,
+}
+
+/// What happens so often, and then no more.
+#[derive(Clone, Debug)]
+struct Countdown<T> {
+    what: Option<T>,
+    left: u32,
+}
+
+impl<T> Default for Countdown<T> {
+    fn default() -> Self {
+        Self { what: None, left: 0 }
+    }
+}
+
+impl<T: Clone> Countdown<T> {
+    const fn new(what: T, left: u32) -> Self {
+        Self { what: Some(what), left }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        self.what.clone()
+    }
 }
 
 impl Faults {
@@ -35,14 +72,47 @@ impl Faults {
         self.devices.entry(address).or_default()
     }
 
-    /// Answers the next login of a device with this stanza.
-    pub(crate) fn refuse(&mut self, address: Address, node: Node) {
-        self.refusals.insert(address, node);
+    /// Answers the next logins of a device with this stanza.
+    pub(crate) fn refuse(&mut self, address: Address, node: Node, count: u32) {
+        self.refusals.insert(address, Countdown::new(node, count));
     }
 
-    /// What the login of a device is answered with, once.
+    /// What the login of a device is answered with.
     pub(crate) fn take_refusal(&mut self, address: Address) -> Option<Node> {
-        self.refusals.remove(&address)
+        self.refusals.get_mut(&address)?.take()
+    }
+
+    /// Answers the next registrations with this stanza.
+    pub(crate) fn refuse_registrations(&mut self, node: Node, count: u32) {
+        self.registrations = Countdown::new(node, count);
+    }
+
+    /// What a registration is answered with.
+    pub(crate) fn take_registration_refusal(&mut self) -> Option<Node> {
+        self.registrations.take()
+    }
+
+    /// Answers the next queries of a stage of linking with this error, or not at all.
+    pub(crate) fn refuse_stage(&mut self, stage: LinkStage, refusal: Option<Refusal>, count: u32) {
+        self.stages.insert(stage, Countdown::new(refusal, count));
+    }
+
+    /// What a query of this stage is answered with; `Some(None)` is nothing at all.
+    pub(crate) fn take_stage_refusal(&mut self, stage: LinkStage) -> Option<Option<Refusal>> {
+        self.stages.get_mut(&stage)?.take()
+    }
+
+    /// Answers the next queries of a device in a namespace with this error, or not at all.
+    pub(crate) fn refuse_queries(&mut self, address: Address, xmlns: String, refusal: Option<Refusal>, count: u32) {
+        self.queries.insert((address, xmlns), Countdown::new(refusal, count));
+    }
+
+    /// What a query of a device is answered with; `Some(None)` is nothing at all.
+    pub(crate) fn take_query_refusal(&mut self, address: Address, xmlns: &str) -> Option<Option<Refusal>> {
+        if self.queries.is_empty() {
+            return None;
+        }
+        self.queries.get_mut(&(address, xmlns.to_owned()))?.take()
     }
 
     /// Counts one of the countdowns of a device down; false when it stands at 0.

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use wamd::jid::Jid;
 
 use crate::shell::{Handle, LoopbackError};
-use crate::{Disconnect, Fault, ScanOptions};
+use crate::{ConnId, Disconnect, Fault, LinkAction, PasskeyOptions, ScanOptions};
 
 /// All routes of the server.
 pub(crate) fn routes(handle: Handle) -> Router {
@@ -31,6 +31,10 @@ pub(crate) fn routes(handle: Handle) -> Router {
         .route("/control/phones", post(phones))
         .route("/control/scan", post(scan))
         .route("/control/pair-code", post(pair_code))
+        .route("/control/passkey", post(passkey))
+        .route("/control/refuse", post(refuse))
+        .route("/control/waiting", get(waiting))
+        .route("/control/link", post(link))
         .route("/control/disconnect", post(disconnect))
         .route("/control/messages", post(send_message))
         .route("/control/received", post(received))
@@ -133,6 +137,45 @@ async fn pair_code(State(handle): State<Handle>, body: Json<PairCode>) -> Result
 }
 
 #[derive(Deserialize)]
+struct Passkey {
+    number: String,
+    #[serde(default)]
+    qr: Option<String>,
+    #[serde(default)]
+    options: PasskeyOptions,
+}
+
+async fn passkey(State(handle): State<Handle>, body: Json<Passkey>) -> Result<axum::Json<Value>, Refusal> {
+    let Passkey { number, qr, options } = body.0;
+    handle.begin_passkey(number, qr, options).await?;
+    Ok(axum::Json(json!({})))
+}
+
+async fn refuse(State(handle): State<Handle>, body: Json<Number>) -> Result<axum::Json<Value>, Refusal> {
+    handle.refuse_link(body.0.number).await?;
+    Ok(axum::Json(json!({})))
+}
+
+async fn waiting(State(handle): State<Handle>) -> Result<axum::Json<Value>, Refusal> {
+    let waiting = handle.call(|server, _| server.waiting()).await?;
+    Ok(axum::Json(json!({ "waiting": waiting })))
+}
+
+/// The action's fields stand under `do`, because they are checked for unknown ones.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Link {
+    #[serde(default)]
+    conn: Option<u64>,
+    r#do: LinkAction,
+}
+
+async fn link(State(handle): State<Handle>, body: Json<Link>) -> Result<axum::Json<Value>, Refusal> {
+    handle.link_action(body.0.conn.map(ConnId), body.0.r#do).await?;
+    Ok(axum::Json(json!({})))
+}
+
+#[derive(Deserialize)]
 struct Ending {
     jid: Jid,
     #[serde(default)]
@@ -212,7 +255,7 @@ impl From<LoopbackError> for Refusal {
             LoopbackError::Control(error) => {
                 let status = match error {
                     ControlError::Number => StatusCode::BAD_REQUEST,
-                    ControlError::UnknownDevice => StatusCode::NOT_FOUND,
+                    ControlError::UnknownDevice | ControlError::NotWaiting => StatusCode::NOT_FOUND,
                     ControlError::NotConnected | ControlError::NoMessage => StatusCode::CONFLICT,
                     ControlError::Unencodable | ControlError::Encrypt(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 };

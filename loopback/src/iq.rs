@@ -70,9 +70,15 @@ const TABLE: &[(&str, &str, Handler)] = &[
 /// Answers a query. Answers of the client to queries of the server need nothing.
 pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRef<'_>) {
     if !matches!(node.attr_str("type").as_deref(), Some("get" | "set")) {
-        return;
+        return stanza::pong(core, id, node);
     }
     let namespace = node.attr_str("xmlns").unwrap_or_default();
+    if let Some(refusal) = core.faults.take_query_refusal(address, &namespace) {
+        if let Some(refusal) = refusal {
+            core.send(id, &stanza::refused(node, refusal));
+        }
+        return;
+    }
     let child = node.first_child();
     let child = child.map_or("", |child| child.tag());
     let row = TABLE.iter().find(|row| row.0 == &*namespace && (row.1.is_empty() || row.1 == child));

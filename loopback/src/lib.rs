@@ -18,11 +18,11 @@
 //! | module | what |
 //! |---|---|
 //! | `authority`, `handshake`, `connection` | certificate chain, Noise responder, frames (spec 01 §2, §7.1, §7.2) |
-//! | `login`, `linking`, `pair_code`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
+//! | `login`, `linking`, `pair_code`, `passkey`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
 //! | `directory`, `keys`, `usync`, `notices` | accounts, key bundles, device lists and their changes (spec 03 §1, §4.9) |
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
-//! | `control`, `faults` | what tests ask for, what goes wrong on purpose |
+//! | `control`, `waiting`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
 //!
 //! Not there: groups, status, channels, app state, media.
 #![forbid(unsafe_code)]
@@ -40,11 +40,13 @@ mod handshake;
 #[cfg(feature = "shell")]
 mod http;
 mod iq;
+mod json;
 mod keys;
 mod linking;
 mod login;
 mod notices;
 mod pair_code;
+mod passkey;
 mod phone;
 mod queue;
 mod receipts;
@@ -54,18 +56,21 @@ mod server;
 mod shell;
 mod stanza;
 mod usync;
+mod waiting;
 
 use bytes::Bytes;
 
 pub use authority::Validity;
 pub use config::Config;
 pub use control::{
-    AccountView, ControlError, DeviceView, Disconnect, Fault, Linked, ReceivedMessage, ScanError, ScanOptions,
+    AccountView, ControlError, DeviceView, Disconnect, Fault, LinkStage, Linked, PasskeyOptions, PasskeyView,
+    ReceivedMessage, ScanError, ScanOptions,
 };
 pub use handshake::Pattern;
 pub use server::Server;
 #[cfg(feature = "shell")]
 pub use shell::{Builder, Loopback, LoopbackError, Phone};
+pub use waiting::{CodeView, LinkAction, WaitingView};
 
 /// A connection, by the number that whoever drives the server gives it. A number is used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,18 +12,21 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use prost::Message as _;
 use wamd::crypto::{PublicKey, Rng, xeddsa};
 use wamd::jid::Jid;
 use wamd::node::{Node, NodeRef};
+use wamd::proto::companion::ClientPairingProps;
 use wamd::proto::wa6::client_payload::DevicePairingRegistrationData;
 
 use crate::adv::{Claim, Offer};
 use crate::connection::Phase;
-use crate::control::{Linked, ScanError, ScanOptions, parse_number};
+use crate::control::{LinkStage, Linked, ScanError, ScanOptions, parse_number};
 use crate::core::{Core, leaf};
 use crate::directory::{Address, Device, Namespace, SignedPreKey};
 use crate::login::{self, BAD_REQUEST};
 use crate::pair_code::{self, CodeLink};
+use crate::passkey::{self, PasskeyLink};
 use crate::queue::Queue;
 use crate::{ConnId, keys, notices, stanza};
 
@@ -36,6 +39,8 @@ pub(crate) struct Linking {
     refs: Vec<Ref>,
     /// The exchange by phone number, which runs beside the QR codes.
     pub(crate) code: Option<CodeLink>,
+    /// The exchange that a passkey authorises.
+    pub(crate) passkey: Option<PasskeyLink>,
     pending: Option<Pending>,
     closes: Duration,
 }
@@ -73,28 +78,59 @@ impl Linking {
     pub(crate) const fn identity(&self) -> &PublicKey {
         &self.registration.identity
     }
+
+    /// Whether pair-success was sent and not answered yet.
+    pub(crate) const fn is_offered(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The texts of the refs that the client was given last.
+    pub(crate) fn refs(&self) -> impl Iterator<Item = &str> {
+        self.refs.iter().map(|one| one.text.as_str())
+    }
 }
 
 /// Starts the linking of a client: checks its registration and sends the refs.
 pub(crate) fn begin(core: &mut Core, id: ConnId, noise: PublicKey, data: &DevicePairingRegistrationData) {
     let Some(registration) = Registration::read(data) else { return login::fail(core, id, BAD_REQUEST) };
+    let linking = Linking {
+        noise,
+        registration,
+        refs: Vec::new(),
+        code: None,
+        passkey: None,
+        pending: None,
+        closes: core.now.mono,
+    };
+    if let Some(connection) = core.connections.get_mut(&id) {
+        connection.phase = Phase::Linking(Box::new(linking));
+    }
+    send_refs(core, id, core.config.refs);
+}
+
+/// Sends a `pair-device` with so many new refs. The former ones cannot be scanned any more.
+pub(crate) fn send_refs(core: &mut Core, id: ConnId, count: u16) {
     let (first, further) = core.config.ref_lifetimes;
     let mut expires = core.now.mono.saturating_add(core.config.ref_grace).saturating_add(first);
-    let mut refs = Vec::with_capacity(REFS);
-    for _ in 0..REFS {
-        let mut random = [0; 32];
-        core.rng.fill_bytes(&mut random);
-        refs.push(Ref { text: format!("2@{}", STANDARD.encode(random)), expires });
+    let mut refs = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        refs.push(Ref { text: reference(core), expires });
         expires = expires.saturating_add(further);
     }
     let closes = refs.last().map_or(expires, |last| last.expires);
     let (_, iq) = server_iq(core);
     let iq = iq.child(Node::new("pair-device").children(refs.iter().map(|one| leaf("ref", &one.text))));
-    if let Some(connection) = core.connections.get_mut(&id) {
-        connection.phase =
-            Phase::Linking(Box::new(Linking { noise, registration, refs, code: None, pending: None, closes }));
+    if let Some(linking) = waiting(core, id) {
+        (linking.refs, linking.closes) = (refs, closes);
     }
     core.send(id, &iq);
+}
+
+/// A new ref.
+pub(crate) fn reference(core: &mut Core) -> String {
+    let mut random = [0; 32];
+    core.rng.fill_bytes(&mut random);
+    format!("2@{}", STANDARD.encode(random))
 }
 
 /// Handles a stanza of a client that is not linked.
@@ -108,19 +144,52 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
             let result = stanza::result(node);
             core.send(id, &result);
         }
-        _ => match node.child("link_code_companion_reg") {
-            Some(request) => pair_code::handle(core, id, node, request),
-            None => {
-                let error = stanza::iq_error(node, 404, "item-not-found");
-                core.send(id, &error);
-            }
+        _ => request(core, id, node),
+    }
+}
+
+/// Answers a query of linking, unless it is to be refused.
+fn request(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
+    if let Some(refusal) = stage(node).and_then(|stage| core.faults.take_stage_refusal(stage)) {
+        if let Some(refusal) = refusal {
+            core.send(id, &stanza::refused(node, refusal));
+        }
+        return;
+    }
+    match node.first_child() {
+        Some(request) if request.is("link_code_companion_reg") => pair_code::handle(core, id, node, request),
+        Some(request) => passkey::handle(core, id, node, request),
+        None => core.send(id, &stanza::iq_error(node, 404, "item-not-found")),
+    }
+}
+
+/// The stage of linking that a query belongs to.
+fn stage(node: NodeRef<'_>) -> Option<LinkStage> {
+    let request = node.first_child()?;
+    match request.tag() {
+        "link_code_companion_reg" => match &*request.attr_str("stage")? {
+            "companion_hello" => Some(LinkStage::CompanionHello),
+            "companion_finish" => Some(LinkStage::CompanionFinish),
+            _ => None,
         },
+        "passkey_request_options" => Some(LinkStage::PasskeyOptions),
+        "ref" => Some(LinkStage::PasskeyRef),
+        "passkey_prologue" => Some(LinkStage::PasskeyPrologue),
+        "companion_nonce" => Some(LinkStage::CompanionNonce),
+        "encrypted_pairing_request" => Some(LinkStage::PairingRequest),
+        _ => None,
     }
 }
 
 /// Scans a QR code with the phone of a number.
 pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOptions) -> Result<Linked, ScanError> {
     let number = parse_number(number).ok_or(ScanError::Number)?;
+    let (id, adv_secret) = read(core, qr)?;
+    offer(core, id, number, &adv_secret, options)
+}
+
+/// What the phone reads in a QR text: which client waits, and its ADV secret.
+pub(crate) fn read(core: &Core, qr: &str) -> Result<(ConnId, [u8; 32]), ScanError> {
     let code = Code::parse(qr)?;
     let shows = |linking: &Linking| linking.refs.iter().any(|one| one.text == code.reference);
     let (id, linking) = find(core, shows).ok_or(ScanError::UnknownRef)?;
@@ -136,7 +205,7 @@ pub(crate) fn scan(core: &mut Core, number: &str, qr: &str, options: &ScanOption
     if linking.registration.identity != code.identity {
         return Err(ScanError::IdentityKey);
     }
-    offer(core, id, number, &code.adv_secret, options)
+    Ok((id, code.adv_secret))
 }
 
 /// Signs a waiting client in: reserves a device and sends pair-success.
@@ -295,12 +364,41 @@ pub(crate) fn waiting(core: &mut Core, id: ConnId) -> Option<&mut Linking> {
     }
 }
 
-/// The first waiting client that fits.
-pub(crate) fn find(core: &Core, fits: impl Fn(&Linking) -> bool) -> Option<(ConnId, &Linking)> {
-    core.connections.iter().find_map(|(id, connection)| match &connection.phase {
-        Phase::Linking(linking) if fits(linking) => Some((*id, &**linking)),
+/// The clients that wait to be linked, in the order in which they came.
+pub(crate) fn all(core: &Core) -> impl DoubleEndedIterator<Item = (ConnId, &Linking)> {
+    core.connections.iter().filter_map(|(id, connection)| match &connection.phase {
+        Phase::Linking(linking) => Some((*id, &**linking)),
         _ => None,
     })
+}
+
+/// The first waiting client that fits.
+pub(crate) fn find(core: &Core, fits: impl Fn(&Linking) -> bool) -> Option<(ConnId, &Linking)> {
+    all(core).find(|(_, linking)| fits(linking))
+}
+
+/// Sends a notification of the server's own to a waiting client.
+pub(crate) fn notify(core: &mut Core, id: ConnId, kind: &str, content: Node) {
+    notify_from(core, id, kind, login::server(), Some(content));
+}
+
+/// Sends a notification to a waiting client.
+pub(crate) fn notify_from(core: &mut Core, id: ConnId, kind: &str, from: Jid, content: Option<Node>) {
+    let stanza_id = core.stanza_id();
+    let notification = Node::new("notification")
+        .attr("from", from)
+        .attr("type", kind)
+        .attr("id", stanza_id)
+        .attr("t", core.now.unix_seconds())
+        .child_opt(content);
+    core.send(id, &notification);
+}
+
+/// Notes on the account why a client was not linked.
+pub(crate) fn note_failure(core: &mut Core, number: u64, reason: impl Into<String>) {
+    if let Some(account) = core.directory.account_mut(number) {
+        account.last_link_error = Some(reason.into());
+    }
 }
 
 /// An iq of the server's own, and its id.
@@ -320,11 +418,16 @@ fn pair_success(jid: &Jid, lid: &Jid, container: &[u8], options: &ScanOptions) -
         success = success.child(Node::new("biz").attr("name", name.as_str()));
     }
     let platform = options.platform.as_deref().unwrap_or("android");
-    success.child(Node::new("platform").attr("name", platform)).child(device)
+    let success = success.child(Node::new("platform").attr("name", platform)).child(device);
+    if !options.newer_children {
+        return success;
+    }
+    let props = ClientPairingProps { is_chat_db_lid_migrated: Some(true), ..ClientPairingProps::default() };
+    success
+        .child(leaf("client-props", props.encode_to_vec()))
+        .child(Node::new("encryption-metadata"))
+        .child(Node::new("jurisdiction"))
 }
-
-/// Refs of one `pair-device` (spec 01 §4.2).
-const REFS: usize = 6;
 
 /// How long the client may take to answer pair-success.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,6 +1,8 @@
 //! What follows the handshake: a new client is linked, a known device is logged in, everybody else is refused
 //! (spec 01 §6.1–§6.3, §6.8, §7.2).
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use wamd::crypto::PublicKey;
 use wamd::jid::Jid;
@@ -29,7 +31,10 @@ pub(crate) fn begin(
         return Ok(());
     }
     match payload.device_pairing_data.as_deref() {
-        Some(registration) => linking::begin(core, id, client, registration),
+        Some(registration) => match core.faults.take_registration_refusal() {
+            Some(failure) => core.send_last(id, &failure),
+            None => linking::begin(core, id, client, registration),
+        },
         None => login(core, id, client, pattern, &payload),
     }
     Ok(())
@@ -37,7 +42,7 @@ pub(crate) fn begin(
 
 /// Refuses a client and closes.
 pub(crate) fn fail(core: &mut Core, id: ConnId, reason: u16) {
-    let failure = Node::new("failure").attr("reason", reason).attr("location", LOCATION);
+    let failure = stanza::failure(Some(reason), &BTreeMap::new());
     core.send_last(id, &failure);
 }
 
@@ -87,7 +92,7 @@ fn login(core: &mut Core, id: ConnId, client: PublicKey, pattern: Pattern, paylo
     }
     let ping_at = core.config.ping_every.map(|every| core.now.mono.saturating_add(every));
     if let Some(connection) = core.connections.get_mut(&id) {
-        connection.phase = Phase::Online(Session { address, pattern, live: false, ping_at });
+        connection.phase = Phase::Online(Session { address, pattern, live: false, ping_at, unanswered_ping: None });
     }
     if let Some(device) = core.directory.device_mut(address) {
         device.connection = Some(id);
@@ -147,4 +152,4 @@ const UNLINKED: u16 = 401;
 const OUTDATED: u16 = 405;
 
 /// The data centre that the server claims to be in.
-const LOCATION: &str = "loop";
+pub(crate) const LOCATION: &str = "loop";

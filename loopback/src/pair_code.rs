@@ -5,34 +5,44 @@
 //! ```
 //!
 //! With the code each side wraps an ephemeral key for the other. A wrong code gives wrong keys and shows only when the phone
-//! cannot open the bundle of companion_finish; nothing more is sent then, as with a real phone.
+//! cannot open the bundle of companion_finish; nothing more is sent then, as with a real phone, and another code can be
+//! typed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use wamd::crypto::{AesGcm, KeyPair, PublicKey, Rng, aes256_ctr, constant_time_eq, hkdf_sha256, hmac_sha256, x25519};
+use wamd::crypto::{
+    AesGcm, KeyPair, PublicKey, Rng, aes256_ctr, constant_time_eq, hkdf_sha256, pbkdf2_hmac_sha256, x25519,
+};
 use wamd::node::{Node, NodeRef};
 
 use crate::ConnId;
 use crate::control::{ScanError, ScanOptions, parse_number};
 use crate::core::{Core, leaf};
-use crate::linking::{self, Linking};
-use crate::login::server;
+use crate::linking;
 use crate::stanza;
 
 /// A companion that waits for its code to be typed.
 #[derive(Debug)]
 pub(crate) struct CodeLink {
-    number: u64,
+    pub(crate) number: u64,
     reference: String,
     wrapped: [u8; WRAPPED_LEN],
     typed: Option<Typed>,
+    /// Hellos of the phone that were not answered yet.
+    unanswered: u32,
+}
+
+impl CodeLink {
+    /// Whether a code was typed whose answer is awaited.
+    pub(crate) const fn is_typed(&self) -> bool {
+        self.typed.is_some()
+    }
 }
 
 /// A code was typed: the phone's side of the exchange.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Typed {
-    number: u64,
     companion: PublicKey,
     ephemeral: KeyPair,
     options: ScanOptions,
@@ -59,37 +69,74 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, iq: NodeRef<'_>, request: Node
 pub(crate) fn enter(core: &mut Core, number: &str, code: &str, options: &ScanOptions) -> Result<(), ScanError> {
     let number = parse_number(number).ok_or(ScanError::Number)?;
     let code = normalise(code).ok_or(ScanError::Malformed("a pair code has 8 characters of its alphabet"))?;
-    let waits = |linking: &Linking| linking.code.as_ref().is_some_and(|code| code.number == number);
-    let (id, linking) = linking::find(core, waits).ok_or(ScanError::UnknownRef)?;
-    let Some(link) = linking.code.as_ref() else { return Err(ScanError::UnknownRef) };
-    if link.typed.is_some() {
+    let (id, link) = find(core, number).ok_or(ScanError::UnknownRef)?;
+    if link.is_typed() && !options.again {
         return Err(ScanError::AlreadyScanned);
     }
-    let (companion, reference) = (PublicKey::from_bytes(unwrap(&link.wrapped, &code)), link.reference.clone());
+    let companion = PublicKey::from_bytes(unwrap(&link.wrapped, &code));
+    let reference = if options.foreign_ref { new_reference(core) } else { link.reference.clone() };
+    for _ in 0..=options.further_hellos {
+        let ephemeral = KeyPair::generate(&mut core.rng);
+        say_hello(core, id, number, &code, &ephemeral, &reference);
+        if let Some(link) = link_mut(core, id)
+            && !options.foreign_ref
+        {
+            link.typed = Some(Typed { companion, ephemeral, options: options.clone() });
+            link.unanswered = link.unanswered.saturating_add(1);
+        }
+    }
+    Ok(())
+}
+
+/// The phone's user does not want to link: the code is worth nothing any more, and nobody tells the companion. What it
+/// sends for this code is answered with error 400.
+pub(crate) fn refuse(core: &mut Core, number: u64) -> bool {
+    let Some((id, _)) = find(core, number) else { return false };
+    if let Some(linking) = linking::waiting(core, id) {
+        linking.code = None;
+    }
+    true
+}
+
+/// Tells a companion to make a new code (spec 01 §5.5). The one that it shows is worth nothing any more.
+pub(crate) fn refresh(core: &mut Core, id: ConnId, force_manual: bool) {
+    let former = linking::waiting(core, id).and_then(|linking| linking.code.take());
+    let request = Node::new("link_code_companion_reg").attr("stage", "refresh_code");
+    let request = if force_manual { request.attr("force_manual_refresh", "true") } else { request };
+    let request = request.child_opt(former.map(|code| leaf("link_code_pairing_ref", code.reference)));
+    linking::notify(core, id, "link_code_companion_reg", request);
+}
+
+/// The companion that waits for the code of a number: the last that asked, if there are several.
+fn find(core: &Core, number: u64) -> Option<(ConnId, &CodeLink)> {
+    let codes = linking::all(core).filter_map(|(id, linking)| Some((id, linking.code.as_ref()?)));
+    codes.rev().find(|(_, code)| code.number == number)
+}
+
+fn link_mut(core: &mut Core, id: ConnId) -> Option<&mut CodeLink> {
+    linking::waiting(core, id)?.code.as_mut()
+}
+
+/// Sends primary_hello.
+fn say_hello(core: &mut Core, id: ConnId, number: u64, code: &str, ephemeral: &KeyPair, reference: &str) {
     let now = core.now.unix_seconds();
-    let identity = core.directory.get_or_create(number, now, &mut core.rng).identity.clone();
-    let ephemeral = KeyPair::generate(&mut core.rng);
+    let identity = *core.directory.get_or_create(number, now, &mut core.rng).identity.public();
     let (mut salt, mut iv) = ([0; 32], [0; 16]);
     core.rng.fill_bytes(&mut salt);
     core.rng.fill_bytes(&mut iv);
-    let wrapped = wrap(ephemeral.public(), &code, salt, iv);
-    if let Some(link) = linking::waiting(core, id).and_then(|linking| linking.code.as_mut()) {
-        link.typed = Some(Typed { number, companion, ephemeral, options: options.clone() });
-    }
+    let wrapped = wrap(ephemeral.public(), code, salt, iv);
     let hello = Node::new("link_code_companion_reg")
         .attr("stage", "primary_hello")
         .child(leaf("link_code_pairing_wrapped_primary_ephemeral_pub", wrapped))
-        .child(leaf("primary_identity_pub", identity.public().as_bytes()))
+        .child(leaf("primary_identity_pub", identity.as_bytes()))
         .child(leaf("link_code_pairing_ref", reference));
-    let stanza_id = core.stanza_id();
-    let notification = Node::new("notification")
-        .attr("from", server())
-        .attr("type", "link_code_companion_reg")
-        .attr("id", stanza_id)
-        .attr("t", now)
-        .child(hello);
-    core.send(id, &notification);
-    Ok(())
+    linking::notify(core, id, "link_code_companion_reg", hello);
+}
+
+fn new_reference(core: &mut Core) -> String {
+    let mut random = [0; 16];
+    core.rng.fill_bytes(&mut random);
+    format!("3@{}", STANDARD.encode(random))
 }
 
 /// Notes the companion's wrapped key; gives the children of the answer. A second hello replaces the first.
@@ -102,14 +149,12 @@ fn hello(core: &mut Core, id: ConnId, request: NodeRef<'_>) -> Option<Vec<Node>>
     if !is_display(&display) || bytes("companion_platform_id").is_none_or(|id| id.len() != 1) {
         return None;
     }
-    let mut random = [0; 16];
-    core.rng.fill_bytes(&mut random);
-    let reference = format!("3@{}", STANDARD.encode(random));
+    let reference = new_reference(core);
     let linking = linking::waiting(core, id)?;
     if linking.noise.as_bytes()[..] != noise[..] {
         return None;
     }
-    linking.code = Some(CodeLink { number, reference: reference.clone(), wrapped, typed: None });
+    linking.code = Some(CodeLink { number, reference: reference.clone(), wrapped, typed: None, unanswered: 0 });
     let answer = Node::new("link_code_companion_reg")
         .attr("stage", "notify_companion")
         .child(leaf("link_code_pairing_ref", reference));
@@ -130,30 +175,42 @@ fn finish(core: &mut Core, id: ConnId, request: NodeRef<'_>) -> Option<Opened> {
     let companion = PublicKey::from_slice(&bytes("companion_identity_public")?).ok()?;
     let reference = bytes("link_code_pairing_ref")?;
     let linking = linking::waiting(core, id)?;
-    let link = linking.code.take_if(|link| link.typed.is_some() && link.reference.as_bytes() == &reference[..])?;
     let registered = *linking.identity();
-    let typed = link.typed?;
-    let account = core.directory.account(typed.number)?;
+    let link = linking.code.as_mut().filter(|link| link.reference.as_bytes() == &reference[..])?;
+    let (typed, number) = (link.typed.clone()?, link.number);
+    link.unanswered = link.unanswered.saturating_sub(1);
+    let account = core.directory.account(number)?;
     let adv_secret = if companion == registered {
         open(&bundle, &typed, &companion, &account.identity)
     } else {
         Err("the identity is not the registered one")
     };
-    Some(Opened { number: typed.number, options: typed.options, adv_secret })
+    Some(Opened { number, options: typed.options, adv_secret })
 }
 
-/// Goes on with pair-success, or says on the account why not.
+/// Goes on with pair-success, or says on the account why not. After a wrong code the phone's user may type another.
 fn complete(core: &mut Core, id: ConnId, opened: &Opened) {
+    let Some(linking) = linking::waiting(core, id) else { return };
     let outcome = match &opened.adv_secret {
-        Ok(secret) => linking::offer(core, id, opened.number, secret, &opened.options)
-            .map(|_| ())
-            .map_err(|error| error.to_string()),
-        Err(reason) => Err((*reason).to_owned()),
+        Ok(_) if opened.options.silent => {
+            linking.code = None;
+            Err("the phone says nothing more".to_owned())
+        }
+        Ok(secret) => {
+            linking.code = None;
+            linking::offer(core, id, opened.number, secret, &opened.options)
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        }
+        Err(reason) => {
+            if let Some(link) = linking.code.as_mut().filter(|link| link.unanswered == 0) {
+                link.typed = None;
+            }
+            Err((*reason).to_owned())
+        }
     };
-    if let Err(reason) = outcome
-        && let Some(account) = core.directory.account_mut(opened.number)
-    {
-        account.last_link_error = Some(reason);
+    if let Err(reason) = outcome {
+        linking::note_failure(core, opened.number, reason);
     }
 }
 
@@ -194,15 +251,9 @@ fn wrap(key: &PublicKey, code: &str, salt: [u8; 32], iv: [u8; 16]) -> Bytes {
     [&salt[..], &iv, &sealed].concat().into()
 }
 
-/// PBKDF2-HMAC-SHA-256 for one block of 32 bytes (RFC 8018 §5.2).
+/// The key that a code and a salt give (spec 01 §5.3).
 fn code_key(code: &str, salt: &[u8; 32]) -> [u8; 32] {
-    let mut block = hmac_sha256(code.as_bytes(), &[salt, &1_u32.to_be_bytes()]);
-    let mut key = block;
-    for _ in 1..ITERATIONS {
-        block = hmac_sha256(code.as_bytes(), &[&block]);
-        key.iter_mut().zip(block).for_each(|(to, from)| *to ^= from);
-    }
-    key
+    *pbkdf2_hmac_sha256(code.as_bytes(), salt, ITERATIONS).expose()
 }
 
 /// Upper case, without the dash; `None` unless it is 8 characters of the alphabet.
@@ -254,7 +305,7 @@ mod tests {
         let companion = PublicKey::from_bytes(array(&companion["identity"]["public"]));
         let account = pair(&primary["identity"]);
         let options = ScanOptions::default();
-        let typed = Typed { number: 1, companion: PublicKey::from_bytes(theirs), ephemeral, options };
+        let typed = Typed { companion: PublicKey::from_bytes(theirs), ephemeral, options };
         let bundle = bytes(&vector["wrapped_key_bundle_156"]);
         assert_eq!(open(&bundle, &typed, &companion, &account), Ok(array(&vector["adv_secret"])));
         let other = pair(&primary["ephemeral"]);

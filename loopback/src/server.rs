@@ -12,11 +12,13 @@ use wamd::node::Node;
 use crate::authority::Authority;
 use crate::connection::{Connection, Phase};
 use crate::control::parse_number;
-use crate::core::Core;
+use crate::core::{Core, leaf};
 use crate::directory::{Account, Address, Namespace};
+use crate::faults::Refusal;
 use crate::{
-    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, Linked, Output, Pattern,
-    ReceivedMessage, ScanError, ScanOptions, connection, linking, notices, pair_code, phone, routing, stanza,
+    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, LinkAction, Linked, Output,
+    PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView, connection, linking, notices,
+    pair_code, passkey, phone, routing, stanza, waiting,
 };
 
 /// The server and all simulated phones as one value.
@@ -123,7 +125,7 @@ impl Server {
 
     /// Types a pair code on the phone of a number, which is made if it is new. The companion that waits for the code of
     /// this number gets the phone's key; whether the code was right shows in [`AccountView::last_link_error`] or in the
-    /// device that appears.
+    /// device that appears. After a wrong code another one can be typed.
     ///
     /// # Errors
     /// [`ScanError::Number`], [`ScanError::Malformed`] for a code that cannot be one, [`ScanError::UnknownRef`] when no
@@ -131,6 +133,47 @@ impl Server {
     pub fn enter_code(&mut self, now: Now, number: &str, code: &str, options: &ScanOptions) -> Result<(), ScanError> {
         self.core.now = now;
         pair_code::enter(&mut self.core, number, code, options)
+    }
+
+    /// Asks a waiting client for a passkey of the account of a number, which is made if it is new. With a QR text the phone
+    /// has read the code of that client and can check its handoff proof; without one it is the client that came last.
+    /// [`waiting`](Self::waiting) tells how far it is, and the code that the phone shows.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn begin_passkey(
+        &mut self,
+        now: Now,
+        number: &str,
+        qr: Option<&str>,
+        options: &PasskeyOptions,
+    ) -> Result<ConnId, ScanError> {
+        self.core.now = now;
+        passkey::begin(&mut self.core, number, qr, options)
+    }
+
+    /// The user of the phone of a number declines the link by pair code or passkey that is going on. Nobody tells the
+    /// client; what it still sends for this link is answered with error 400.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::NotWaiting`] when no link by code or passkey is going on.
+    pub fn refuse_link(&mut self, now: Now, number: &str) -> Result<(), ControlError> {
+        self.core.now = now;
+        waiting::refuse(&mut self.core, number)
+    }
+
+    /// The clients that wait to be linked, in the order in which they came.
+    pub fn waiting(&self) -> Vec<WaitingView> {
+        waiting::views(&self.core)
+    }
+
+    /// Does something to a client that waits to be linked: the one that came last, unless its connection is named.
+    ///
+    /// # Errors
+    /// [`ControlError::NotWaiting`], [`ControlError::Unencodable`].
+    pub fn link_action(&mut self, now: Now, conn: Option<ConnId>, action: LinkAction) -> Result<(), ControlError> {
+        self.core.now = now;
+        waiting::act(&mut self.core, conn, action)
     }
 
     /// What the phone of a number has received and could decrypt, oldest first; at least the last 50,000 messages.
@@ -250,7 +293,50 @@ impl Server {
             }
             Fault::RefuseLogin { jid, node } => {
                 let address = self.companion(&jid)?;
-                self.core.faults.refuse(address, node);
+                self.core.faults.refuse(address, node, 1);
+            }
+            Fault::LoginFailure { jid, reason, attrs, count } => {
+                let address = self.companion(&jid)?;
+                self.core.faults.refuse(address, stanza::failure(reason, &attrs), count);
+            }
+            Fault::LinkFailure { reason, attrs, count } => {
+                self.core.faults.refuse_registrations(stanza::failure(reason, &attrs), count);
+            }
+            Fault::LinkAnswer { stage, code, backoff, count } => {
+                self.core.faults.refuse_stage(stage, code.map(|code| Refusal { code, backoff }), count);
+            }
+            Fault::AnswerIq { jid, xmlns, code, backoff, count } => {
+                let address = self.companion(&jid)?;
+                let refusal = code.map(|code| Refusal { code, backoff });
+                self.core.faults.refuse_queries(address, xmlns, refusal, count);
+            }
+            Fault::Refs { count } => self.core.config.refs = count,
+            Fault::Silence { jid, on } => {
+                let address = self.companion(&jid)?;
+                self.core.faults.of_mut(address).silence = on;
+            }
+            Fault::StreamError { jid, code, conflict, child, stay } => {
+                let id = self.connection(&jid)?;
+                let conflict = conflict.map(|kind| Node::new("conflict").attr("type", kind));
+                let error = Node::new("stream:error").attr_opt("code", code);
+                let error = error.child_opt(conflict).child_opt(child.map(Node::new));
+                if stay { self.core.send(id, &error) } else { self.core.send_last(id, &error) }
+            }
+            Fault::Dirty { jid, kind, timestamp } => {
+                let timestamp = timestamp.unwrap_or_else(|| now.unix_seconds());
+                let dirty = Node::new("dirty").attr("type", kind).attr("timestamp", timestamp);
+                self.tell(&jid, dirty)?;
+            }
+            Fault::EdgeRouting { jid, info, dns_domain } => {
+                let domain = dns_domain.map(|domain| leaf("dns_domain", domain));
+                self.tell(&jid, Node::new("edge_routing").child(leaf("routing_info", info)).child_opt(domain))?;
+            }
+            Fault::ClientExpiration { jid, t } => self.tell(&jid, Node::new("client_expiration").attr("t", t))?,
+            Fault::EndWith { jid, node } => {
+                let id = self.connection(&jid)?;
+                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
+                self.core.send_plaintext(id, &plaintext);
+                self.core.close_soon(id);
             }
             Fault::ReplayLast { jid } => {
                 let address = self.companion(&jid)?;
@@ -271,6 +357,13 @@ impl Server {
                 self.core.send_plaintext(id, &plaintext);
             }
         }
+        Ok(())
+    }
+
+    /// Sends an `<ib>` to a device.
+    fn tell(&mut self, jid: &Jid, content: Node) -> Result<(), ControlError> {
+        let id = self.connection(jid)?;
+        self.core.send(id, &stanza::ib(content));
         Ok(())
     }
 

@@ -23,8 +23,8 @@ use wamd::crypto::{PrivateKey, PublicKey};
 use wamd::jid::Jid;
 
 use crate::{
-    AccountView, Config, ConnId, ControlError, Disconnect, Fault, Input, Linked, Output, ReceivedMessage, ScanError,
-    ScanOptions, Server, http,
+    AccountView, Config, ConnId, ControlError, Disconnect, Fault, Input, LinkAction, Linked, Output, PasskeyOptions,
+    ReceivedMessage, ScanError, ScanOptions, Server, WaitingView, http,
 };
 
 /// What goes wrong between a test and a running server.
@@ -196,6 +196,22 @@ impl Loopback {
         self.handle.scan(number.to_owned(), qr.to_owned(), options).await
     }
 
+    /// The clients that wait to be linked, in the order in which they came.
+    ///
+    /// # Errors
+    /// [`LoopbackError::Gone`].
+    pub async fn waiting(&self) -> Result<Vec<WaitingView>, LoopbackError> {
+        self.handle.call(|server, _| server.waiting()).await
+    }
+
+    /// Does something to the client that waits to be linked, the last one that came if there are several.
+    ///
+    /// # Errors
+    /// As [`Server::link_action`], and [`LoopbackError::Gone`].
+    pub async fn link_action(&self, action: LinkAction) -> Result<(), LoopbackError> {
+        self.handle.link_action(None, action).await
+    }
+
     /// All accounts, by phone number.
     ///
     /// # Errors
@@ -280,6 +296,30 @@ impl Phone {
         self.handle.enter_code(self.account.number.clone(), code.to_owned(), ScanOptions::default()).await
     }
 
+    /// Types a pair code, and behaves as the options say.
+    ///
+    /// # Errors
+    /// As [`enter_code`](Self::enter_code).
+    pub async fn enter_code_with(&self, code: &str, options: ScanOptions) -> Result<(), LoopbackError> {
+        self.handle.enter_code(self.account.number.clone(), code.to_owned(), options).await
+    }
+
+    /// Asks the client that waits for a passkey; see [`Server::begin_passkey`].
+    ///
+    /// # Errors
+    /// As [`Server::begin_passkey`], and [`LoopbackError::Gone`].
+    pub async fn begin_passkey(&self, qr: Option<&str>, options: PasskeyOptions) -> Result<(), LoopbackError> {
+        self.handle.begin_passkey(self.account.number.clone(), qr.map(str::to_owned), options).await
+    }
+
+    /// Declines the link that is going on; see [`Server::refuse_link`].
+    ///
+    /// # Errors
+    /// As [`Server::refuse_link`], and [`LoopbackError::Gone`].
+    pub async fn refuse_link(&self) -> Result<(), LoopbackError> {
+        self.handle.refuse_link(self.account.number.clone()).await
+    }
+
     /// What the phone has received and could decrypt, oldest first.
     ///
     /// # Errors
@@ -339,6 +379,25 @@ impl Handle {
         options: ScanOptions,
     ) -> Result<(), LoopbackError> {
         Ok(self.call(move |server, now| server.enter_code(now, &number, &code, &options)).await??)
+    }
+
+    pub(crate) async fn begin_passkey(
+        &self,
+        number: String,
+        qr: Option<String>,
+        options: PasskeyOptions,
+    ) -> Result<(), LoopbackError> {
+        let begin = move |server: &mut Server, now| server.begin_passkey(now, &number, qr.as_deref(), &options);
+        self.call(begin).await??;
+        Ok(())
+    }
+
+    pub(crate) async fn refuse_link(&self, number: String) -> Result<(), LoopbackError> {
+        Ok(self.call(move |server, now| server.refuse_link(now, &number)).await??)
+    }
+
+    pub(crate) async fn link_action(&self, conn: Option<ConnId>, action: LinkAction) -> Result<(), LoopbackError> {
+        Ok(self.call(move |server, now| server.link_action(now, conn, action)).await??)
     }
 
     pub(crate) async fn disconnect(&self, jid: Jid, how: Disconnect) -> Result<(), LoopbackError> {

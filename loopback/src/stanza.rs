@@ -1,11 +1,14 @@
 //! Stanzas of a logged-in device, by tag, and the small stanzas that the server answers with.
 
+use std::collections::BTreeMap;
+
 use wamd::node::{Node, NodeRef};
 
 use crate::ConnId;
 use crate::core::Core;
 use crate::directory::Address;
-use crate::login::server;
+use crate::faults::Refusal;
+use crate::login::{LOCATION, server};
 use crate::queue::Class;
 use crate::{iq, receipts, routing};
 
@@ -50,6 +53,40 @@ pub(crate) fn result(request: NodeRef<'_>) -> Node {
     answer_to(request, "result")
 }
 
+/// The refusal of a request as a fault wants it.
+pub(crate) fn refused(request: NodeRef<'_>, refusal: Refusal) -> Node {
+    let error = error(refusal.code, error_text(refusal.code)).attr_opt("backoff", refusal.backoff);
+    answer_to(request, "error").child(error)
+}
+
+/// The text that stands beside a code (spec 01 §6.10).
+const fn error_text(code: u16) -> &'static str {
+    match code {
+        400 => "bad-request",
+        401 => "not-authorized",
+        403 => "forbidden",
+        404 => "item-not-found",
+        405 => "not-allowed",
+        406 => "not-acceptable",
+        410 => "gone",
+        419 => "resource-limit",
+        423 => "locked",
+        429 => "rate-overlimit",
+        452 => "feature-not-available",
+        500 => "internal-server-error",
+        503 => "service-unavailable",
+        530 => "partial-server-error",
+        _ => "unknown",
+    }
+}
+
+/// `<failure reason location …/>` (spec 01 §6.3).
+pub(crate) fn failure(reason: Option<u16>, attrs: &BTreeMap<String, String>) -> Node {
+    let location = (!attrs.contains_key("location")).then_some(LOCATION);
+    let failure = Node::new("failure").attr_opt("reason", reason).attr_opt("location", location);
+    attrs.iter().fold(failure, |failure, (name, value)| failure.attr(name.as_str(), value.as_str()))
+}
+
 /// The refusal of a request.
 pub(crate) fn iq_error(request: NodeRef<'_>, code: u16, text: &str) -> Node {
     answer_to(request, "error").child(error(code, text))
@@ -82,9 +119,13 @@ pub(crate) fn device_removed() -> Node {
     stream_error(401).child(Node::new("conflict").attr("type", "device_removed"))
 }
 
-/// Pings a client (spec 01 §6.9).
+/// Pings a client (spec 01 §6.9). If answers are waited for, the connection ends when none comes in time.
 pub(crate) fn ping(core: &mut Core, id: ConnId) {
     let stanza_id = core.stanza_id();
+    let due = core.config.ping_timeout.map(|timeout| core.now.mono.saturating_add(timeout));
+    if let (Some(due), Some(session)) = (due, core.session_mut(id)) {
+        session.unanswered_ping.get_or_insert_with(|| (stanza_id.clone(), due));
+    }
     let ping = Node::new("iq")
         .attr("from", server())
         .attr("type", "get")
@@ -92,6 +133,14 @@ pub(crate) fn ping(core: &mut Core, id: ConnId) {
         .attr("xmlns", "urn:xmpp:ping")
         .child(Node::new("ping"));
     core.send(id, &ping);
+}
+
+/// Takes the answer of a client to a ping.
+pub(crate) fn pong(core: &mut Core, id: ConnId, node: NodeRef<'_>) {
+    let answered = node.attr_str("id");
+    if let Some(session) = core.session_mut(id) {
+        session.unanswered_ping.take_if(|(ping, _)| answered.as_deref() == Some(ping.as_str()));
+    }
 }
 
 /// Characters of a push name that are kept; the phones allow 25.

@@ -133,6 +133,67 @@ async fn a_client_links_through_the_control_interface() {
 }
 
 #[tokio::test]
+async fn waiting_clients_and_devices_are_at_the_tests_mercy() {
+    let loopback = Loopback::start().await.unwrap();
+    let post = async |path: &'static str, body: Value| {
+        let (status, answer) = http(&loopback, "POST", path, &body.to_string()).await;
+        assert_eq!(status, 200, "{path} {body}: {answer}");
+    };
+    let mut device = Device::new(1);
+    let payload = device.registration_payload();
+    let mut socket = Socket::connect(&loopback, "/", &mut device, &payload).await;
+    socket.next().await.unwrap();
+    let (_, waiting) = http(&loopback, "GET", "/control/waiting", "").await;
+    let conn = waiting["waiting"][0]["conn"].as_u64().unwrap();
+    assert_eq!(waiting["waiting"][0]["refs"].as_array().unwrap().len(), 6);
+    assert_eq!(waiting["waiting"][0]["passkey"], Value::Null);
+
+    let node = json!({ "tag": "ib", "attrs": { "from": { "jid": "s.whatsapp.net" } }, "children": [{ "tag": "x" }] });
+    post("/control/link", json!({ "conn": conn, "do": { "action": "send", "node": node } })).await;
+    let sent = socket.next().await.unwrap();
+    assert_eq!((sent.attr_jid("from"), sent.find_child("x").is_some()), (Some(wamd::Jid::whatsapp_server()), true));
+    post("/control/link", json!({ "do": { "action": "new_refs" } })).await;
+    assert_eq!(socket.next().await.unwrap().find_child("pair-device").unwrap().child_nodes().len(), 6);
+    post("/control/passkey", json!({ "number": ALICE, "options": { "hold": true } })).await;
+    assert_eq!(socket.next().await.unwrap().attr_str("type").as_deref(), Some("passkey_prologue_request"));
+    let (_, waiting) = http(&loopback, "GET", "/control/waiting", "").await;
+    assert_eq!(waiting["waiting"][0]["passkey"]["number"], json!(ALICE));
+    post("/control/refuse", json!({ "number": ALICE })).await;
+
+    let faults = [
+        json!({ "fault": "refs", "count": 2 }),
+        json!({ "fault": "link_failure", "reason": 405, "attrs": { "url": "x" } }),
+        json!({ "fault": "link_answer", "stage": "companion_hello", "code": 429, "backoff": 5, "count": 3 }),
+    ];
+    for fault in faults {
+        post("/control/faults", fault).await;
+    }
+    // Faults of a device are read before it is looked for.
+    let jid = "15550000001:1@s.whatsapp.net";
+    let faults = [
+        json!({ "fault": "login_failure", "jid": jid, "reason": 402, "attrs": { "expire": "60" } }),
+        json!({ "fault": "answer_iq", "jid": jid, "xmlns": "w:p" }),
+        json!({ "fault": "silence", "jid": jid, "on": true }),
+        json!({ "fault": "stream_error", "jid": jid, "code": 401, "conflict": "other" }),
+        json!({ "fault": "dirty", "jid": jid, "kind": "groups" }),
+        json!({ "fault": "edge_routing", "jid": jid, "info": "0102" }),
+        json!({ "fault": "client_expiration", "jid": jid, "t": 5 }),
+        json!({ "fault": "refuse_login", "jid": jid, "node": { "tag": "failure" } }),
+        json!({ "fault": "inject", "jid": jid, "node": { "tag": "ib" } }),
+        json!({ "fault": "end_with", "jid": jid, "node": { "tag": "xmlstreamend" } }),
+    ];
+    for fault in faults {
+        let (status, error) = http(&loopback, "POST", "/control/faults", &fault.to_string()).await;
+        assert_eq!((status, &error["error"]["code"]), (404, &json!("unknown_device")), "{fault}");
+    }
+    let payload = device.registration_payload();
+    let mut socket = Socket::connect(&loopback, "/", &mut device, &payload).await;
+    let failure = socket.next().await.unwrap();
+    assert_eq!((failure.attr_u64("reason"), failure.attr_str("url").as_deref()), (Some(405), Some("x")));
+    loopback.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_control_interface_refuses_politely() {
     let loopback = Loopback::start().await.unwrap();
     let post = |path: &'static str, body: &'static str| http(&loopback, "POST", path, body);
@@ -153,6 +214,11 @@ async fn the_control_interface_refuses_politely() {
         ("/control/disconnect", r#"{"jid":"15550000001:1@s.whatsapp.net","code":"x"}"#, 400, "bad_json"),
         ("/control/disconnect", r#"{"jid":"15550000001:1@s.whatsapp.net"}"#, 404, "unknown_device"),
         ("/control/disconnect", r#"{"jid":"15550000001@s.whatsapp.net"}"#, 404, "unknown_device"),
+        ("/control/link", r#"{"do":{"action":"close"}}"#, 404, "not_waiting"),
+        ("/control/link", r#"{"do":{"action":"unheard_of"}}"#, 400, "bad_json"),
+        ("/control/refuse", r#"{"number":"15550000001"}"#, 404, "not_waiting"),
+        ("/control/refuse", r#"{"number":"1"}"#, 400, "bad_number"),
+        ("/control/passkey", r#"{"number":"15550000001"}"#, 404, "unknown_ref"),
         ("/control/faults", r#"{"fault":"unheard_of"}"#, 400, "bad_json"),
         ("/control/faults", r#"{"fault":"tamper_next","jid":"1@lid"}"#, 404, "unknown_device"),
         ("/control/messages", r#"{"number":"15550000001","to":"1@lid","text":""}"#, 404, "unknown_device"),

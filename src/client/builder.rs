@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use crate::{
     client::{
-        Client, Error,
+        Client, Error, FixedVersion, Proxy, VersionProvider,
         driver::Driver,
+        network::Network,
         socket::{Connector, DEFAULT_URL},
     },
     crypto::PublicKey,
     engine::Config,
+    pairing::payload::Version,
     store::{AccountId, MemoryStore, Store},
 };
 
@@ -24,6 +26,8 @@ pub struct ClientBuilder {
     store: Option<Arc<dyn Store>>,
     url: String,
     tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+    proxy: Option<Proxy>,
+    versions: Option<Arc<dyn VersionProvider>>,
     event_capacity: usize,
 }
 
@@ -35,6 +39,8 @@ impl ClientBuilder {
             store: None,
             url: DEFAULT_URL.to_owned(),
             tls: None,
+            proxy: None,
+            versions: None,
             event_capacity: DEFAULT_EVENT_CAPACITY,
         }
     }
@@ -74,6 +80,34 @@ impl ClientBuilder {
         self
     }
 
+    /// Goes through a proxy, with the websocket and with all that the account fetches. Nothing goes past it: a proxy that
+    /// fails is an outage. Default: none; the environment is not looked at.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// States this version of the web client. Default: the one that this crate was checked with.
+    #[must_use]
+    pub fn version(self, version: Version) -> Self {
+        self.versions(FixedVersion(version))
+    }
+
+    /// Who knows the current version of the web client: asked when the account begins to connect, and when the server
+    /// refuses the version as outdated. Default: nobody.
+    #[must_use]
+    pub fn versions(self, provider: impl VersionProvider) -> Self {
+        self.shared_versions(Arc::new(provider))
+    }
+
+    /// As [`versions`](Self::versions), shared with other accounts.
+    #[must_use]
+    pub fn shared_versions(mut self, provider: Arc<dyn VersionProvider>) -> Self {
+        self.versions = Some(provider);
+        self
+    }
+
     /// Changes the engine's configuration.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -93,9 +127,13 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Store`] when the outbox cannot be read, [`Error::Url`], [`Error::Random`].
-    pub async fn start(self) -> Result<Client, Error> {
-        let connector = Connector::new(&self.url, self.tls)?;
+    pub async fn start(mut self) -> Result<Client, Error> {
+        let network = Network::new(self.proxy, self.tls, self.config.handshake_timeout)?;
+        let connector = Connector::new(&self.url, network)?;
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
-        Driver::start(self.account, self.config, store, connector, self.event_capacity).await
+        if let Some(known) = self.versions.as_ref().and_then(|provider| provider.known()) {
+            self.config.client.version = known;
+        }
+        Driver::start(self.account, self.config, store, connector, self.versions, self.event_capacity).await
     }
 }

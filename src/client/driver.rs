@@ -11,12 +11,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     client::{
-        Client, Error, Events,
+        Client, Error, Events, VersionError, VersionProvider,
         socket::{Connector, Socket},
     },
     clock::Now,
-    engine::{Command, CommandError, CommandId, Config, Engine, Input, LoadId, Loaded, Output, Reply, Snapshot},
+    engine::{
+        Command, CommandError, CommandId, Config, CpuId, CpuResult, Engine, Input, LoadId, Loaded, Output, Reply,
+        Snapshot,
+    },
     event::Envelope,
+    pairing::payload::Version,
     store::{AccountId, Batch, Key, RecordKind, Store, StoreError},
 };
 
@@ -39,22 +43,28 @@ pub(super) enum Request {
     Shutdown(oneshot::Sender<()>),
 }
 
-/// What the store answered.
+/// What the store and the pool of threads answered.
 #[derive(Debug)]
-enum Stored {
+enum Worked {
     Loaded(LoadId, Result<Loaded, StoreError>),
     Committed(u64, Result<(), StoreError>),
     Trimmed(u64, Result<(), StoreError>),
+    /// Absent when the runtime is going down.
+    Computed(CpuId, Option<CpuResult>),
 }
 
 /// What the task waited for.
 enum Happened {
-    Stored(Stored),
+    Worked(Worked),
     Request(Option<Request>),
     Acknowledged(u64),
     ConsumerGone,
     Input(Input),
+    Version(Result<Version, VersionError>),
 }
+
+/// The current version, asked for.
+type Lookup = BoxFuture<'static, Result<Version, VersionError>>;
 
 pub(super) struct Driver {
     account: AccountId,
@@ -71,7 +81,7 @@ pub(super) struct Driver {
     socket: Option<Socket>,
     answers: BTreeMap<CommandId, Answer>,
     next_command: u64,
-    work: FuturesUnordered<BoxFuture<'static, Stored>>,
+    work: FuturesUnordered<BoxFuture<'static, Worked>>,
     /// A commit is under way.
     committing: bool,
     /// What came up meanwhile: committed as one batch.
@@ -79,6 +89,12 @@ pub(super) struct Driver {
     trimming: bool,
     /// The consumer has everything up to here, and the store does not know yet.
     to_trim: Option<u64>,
+    versions: Option<Arc<dyn VersionProvider>>,
+    /// The version that the engine states.
+    stated: Version,
+    lookup: Option<Lookup>,
+    /// The version that was refused: the engine waits for a newer one.
+    refused: Option<Version>,
     /// The account is being stopped; who wants to know when everything is stored.
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -89,11 +105,13 @@ impl Driver {
         config: Config,
         store: Arc<dyn Store>,
         connector: Connector,
+        versions: Option<Arc<dyn VersionProvider>>,
         event_capacity: usize,
     ) -> Result<Client, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
+        let stated = config.client.version;
         let mut engine = Engine::new(config, seed);
         let started = Instant::now();
         if let Some(seq) = waiting_events.front().and_then(|envelope| envelope.seq) {
@@ -122,6 +140,10 @@ impl Driver {
             waiting_batch: None,
             trimming: false,
             to_trim: None,
+            versions,
+            stated,
+            lookup: None,
+            refused: None,
             stopping: None,
         };
         tokio::spawn(driver.run());
@@ -192,7 +214,7 @@ impl Driver {
         let reading = self.engine.wants_read();
         let has_events = !self.waiting_events.is_empty();
         let happened = tokio::select! {
-            Some(stored) = self.work.next(), if !self.work.is_empty() => Happened::Stored(stored),
+            Some(worked) = self.work.next(), if !self.work.is_empty() => Happened::Worked(worked),
             request = self.requests.recv(), if self.stopping.is_none() => Happened::Request(request),
             Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
             room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
@@ -203,10 +225,11 @@ impl Driver {
                 _ => Happened::ConsumerGone,
             },
             input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
+            found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
         match happened {
-            Happened::Stored(stored) => self.stored(stored),
+            Happened::Worked(worked) => self.worked(worked),
             Happened::Request(Some(request)) => self.request(request),
             // Nobody can ask for anything any more.
             Happened::Request(None) => self.stop(None),
@@ -214,6 +237,7 @@ impl Driver {
             // The events stay in the store for the next consumer.
             Happened::ConsumerGone => self.waiting_events.clear(),
             Happened::Input(input) => self.tell(input),
+            Happened::Version(found) => self.version_found(found),
         }
     }
 
@@ -224,6 +248,9 @@ impl Driver {
     fn request(&mut self, request: Request) {
         match request {
             Request::Command(command, answer) => {
+                if let Command::SetVersion(version) = &command {
+                    self.stated = *version;
+                }
                 let id = CommandId(self.next_command);
                 self.next_command = self.next_command.saturating_add(1);
                 self.answers.insert(id, answer);
@@ -253,7 +280,10 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Open(id) => self.socket = Some(self.connector.open(id)),
+            Output::Open(id) => {
+                self.socket = Some(self.connector.open(id));
+                self.look_up(None);
+            }
             Output::Send(id, bytes) => {
                 if let Some(socket) = self.socket.as_ref().filter(|socket| socket.id == id) {
                     socket.send(bytes);
@@ -273,9 +303,15 @@ impl Driver {
                 }
                 self.commit();
             }
+            Output::Cpu(id, job) => {
+                let computed = tokio::task::spawn_blocking(move || job.run());
+                self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
+            }
             Output::Event(envelope) => self.waiting_events.push_back(*envelope),
-            // The version is the one of the configuration: there is no other.
-            Output::RefreshVersion => self.tell(Input::Version(None)),
+            Output::RefreshVersion => {
+                self.refused = Some(self.stated);
+                self.look_up(self.refused);
+            }
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
                     let _ = answer.send(reply);
@@ -292,26 +328,73 @@ impl Driver {
         if let Some((seq, batch)) = self.waiting_batch.take() {
             self.committing = true;
             let commit = self.store.commit(&self.account, batch);
-            self.work.push(commit.map(move |result| Stored::Committed(seq, result)).boxed());
+            self.work.push(commit.map(move |result| Worked::Committed(seq, result)).boxed());
         }
     }
 
-    // ---- the store --------------------------------------------------------------------------------------------
+    // ---- the version ------------------------------------------------------------------------------------------
 
-    fn stored(&mut self, stored: Stored) {
-        match stored {
-            Stored::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
-            Stored::Loaded(_, Err(error)) => self.store_failed(&error),
-            Stored::Committed(seq, Ok(())) => {
+    /// Asks for the current version, unless that is being done. Connecting does not wait for it.
+    fn look_up(&mut self, refused: Option<Version>) {
+        if self.lookup.is_some() {
+            return;
+        }
+        self.lookup = Some(match self.versions.clone() {
+            Some(provider) => {
+                let network = self.connector.network.clone();
+                let lookup = async move {
+                    match (provider.current(&network, refused).await, refused) {
+                        (Ok(version), Some(refused)) if version <= refused => Err(VersionError::NothingNewer(refused)),
+                        (found, _) => found,
+                    }
+                };
+                lookup.boxed()
+            }
+            None => std::future::ready(Err(VersionError::NothingNewer(self.stated))).boxed(),
+        });
+    }
+
+    fn version_found(&mut self, found: Result<Version, VersionError>) {
+        match (found, self.refused.take()) {
+            (Ok(version), refused) if version > refused.unwrap_or(self.stated) => {
+                self.stated = version;
+                self.tell(Input::Version(Some(version)));
+            }
+            (Ok(_), None) => {}
+            // It was asked for before the refusal came: the answer may be another one now.
+            (Ok(_), Some(refused)) => {
+                self.refused = Some(refused);
+                self.look_up(Some(refused));
+            }
+            (Err(error), refused) => {
+                if self.versions.is_some() {
+                    tracing::warn!(%error, "the current version of the client is not known");
+                }
+                if refused.is_some() {
+                    self.tell(Input::Version(None));
+                }
+            }
+        }
+    }
+
+    // ---- the store and the pool -------------------------------------------------------------------------------
+
+    fn worked(&mut self, worked: Worked) {
+        match worked {
+            Worked::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
+            Worked::Loaded(_, Err(error)) => self.store_failed(&error),
+            Worked::Committed(seq, Ok(())) => {
                 self.committing = false;
                 self.tell(Input::Durable(seq));
                 self.commit();
             }
-            Stored::Committed(_, Err(error)) => {
+            Worked::Committed(_, Err(error)) => {
                 self.committing = false;
                 self.store_failed(&error);
             }
-            Stored::Trimmed(seq, result) => {
+            Worked::Computed(id, Some(result)) => self.tell(Input::Computed(id, result)),
+            Worked::Computed(id, None) => tracing::error!(?id, "work was not done"),
+            Worked::Trimmed(seq, result) => {
                 self.trimming = false;
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
@@ -352,7 +435,7 @@ impl Driver {
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
-                Stored::Trimmed(seq, store.trim_outbox(&account, seq).await)
+                Worked::Trimmed(seq, store.trim_outbox(&account, seq).await)
             };
             self.work.push(trim.boxed());
         }
@@ -374,6 +457,14 @@ async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_
     }
 }
 
+/// What the lookup has found, which is over then.
+async fn looked_up(lookup: &mut Option<Lookup>) -> Result<Version, VersionError> {
+    let Some(running) = lookup else { return std::future::pending().await };
+    let found = running.await;
+    *lookup = None;
+    found
+}
+
 /// The next thing of the socket.
 async fn inbound(socket: &mut Option<Socket>) -> Input {
     let Some(open) = socket else { return std::future::pending().await };
@@ -387,7 +478,7 @@ async fn inbound(socket: &mut Option<Socket>) -> Input {
     }
 }
 
-async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Stored {
+async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<Key>, scans: Vec<RecordKind>) -> Worked {
     let load = async {
         let values = store.load(&account, &keys).await?;
         let mut scanned = Vec::new();
@@ -397,7 +488,7 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
         Ok(Loaded { records: keys.iter().cloned().zip(values).collect(), scanned })
     };
     let loaded = load.await;
-    Stored::Loaded(id, loaded)
+    Worked::Loaded(id, loaded)
 }
 
 /// The events that were not acknowledged when the account stopped.

@@ -34,6 +34,8 @@ impl Error {
         match self {
             Self::Command(error) => {
                 matches!(error, CommandError::NotConnected | CommandError::Busy { .. } | CommandError::Interrupted)
+                    || matches!(error, CommandError::Link { error, .. } if error.is_retryable())
+                    || matches!(error, CommandError::LinkUnderWay)
             }
             Self::Store(error) => matches!(error, StoreError::Backend(_)),
             Self::Url(_) | Self::Random | Self::EventsTaken | Self::Stopped => false,
@@ -49,6 +51,7 @@ impl Error {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Command(CommandError::NotConnected | CommandError::Busy { .. }) => Some(Duration::from_secs(1)),
+            Self::Command(CommandError::Link { retry_after, .. }) => *retry_after,
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Client ──commands──►┌──────────┐──load, commit──► Store
 //!   Events ◄──events────│  driver  │
-//!                       └──────────┘──frames──► socket task ──► websocket (TLS)
+//!                       └──────────┘──frames──► socket task ──► websocket (TLS, proxy)
 //! ```
 //!
 //! ```no_run
@@ -28,24 +28,35 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod network;
+mod proxy;
 pub mod qr;
 mod socket;
+mod version;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     engine::{Command, Reply, SendRequest, Snapshot},
     jid::Jid,
     message::MessageId,
+    pairing::{
+        code::{PairCode, PhoneNumber},
+        payload::Version,
+    },
 };
 use driver::Request;
 
 pub use builder::ClientBuilder;
 pub use error::Error;
 pub use events::{Delivery, Events};
+pub use network::{Network, NetworkError, Stream};
+pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
+pub use version::{FixedVersion, HttpVersion, VersionError, VersionFuture, VersionProvider};
 
 /// A message that was accepted: it is stored, and will be sent or reported as failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +66,16 @@ pub struct Accepted {
     pub id: MessageId,
     /// When it was accepted, unix seconds.
     pub timestamp: u64,
+}
+
+/// A code to link with, accepted by the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkCode {
+    /// To be typed on the phone: WhatsApp, Settings, Linked devices, Link with phone number.
+    pub code: PairCode,
+    /// Until when, unix milliseconds.
+    pub expires_at: u64,
 }
 
 /// A handle of one account. Cheap to clone; when the last one is dropped, the account stops.
@@ -79,6 +100,60 @@ impl Client {
     /// [`CommandError::AlreadyLinked`](crate::engine::CommandError::AlreadyLinked), and [`Error::Stopped`].
     pub async fn link_qr(&self) -> Result<(), Error> {
         self.command(Command::LinkQr).await.map(drop)
+    }
+
+    /// Links this account to the phone of a number by a code that is typed there: connects if that is needed, and answers
+    /// when the server has accepted the code. Then come `session.paired`, or `session.pair_code_refresh` and
+    /// `session.pair_code_error`. QR codes are shown beside it, and either way links.
+    ///
+    /// ```no_run
+    /// # async fn example(client: wamd::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let linking = client.link_code("+55 11 98765-4321".parse()?).await?;
+    /// println!("type {} on the phone", linking.code.shown());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CommandError::AlreadyLinked`](crate::engine::CommandError::AlreadyLinked),
+    /// [`CommandError::LinkUnderWay`](crate::engine::CommandError::LinkUnderWay),
+    /// [`CommandError::Link`](crate::engine::CommandError::Link) with what the server answered, and [`Error::Stopped`].
+    pub async fn link_code(&self, phone: PhoneNumber) -> Result<LinkCode, Error> {
+        self.link_code_with(phone, None, true).await
+    }
+
+    /// As [`link_code`](Self::link_code), with a code of the caller's choice, or without a notification on the phone.
+    ///
+    /// # Errors
+    /// As [`link_code`](Self::link_code).
+    pub async fn link_code_with(
+        &self,
+        phone: PhoneNumber,
+        code: Option<PairCode>,
+        notify: bool,
+    ) -> Result<LinkCode, Error> {
+        match self.command(Command::LinkCode { phone, code, notify }).await? {
+            Reply::PairCode { code, expires_at } => Ok(LinkCode { code, expires_at }),
+            Reply::Done | Reply::Accepted { .. } => Err(Error::Stopped),
+        }
+    }
+
+    /// Hands in the WebAuthn assertion that `session.passkey_request` asked for: the raw id of the credential, and the
+    /// assertion as JSON.
+    ///
+    /// # Errors
+    /// [`CommandError::NoPasskey`](crate::engine::CommandError::NoPasskey) when none is asked for,
+    /// [`CommandError::Content`](crate::engine::CommandError::Content), and [`Error::Stopped`].
+    pub async fn passkey_assertion(&self, credential_id: Bytes, assertion: Bytes) -> Result<(), Error> {
+        self.command(Command::PasskeyAssertion { credential_id, assertion }).await.map(drop)
+    }
+
+    /// Says that the phone shows the code of `session.passkey_confirmation`.
+    ///
+    /// # Errors
+    /// [`CommandError::NoPasskey`](crate::engine::CommandError::NoPasskey), and [`Error::Stopped`].
+    pub async fn passkey_confirm(&self) -> Result<(), Error> {
+        self.command(Command::PasskeyConfirm).await.map(drop)
     }
 
     /// Connects a linked account and keeps it connected.
@@ -113,6 +188,15 @@ impl Client {
         self.command(Command::Logout).await.map(drop)
     }
 
+    /// States this version of the web client from now on. A standing connection is not touched; an account that is
+    /// `OUTDATED` connects with it when it is told to, or at once while a newer version is being looked for.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn set_version(&self, version: Version) -> Result<(), Error> {
+        self.command(Command::SetVersion(version)).await.map(drop)
+    }
+
     /// Sends a text to a user. Answers when the message is stored: from then on it will be sent, or reported by
     /// `message.failed`, whatever crashes.
     ///
@@ -129,7 +213,7 @@ impl Client {
     pub async fn send(&self, request: SendRequest) -> Result<Accepted, Error> {
         match self.command(Command::Send(request)).await? {
             Reply::Accepted { id, timestamp } => Ok(Accepted { id, timestamp }),
-            Reply::Done => Err(Error::Stopped),
+            Reply::Done | Reply::PairCode { .. } => Err(Error::Stopped),
         }
     }
 

@@ -1,18 +1,10 @@
 //! The websocket: one task per connection that moves frames, and nothing else (spec 01 §1.1).
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::mpsc,
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
+use tokio::sync::mpsc;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
@@ -25,7 +17,10 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    client::Error,
+    client::{
+        Error,
+        network::{Network, Stream},
+    },
     engine::{ConnectionId, Input},
 };
 
@@ -43,17 +38,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages of the server that may wait for the driver: beyond, the socket is not read.
 const INBOUND_CAPACITY: usize = 4;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Knows how to reach the server.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     request: Request,
     host: String,
     port: u16,
-    tls: Option<Arc<ClientConfig>>,
+    secure: bool,
+    pub(super) network: Network,
 }
 
 /// The driver's end of a connection. Dropping it closes the connection after what is queued was sent.
@@ -73,7 +65,7 @@ impl Socket {
 }
 
 impl Connector {
-    pub(super) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, Error> {
+    pub(super) fn new(url: &str, network: Network) -> Result<Self, Error> {
         let bad = || Error::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let host = uri.host().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
@@ -85,12 +77,7 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let mut request = uri.into_client_request().map_err(|_| bad())?;
         request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(ORIGIN));
-        let tls = match (secure, tls) {
-            (false, _) => None,
-            (true, Some(config)) => Some(config),
-            (true, None) => Some(Arc::new(default_tls()?)),
-        };
-        Ok(Self { request, host, port, tls })
+        Ok(Self { request, host, port, secure, network })
     }
 
     /// Opens a connection in a task of its own. What comes of it arrives as inputs.
@@ -119,22 +106,16 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(text)?;
-        tcp.set_nodelay(true).map_err(text)?;
-        let stream: Box<dyn Stream> = match &self.tls {
-            None => Box::new(tcp),
-            Some(config) => {
-                let name = ServerName::try_from(self.host.clone()).map_err(text)?;
-                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(text)?)
-            }
-        };
+        let stream = self.network.connect(&self.host, self.port, self.secure).await;
+        let stream = stream.map_err(|error| error.to_string())?;
         let config = WebSocketConfig::default()
             .read_buffer_size(SOCKET_BUFFER)
             .write_buffer_size(SOCKET_BUFFER)
             .max_write_buffer_size(MAX_MESSAGE)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let (stream, _) = client_async_with_config(self.request.clone(), stream, Some(config)).await.map_err(text)?;
+        let upgraded = client_async_with_config(self.request.clone(), stream, Some(config)).await;
+        let (stream, _) = upgraded.map_err(|error| error.to_string())?;
         Ok(stream)
     }
 }
@@ -190,17 +171,4 @@ async fn next<'a>(
 ) -> Option<(mpsc::Permit<'a, Input>, Received)> {
     let permit = received.reserve().await.ok()?;
     Some((permit, stream.next().await?))
-}
-
-/// TLS with ring and Mozilla's roots. Never installs a provider for the process.
-fn default_tls() -> Result<ClientConfig, Error> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Url(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn text(error: impl Display) -> String {
-    error.to_string()
 }

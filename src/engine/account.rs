@@ -59,10 +59,12 @@ pub(crate) struct Account {
     pub(crate) chain: Option<Bytes>,
     pub(crate) logins: u32,
     pub(crate) uploaded: bool,
+    /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
+    pub(crate) kept: bool,
 }
 
 impl Account {
-    /// Fresh keys for a device that is not linked yet. Nothing of it is stored before it is linked.
+    /// Fresh keys for a device that is not linked yet. Nothing of it is stored before a phone knows of it.
     pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
         let identity = KeyPair::generate(rng);
         let pair = KeyPair::generate(rng);
@@ -80,6 +82,7 @@ impl Account {
             chain: None,
             logins: 0,
             uploaded: false,
+            kept: false,
         }
     }
 
@@ -91,9 +94,12 @@ impl Account {
         ids
     }
 
-    /// The stored form; `None` while the device is not linked.
+    /// The stored form; `None` while no phone knows the device.
     pub(crate) fn to_record(&self) -> Option<Bytes> {
-        let linked = self.linked.as_ref()?;
+        let linked = self.linked.as_ref();
+        if linked.is_none() && !self.kept {
+            return None;
+        }
         let private = |pair: &KeyPair| Bytes::copy_from_slice(pair.private().expose());
         let record = AccountRecord {
             identity: private(&self.identity),
@@ -104,11 +110,11 @@ impl Account {
             signed_pre_key: private(&self.signed_pre_key.pair),
             signed_pre_key_signature: Bytes::copy_from_slice(&self.signed_pre_key.signature),
             next_pre_key_id: self.next_pre_key_id,
-            jid: linked.pn.to_string(),
-            lid: linked.lid.as_ref().map(Jid::to_string).unwrap_or_default(),
-            device_identity: linked.device_identity.clone(),
-            platform: linked.platform.clone(),
-            business_name: linked.business_name.clone(),
+            jid: linked.map(|linked| linked.pn.to_string()).unwrap_or_default(),
+            lid: linked.and_then(|linked| linked.lid.as_ref()).map(Jid::to_string).unwrap_or_default(),
+            device_identity: linked.map(|linked| linked.device_identity.clone()).unwrap_or_default(),
+            platform: linked.map(|linked| linked.platform.clone()).unwrap_or_default(),
+            business_name: linked.and_then(|linked| linked.business_name.clone()),
             push_name: self.push_name.clone(),
             routing_info: self.routing_info.clone(),
             chain: self.chain.clone(),
@@ -138,18 +144,22 @@ impl Account {
                 signature: record.signed_pre_key_signature.as_ref().try_into().map_err(|_| BAD)?,
             },
             next_pre_key_id: record.next_pre_key_id,
-            linked: Some(Linked {
-                pn: record.jid.parse().map_err(|_| BAD)?,
-                lid,
-                device_identity: record.device_identity,
-                platform: record.platform,
-                business_name: record.business_name,
-            }),
+            linked: match record.jid.as_str() {
+                "" => None,
+                jid => Some(Linked {
+                    pn: jid.parse().map_err(|_| BAD)?,
+                    lid,
+                    device_identity: record.device_identity,
+                    platform: record.platform,
+                    business_name: record.business_name,
+                }),
+            },
             push_name: record.push_name,
             routing_info: record.routing_info,
             chain: record.chain,
             logins: record.logins,
             uploaded: record.uploaded,
+            kept: true,
         })
     }
 }

@@ -1,6 +1,19 @@
 //! What the embedding program asks of an account, and the answers.
 
-use crate::{engine::records::RecordError, jid::Jid, message::MessageId, pairing::payload::Version};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    engine::records::RecordError,
+    event::LinkFailure,
+    jid::Jid,
+    message::MessageId,
+    pairing::{
+        code::{PairCode, PhoneNumber},
+        payload::Version,
+    },
+};
 
 /// Names a command, so that its [`Reply`] finds the caller. Chosen by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,14 +23,38 @@ pub struct CommandId(pub u64);
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Stay connected from now on: log in, and connect again whenever the connection is lost. For an account that is
-    /// not linked, use [`Command::LinkQr`].
+    /// Stay connected from now on: log in, and connect again whenever the connection is lost. Ends `REPLACED`, `BANNED` and
+    /// `OUTDATED`, also before a temporary ban ends: the server decides. While it is under way already, nothing more
+    /// happens. For an account that is not linked, use [`Command::LinkQr`] or [`Command::LinkCode`].
     Connect,
     /// Link this account by QR code: connect and emit `session.qr_updated` until it is scanned or the codes are used up.
     LinkQr,
+    /// Link this account by a code that is typed on the phone: connect if that is needed, and answer with
+    /// [`Reply::PairCode`] when the server has accepted the code, which `session.pair_code` tells, too. QR codes are shown
+    /// beside it. A code that was asked for before becomes void.
+    LinkCode {
+        /// The number of the account to link to.
+        phone: PhoneNumber,
+        /// A code of the caller's choice; without one it is drawn.
+        code: Option<PairCode>,
+        /// Whether the phone shows a notification.
+        notify: bool,
+    },
+    /// Hand in the WebAuthn assertion that `session.passkey_request` asked for.
+    PasskeyAssertion {
+        /// The raw id of the credential, 1 to 65,536 bytes.
+        credential_id: Bytes,
+        /// The assertion as JSON, 1 to 65,536 bytes.
+        assertion: Bytes,
+    },
+    /// The code of `session.passkey_confirmation` is the one that the phone shows.
+    PasskeyConfirm,
     /// Close the connection and stay offline.
     Disconnect,
-    /// Drop the connection, if there is one, and connect at once; ends a backoff and the `REPLACED` state.
+    /// As [`Command::Connect`]; besides, drop the connection that stands, or end the pause before the next one. A connection
+    /// that is being made already is the one that was asked for. It may have to wait:
+    /// [`Config::max_dials_per_minute`](super::Config::max_dials_per_minute), or too many replacements in a short time;
+    /// `session.reconnecting` tells how long.
     Reconnect,
     /// Unlink this device and remove everything that is stored of it.
     Logout,
@@ -87,6 +124,13 @@ pub enum Content {
 pub enum Reply {
     /// Done, or under way with events to follow.
     Done,
+    /// The server accepted a code to link with.
+    PairCode {
+        /// To be typed on the phone.
+        code: PairCode,
+        /// Until when, unix milliseconds.
+        expires_at: u64,
+    },
     /// The message is accepted: it is stored, and will be sent or reported as failed, whatever crashes.
     Accepted {
         /// Its id.
@@ -106,6 +150,23 @@ pub enum CommandError {
     /// The account is linked already.
     #[error("the account is linked already")]
     AlreadyLinked,
+    /// The phone has answered to a code, or a passkey is being used: another code would spoil it. Wait for the next
+    /// `session.*` event.
+    #[error("a link is under way that another code would spoil")]
+    LinkUnderWay,
+    /// Linking by code failed before the code could be shown.
+    #[error("linking by code failed: {error}")]
+    Link {
+        /// Why.
+        error: LinkFailure,
+        /// The server's code, when it answered with an error.
+        code: Option<u32>,
+        /// How long the server wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// No passkey is asked for, or its code is not there to be confirmed.
+    #[error("no passkey waits for this")]
+    NoPasskey,
     /// There is no connection that the command could use.
     #[error("the account is not connected")]
     NotConnected,

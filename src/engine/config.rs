@@ -4,7 +4,13 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{event::Prefer, node::Limits, noise::CertificatePolicy, pairing::payload::ClientConfig, store::AccountId};
 
-/// Configuration of one engine.
+/// No time is longer than this: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+/// Keepalives are at least so far apart.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_millis(100);
+
+/// Configuration of one engine. Times of more than ten years count as ten years, and keepalives are at least 100 ms
+/// apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -52,6 +58,10 @@ pub struct Config {
     pub logout_timeout: Duration,
     /// Longest pause between attempts to connect.
     pub max_backoff: Duration,
+    /// Most connections opened in any 60 seconds, whoever asks for them; at least 1.
+    pub max_dials_per_minute: u32,
+    /// How long a newer version of the client is waited for after the server refused ours.
+    pub version_timeout: Duration,
 }
 
 impl Config {
@@ -80,6 +90,39 @@ impl Config {
             ack_timeout: Duration::from_secs(75),
             logout_timeout: Duration::from_secs(5),
             max_backoff: Duration::from_secs(900),
+            max_dials_per_minute: 12,
+            version_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// With every time in a range in which clocks can be added to it and nothing spins.
+    pub(super) fn bounded(mut self) -> Self {
+        let Self {
+            keepalive_timeout,
+            handshake_timeout,
+            login_timeout,
+            query_timeout,
+            ack_timeout,
+            logout_timeout,
+            max_backoff,
+            version_timeout,
+            ..
+        } = &mut self;
+        for span in [
+            keepalive_timeout,
+            handshake_timeout,
+            login_timeout,
+            query_timeout,
+            ack_timeout,
+            logout_timeout,
+            max_backoff,
+            version_timeout,
+        ] {
+            *span = (*span).min(LONGEST);
+        }
+        let (from, to) = (*self.keepalive.start(), *self.keepalive.end());
+        let from = from.clamp(SHORTEST_KEEPALIVE, LONGEST);
+        self.keepalive = from..=to.clamp(from, LONGEST);
+        self
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use super::{Command, Content, Engine, Input, Loaded, Output, SendRequest, Snapshot};
-use crate::jid::Jid;
+use super::{Command, Content, Engine, Input, Loaded, Output, Phase, SendRequest, Snapshot};
+use crate::{clock::Now, jid::Jid};
 
 impl Debug for Engine {
     /// The parts of the snapshot that are nobody's business but the program's.
@@ -16,6 +16,23 @@ impl Debug for Engine {
     }
 }
 
+impl Engine {
+    /// Where the life cycle stands, without times, counters and data: two engines of the same shape do the same next, as
+    /// far as the connection is concerned. For tests that explore the machine.
+    #[doc(hidden)]
+    pub fn shape(&self, now: Now) -> String {
+        let phase = match self.phase {
+            Phase::Booting => "booting",
+            Phase::Ready => "ready",
+            Phase::Halted { .. } => "halted",
+            Phase::Broken(_) => "broken",
+        };
+        let linked = if self.account.linked.is_some() { "linked" } else { "unlinked" };
+        let (connection, told) = (self.connection.shape(now.mono), self.told.state().as_str());
+        format!("{connection} {phase} {linked} {told}")
+    }
+}
+
 impl Debug for Snapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         f.debug_struct("Snapshot")
@@ -25,6 +42,9 @@ impl Debug for Snapshot {
             .field("last_seen_ms", &self.last_seen_ms)
             .field("last_event", &self.last_event)
             .field("unacknowledged", &self.unacknowledged)
+            .field("banned_until_ms", &self.banned_until_ms)
+            .field("version", &self.version)
+            .field("resume_failures", &self.resume_failures)
             .field("sends", &self.sends)
             .field("batches", &self.batches)
             .field("waiting_bytes", &self.waiting_bytes)
@@ -43,6 +63,7 @@ impl Debug for Input {
             Self::Durable(seq) => f.debug_tuple("Durable").field(seq).finish(),
             Self::StoreFailed(reason) => f.debug_tuple("StoreFailed").field(reason).finish(),
             Self::Acknowledged(seq) => f.debug_tuple("Acknowledged").field(seq).finish(),
+            Self::Computed(id, result) => f.debug_tuple("Computed").field(id).field(result).finish(),
             Self::Version(version) => f.debug_tuple("Version").field(version).finish(),
             Self::Tick => f.write_str("Tick"),
         }
@@ -73,6 +94,7 @@ impl Debug for Output {
             Self::Event(envelope) => f.debug_tuple("Event").field(envelope).finish(),
             Self::RefreshVersion => f.write_str("RefreshVersion"),
             Self::Reply(id, reply) => f.debug_tuple("Reply").field(id).field(reply).finish(),
+            Self::Cpu(id, job) => f.debug_tuple("Cpu").field(id).field(job).finish(),
         }
     }
 }
@@ -82,6 +104,13 @@ impl Debug for Command {
         match self {
             Self::Connect => f.write_str("Connect"),
             Self::LinkQr => f.write_str("LinkQr"),
+            Self::LinkCode { phone, code, notify } => {
+                f.debug_struct("LinkCode").field("phone", phone).field("code", code).field("notify", notify).finish()
+            }
+            Self::PasskeyAssertion { assertion, .. } => {
+                f.debug_struct("PasskeyAssertion").field("assertion", &Len(assertion.len())).finish_non_exhaustive()
+            }
+            Self::PasskeyConfirm => f.write_str("PasskeyConfirm"),
             Self::Disconnect => f.write_str("Disconnect"),
             Self::Reconnect => f.write_str("Reconnect"),
             Self::Logout => f.write_str("Logout"),

@@ -38,6 +38,14 @@ pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
     step.delete(list_key(user));
 }
 
+/// Forgets our own devices, under either identity.
+pub(crate) fn forget_own(step: &mut Step<'_>) {
+    let Some(linked) = step.account().linked.clone() else { return };
+    for own in [Some(linked.pn), linked.lid].into_iter().flatten() {
+        step.delete(Key::new(RecordKind::DeviceList, own.to_bare().to_string()));
+    }
+}
+
 fn is_own(step: &Step<'_>, user: &Jid) -> bool {
     step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(user))
 }

@@ -9,6 +9,7 @@ use crate::{
     node::NodeRef,
     pairing::{
         PairError,
+        notice::{self, LinkNotice},
         stanza::{self as pair, PairIq},
     },
     stanza::{
@@ -30,6 +31,8 @@ pub(crate) enum Inbound {
     Pair(PairIq),
     /// One of these that cannot be used, and its id.
     PairFailed(PairError, Option<String>),
+    /// A notification about linking, which is owed an ack.
+    Link(LinkNotice, AckTarget),
     /// The server wants to know whether we live.
     Ping {
         id: Option<String>,
@@ -68,6 +71,12 @@ pub(crate) fn parse(node: NodeRef<'_>, own: Option<Own<'_>>, queries: &mut Queri
         },
         "notification" => match AckTarget::of(node) {
             Some(ack) => {
+                // A linked device has nothing to do with them but the ack.
+                if own.is_none()
+                    && let Some(notice) = notice::parse(node)
+                {
+                    return Inbound::Link(notice, ack);
+                }
                 let offline = node.attr_str("offline").is_some();
                 stanza(Stanza::Notification(Notification::parse(node), ack, offline))
             }

@@ -8,21 +8,19 @@ use std::time::Duration;
 
 use rand_core::Rng;
 
-use super::{Engine, connection::Loss};
+use super::Engine;
 use crate::{
     clock::Now,
     engine::{
-        account::Account,
-        command::CommandId,
+        dirty::Dirty,
         lanes::Stanza,
         notices,
         queries::{Answer, Query, QueryError},
     },
-    event::{BanKind, DisconnectReason, LogoutReason},
     node::Node,
     stanza::{
         iq::{prekeys, session},
-        stream::{Failure, Success},
+        stream::Success,
     },
 };
 
@@ -51,6 +49,10 @@ pub(crate) struct Online {
     pong_until: Option<Duration>,
     misses: u32,
     backlog: Backlog,
+    /// Areas of server state that changed.
+    pub(super) dirty: Dirty,
+    /// When prekeys are counted that could not be uploaded yet.
+    refill_at: Option<Duration>,
 }
 
 /// Delivery of what was queued while we were away.
@@ -76,7 +78,17 @@ struct BacklogEnd {
 impl Online {
     const fn new(now: Duration, next_ping: Duration) -> Self {
         let backlog = Backlog { awaited: false, request_at: None, end: None };
-        Self { stage: Stage::PreKeys, since: now, unstable: false, next_ping, pong_until: None, misses: 0, backlog }
+        Self {
+            stage: Stage::PreKeys,
+            since: now,
+            unstable: false,
+            next_ping,
+            pong_until: None,
+            misses: 0,
+            backlog,
+            dirty: Dirty::new(now),
+            refill_at: None,
+        }
     }
 
     /// Whether the server delivers and takes messages.
@@ -93,17 +105,29 @@ impl Online {
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        [Some(self.next_ping), self.pong_until, self.backlog.request_at]
+        [Some(self.next_ping), self.pong_until, self.backlog.request_at, self.dirty.deadline(), self.refill_at]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or(self.next_ping)
     }
+
+    /// What decides what comes next.
+    pub(crate) fn shape(&self) -> String {
+        let Self { stage, pong_until, misses, backlog, refill_at, .. } = self;
+        format!(
+            "{stage:?} ping {} misses {misses} backlog {} {} refill {}",
+            pong_until.is_some(),
+            backlog.awaited,
+            backlog.request_at.is_some(),
+            refill_at.is_some(),
+        )
+    }
 }
 
 impl Engine {
     pub(super) fn logged_in(&mut self, now: Now, success: &Success) {
-        let next_ping = now.mono + self.ping_pause();
+        let next_ping = now.mono.saturating_add(self.ping_pause());
         if !self.now_online(Online::new(now.mono, next_ping)) {
             return;
         }
@@ -118,8 +142,8 @@ impl Engine {
         });
         if self.account.uploaded {
             self.ask(now, Query::PreKeyCount, prekeys::count_request());
-        } else {
-            self.upload_pre_keys(now);
+        } else if !self.upload_pre_keys(now) {
+            self.activate(now);
         }
     }
 
@@ -127,7 +151,11 @@ impl Engine {
     pub(super) fn run_answer(&mut self, now: Now, answer: Answer) {
         match answer {
             Answer::Keepalive => self.pong(now),
-            Answer::PreKeyCount(Ok(count)) if count < self.config.pre_key_low_water => self.upload_pre_keys(now),
+            Answer::PreKeyCount(Ok(count)) if count < self.config.pre_key_low_water => {
+                if !self.upload_pre_keys(now) {
+                    self.activate(now);
+                }
+            }
             Answer::PreKeyCount(result) => {
                 log_failure("prekey count", result.err());
                 self.activate(now);
@@ -143,7 +171,13 @@ impl Engine {
             }
             Answer::Devices(users, result) => self.devices_answered(now, users, result),
             Answer::Bundles(devices, result) => self.bundles_answered(now, devices, result),
-            Answer::Logout(command) => self.finish_logout(now, command),
+            Answer::Clean(area, result) => self.cleaned(now, area, result),
+            Answer::CodeHello(code, result) => self.code_accepted(now, code, result),
+            Answer::CodeFinish(code, result) => self.code_finished(now, code, result),
+            Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
+            Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
+            Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
+            Answer::Logout => self.finish_logout(now),
         }
     }
 
@@ -173,12 +207,23 @@ impl Engine {
         }
     }
 
-    fn upload_pre_keys(&mut self, now: Now) {
-        let id = self.queries.ask(Query::PreKeyUpload, now.mono + self.config.query_timeout);
+    /// Makes and uploads prekeys. False when that was done too often lately: keys are made and stored for as long as they
+    /// are not used, and how often they run low is what the server says. Then they are counted when it may be done again.
+    fn upload_pre_keys(&mut self, now: Now) -> bool {
+        if self.uploads.is_full(now.mono) {
+            let at = self.uploads.free_at(now.mono);
+            if let Some(online) = self.connection.online() {
+                online.refill_at = Some(at);
+            }
+            return false;
+        }
+        self.uploads.note(now.mono);
+        let id = self.queries.ask(Query::PreKeyUpload, now.mono.saturating_add(self.config.query_timeout));
         self.act(now, |step| {
             let request = super::prekeys::upload(step);
             step.send(&request.attr("id", id));
         });
+        true
     }
 
     // ---- backlog ----------------------------------------------------------------------------------------------
@@ -202,7 +247,7 @@ impl Engine {
             && offline
             && std::mem::take(&mut online.backlog.awaited)
         {
-            online.backlog.request_at = Some(now.mono + OFFLINE_PAUSE);
+            online.backlog.request_at = Some(now.mono.saturating_add(OFFLINE_PAUSE));
         }
     }
 
@@ -218,6 +263,7 @@ impl Engine {
         if let Some(online) = self.connection.online() {
             online.backlog = Backlog { end: Some(BacklogEnd { count, last }), ..Backlog::default() };
             self.tell_backlog_end(now);
+            self.backlog_is_over(now);
         }
     }
 
@@ -238,13 +284,19 @@ impl Engine {
         if online.backlog.request_at.is_some_and(|at| at <= now.mono) {
             return self.request_backlog();
         }
+        if online.refill_at.take_if(|at| *at <= now.mono).is_some() {
+            return self.ask(now, Query::PreKeyCount, prekeys::count_request());
+        }
+        if online.dirty.deadline().is_some_and(|at| at <= now.mono) {
+            return self.backlog_is_over(now);
+        }
         if online.pong_until.is_some_and(|until| until <= now.mono) {
             if !reading {
                 // Nobody reads the socket, so nothing is known about the server.
-                online.pong_until = Some(now.mono + timeout);
+                online.pong_until = Some(now.mono.saturating_add(timeout));
                 return;
             }
-            online.misses += 1;
+            online.misses = online.misses.saturating_add(1);
             online.pong_until = None;
             online.next_ping = now.mono;
             let misses = online.misses;
@@ -256,8 +308,8 @@ impl Engine {
         }
         let Some(online) = self.connection.online() else { return };
         if online.next_ping <= now.mono {
-            online.next_ping = now.mono + pause;
-            online.pong_until.get_or_insert(now.mono + timeout);
+            online.next_ping = now.mono.saturating_add(pause);
+            online.pong_until.get_or_insert_with(|| now.mono.saturating_add(timeout));
             self.ask(now, Query::Keepalive, session::ping());
         }
     }
@@ -275,95 +327,11 @@ impl Engine {
     fn ping_pause(&mut self) -> Duration {
         let (from, to) = (*self.config.keepalive.start(), *self.config.keepalive.end());
         let span = u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(0);
-        from + Duration::from_millis(self.rng.next_u64() % span.saturating_add(1))
-    }
-
-    // ---- refused ----------------------------------------------------------------------------------------------
-
-    /// `<failure>` (spec 01 §6.3, 07 §3).
-    pub(super) fn login_refused(&mut self, now: Now, failure: &Failure) {
-        match failure.reason {
-            401 => self.logged_out(now, LogoutReason::Unauthorized),
-            415 => self.logged_out(now, LogoutReason::NotFound),
-            403 => {
-                self.logged_out(now, LogoutReason::Locked);
-                self.emit(now, notices::banned(BanKind::Locked, now, failure));
-            }
-            406 => {
-                self.logged_out(now, LogoutReason::Banned);
-                self.emit(now, notices::banned(BanKind::Permanent, now, failure));
-            }
-            402 => {
-                self.lose(now, Loss::Stop);
-                self.emit(now, notices::disconnected_for_good(DisconnectReason::Banned));
-                self.emit(now, notices::banned(BanKind::Temporary, now, failure));
-            }
-            405 => {
-                self.lose(now, Loss::Stop);
-                self.emit(now, notices::disconnected_for_good(DisconnectReason::Outdated));
-                let event = notices::outdated(&self.config.client);
-                self.emit(now, event);
-            }
-            409 => {
-                self.emit(now, notices::connect_failure(failure));
-                self.lose(now, Loss::Stop);
-                self.emit(now, notices::disconnected_for_good(DisconnectReason::ServerError));
-            }
-            reason => {
-                self.emit(now, notices::connect_failure(failure));
-                let detail = format!("login refused ({reason})");
-                self.lose(now, Loss::Retry { reason: DisconnectReason::ServerError, detail });
-            }
-        }
-    }
-
-    // ---- logout -----------------------------------------------------------------------------------------------
-
-    /// Unlinks the device. The server is told when it can be; what is stored is removed in any case.
-    pub(super) fn log_out(&mut self, now: Now, command: CommandId) {
-        let Some(linked) = &self.account.linked else {
-            return self.answer(command, Err(super::CommandError::NotLinked));
-        };
-        if !self.connection.is_online() {
-            return self.finish_logout(now, command);
-        }
-        let request = session::remove_companion(&linked.pn);
-        let id = self.queries.ask(Query::Logout(command), now.mono + self.config.logout_timeout);
-        self.send_free(&request.attr("id", id));
-    }
-
-    fn finish_logout(&mut self, now: Now, command: CommandId) {
-        self.logged_out(now, LogoutReason::Requested);
-        self.answer(command, Ok(super::Reply::Done));
-    }
-
-    /// The device is not linked any more: keys, sessions and what was under way are removed in one batch with the events
-    /// that tell it. The outbox stays.
-    pub(super) fn logged_out(&mut self, now: Now, reason: LogoutReason) {
-        if self.account.linked.is_none() {
-            return;
-        }
-        let on_connect = !self.connection.is_online();
-        self.lose(now, Loss::Stop);
-        let given_up = self.sends.give_up();
-        let fresh = Account::generate(&mut self.rng);
-        self.act(now, |step| {
-            step.clear_records();
-            *step.account_mut() = fresh;
-            for event in given_up {
-                step.emit(event);
-            }
-            if reason != LogoutReason::Requested {
-                step.emit(notices::disconnected_for_good(DisconnectReason::LoggedOut));
-            }
-            step.emit(notices::logged_out(reason, on_connect));
-        });
-        self.lanes.clear();
-        self.drop_jobs();
+        from.saturating_add(Duration::from_millis(self.rng.next_u64() % span.saturating_add(1)))
     }
 }
 
-fn log_failure(what: &str, error: Option<QueryError>) {
+pub(super) fn log_failure(what: &str, error: Option<QueryError>) {
     if let Some(error) = error {
         tracing::warn!(%error, "{what} failed");
     }

@@ -27,13 +27,15 @@
 //! | file | what |
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
-//! | `connection` | life cycle: open, handshake, link or log in, keepalive, close, back off |
-//! | `link`, `login` | the two ways to get online |
+//! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
+//! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
+//! | `cpu` | work for a pool of threads |
+//! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
 //! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address` | what is stored |
-//! | `notices` | the events that the engine tells |
+//! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod account;
@@ -42,15 +44,20 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod cpu;
 mod debug;
 mod devices;
+mod dirty;
 mod encrypt;
 mod gate;
 mod inbound;
 mod lanes;
 mod link;
+mod link_code;
 mod login;
+mod logout;
 mod notices;
+mod passkey;
 mod prekeys;
 mod queries;
 mod receipts;
@@ -59,6 +66,7 @@ mod records;
 mod resend;
 mod sends;
 mod step;
+mod told;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -72,24 +80,29 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{Envelope, Event, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
-    pairing::payload::Version,
+    pairing::{passkey::Assertion, payload::Version},
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
 use cache::Cache;
-use connection::Connection;
+use connection::{Connection, Stop, pauses::Window};
+use cpu::Computed;
 use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
+use link::Linking;
+use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
 use sends::Sends;
 use step::{Collected, Miss, Needs, Step};
+use told::Told;
 
 pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
+pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use records::RecordError;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
@@ -121,6 +134,8 @@ pub enum Input {
     /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
     /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
+    /// The result of [`Output::Cpu`].
+    Computed(CpuId, CpuResult),
     /// The version of the client to state from now on, at any time; also the answer to [`Output::RefreshVersion`].
     /// `None`: it could not be refreshed.
     Version(Option<Version>),
@@ -166,6 +181,8 @@ pub enum Output {
     Event(Box<Envelope>),
     /// The answer to a command.
     Reply(CommandId, Result<Reply, CommandError>),
+    /// Work that takes long: run it where it holds up nobody, then say [`Input::Computed`] with the same id.
+    Cpu(CpuId, CpuJob),
     /// The server refused the version of the client as outdated: find out which one is current (spec 01 §3.6), then say
     /// [`Input::Version`]. Comes once per refusal.
     RefreshVersion,
@@ -223,6 +240,10 @@ enum Phase {
 
 /// Pause before the account is loaded again after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
+const MAX_UPLOADS: u32 = 5;
+/// The span in which uploads are counted.
+const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
 pub struct Engine {
@@ -238,8 +259,9 @@ pub struct Engine {
     last_event: u64,
     /// The consumer has everything up to here.
     acknowledged: u64,
-    state: SessionState,
+    told: Told,
     connection: Connection,
+    linking: Linking,
     queries: Queries,
     lanes: Lanes,
     sends: Sends,
@@ -253,11 +275,13 @@ pub struct Engine {
     early: VecDeque<(CommandId, Command)>,
     next_load: u64,
     next_connection: u64,
+    next_cpu: u64,
     last_received: Option<u64>,
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
-    /// Logouts whose connection went away before the answer.
-    logouts: VecDeque<CommandId>,
+    logouts: Logouts,
+    /// Uploads of prekeys.
+    uploads: Window,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
@@ -282,6 +306,13 @@ pub struct Snapshot {
     pub last_event: u64,
     /// Events that the consumer has not acknowledged.
     pub unacknowledged: u64,
+    /// When the ban of a `BANNED` account ends, if the server said so, unix milliseconds. It may be connected earlier;
+    /// then the server decides.
+    pub banned_until_ms: Option<u64>,
+    /// The version of the client that the next login states.
+    pub version: Version,
+    /// Attempts to resume with a known key of the server that failed for cryptographic reasons.
+    pub resume_failures: u32,
     /// Sends that are not settled.
     pub sends: usize,
     /// Batches committed so far.
@@ -294,6 +325,7 @@ impl Engine {
     /// An account that is about to load itself. `seed` must be fresh random bytes for every engine that is made.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
+        let config = config.bounded();
         let mut engine = Self {
             account: Arc::new(Account::generate(&mut rng)),
             cache: Cache::new(config.cache_bytes),
@@ -304,8 +336,9 @@ impl Engine {
             batches: 0,
             last_event: 0,
             acknowledged: 0,
-            state: SessionState::Pending,
-            connection: Connection::new(),
+            told: Told::default(),
+            connection: Connection::new(&config),
+            linking: Linking::default(),
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
@@ -314,9 +347,11 @@ impl Engine {
             early: VecDeque::new(),
             next_load: 0,
             next_connection: 0,
+            next_cpu: 0,
             last_received: None,
             last_pong: None,
-            logouts: VecDeque::new(),
+            logouts: Logouts::default(),
+            uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             config,
@@ -333,17 +368,27 @@ impl Engine {
             Input::Closed(id, reason) => self.closed(now, id, &reason),
             Input::Command(id, command) => self.command(now, id, command),
             Input::Loaded(id, loaded) => self.loaded(now, id, loaded),
-            Input::Durable(seq) => self.gate.release(seq.min(self.batches)),
+            Input::Durable(seq) => {
+                self.gate.release(seq.min(self.batches));
+                self.told.release(self.gate.durable());
+            }
             Input::StoreFailed(reason) => self.store_failed(now, &reason),
             Input::Acknowledged(seq) if matches!(self.phase, Phase::Booting | Phase::Halted { .. }) => {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
+            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
         self.expire(now);
         self.cache.trim(self.evictable());
+        debug_assert!(
+            self.connection.agrees_with(self.told.state()),
+            "{:?} was told in {}",
+            self.told.state(),
+            self.connection.shape(now.mono)
+        );
     }
 
     /// The next thing to do; `None` when there is nothing until the next input.
@@ -366,7 +411,9 @@ impl Engine {
             Phase::Halted { until } => Some(until),
             _ => None,
         };
-        [self.connection.deadline(), self.queries.deadline(), self.sends.deadline(), halted].into_iter().flatten().min()
+        let linking = self.linking.deadline();
+        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -384,13 +431,16 @@ impl Engine {
     pub fn snapshot(&self) -> Snapshot {
         let linked = self.account.linked.as_ref();
         Snapshot {
-            state: self.state,
+            state: self.told.state(),
             jid: linked.map(|linked| linked.pn.clone()),
             lid: linked.and_then(|linked| linked.lid.clone()),
             push_name: self.account.push_name.clone(),
             last_seen_ms: self.last_received,
             last_event: self.last_event,
             unacknowledged: self.last_event.saturating_sub(self.acknowledged),
+            banned_until_ms: self.connection.banned_until(),
+            version: self.config.client.version,
+            resume_failures: self.connection.resume_failures(),
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
@@ -455,8 +505,12 @@ impl Engine {
             self.cache = Cache::new(self.config.cache_bytes);
         }
         let mut envelopes = Vec::with_capacity(events.len());
+        let mut states = Vec::new();
         for emitted in events {
-            envelopes.push(self.envelope(now, emitted, &mut batch));
+            let state = SessionState::after(&emitted.event);
+            let envelope = self.envelope(now, emitted, &mut batch);
+            states.extend(state.map(|state| (envelope.seq, state)));
+            envelopes.push(envelope);
         }
         if clear || !batch.events.is_empty() {
             overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
@@ -475,6 +529,10 @@ impl Engine {
         }
         // A step that wrote nothing may rest on what an earlier one wrote: it waits for that all the same.
         let after = self.batches;
+        for (seq, state) in states {
+            self.told.follow(after, seq, state);
+        }
+        self.told.release(self.gate.durable());
         for envelope in envelopes {
             let event = Queued::Output(Output::Event(Box::new(envelope)));
             self.gate.push_after(after, event);
@@ -482,19 +540,16 @@ impl Engine {
         for (command, reply) in replies {
             self.gate.push_after(after, Queued::Output(Output::Reply(command, reply)));
         }
-        if let Some(id) = self.connection.id() {
+        if let Some(id) = self.connection.accepted() {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
         }
     }
 
-    /// Numbers an event, puts it into the batch unless it is ephemeral, and follows the state that it tells.
+    /// Numbers an event, and puts it into the batch unless it is ephemeral.
     fn envelope(&mut self, now: Now, emitted: step::Emitted, batch: &mut Batch) -> Envelope {
         let step::Emitted { event, offline } = emitted;
-        if let Some(state) = SessionState::after(&event) {
-            self.state = state;
-        }
         let mut envelope = notices::envelope(&self.config.session, now, &mut self.rng, &event, offline);
         if !event.is_ephemeral() {
             self.last_event += 1;
@@ -508,6 +563,15 @@ impl Engine {
     fn emit(&mut self, now: Now, event: impl Into<Event>) {
         let event = event.into();
         self.act(now, |step| step.emit(event));
+    }
+
+    /// Tells something that the store cannot take now: it has no number and stands in no outbox.
+    fn emit_unstored(&mut self, now: Now, event: &Event) {
+        let envelope = notices::envelope(&self.config.session, now, &mut self.rng, event, false);
+        if let Some(state) = SessionState::after(event) {
+            self.told.begin(state);
+        }
+        self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
     }
 
     // ---- records ----------------------------------------------------------------------------------------------
@@ -590,6 +654,7 @@ impl Engine {
         for envelope in std::mem::take(&mut self.unconfirmed).into_iter().filter(|envelope| envelope.seq <= last) {
             self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
         }
+        self.told.restore(self.last_event);
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
@@ -597,14 +662,14 @@ impl Engine {
                 Ok(account) => self.account = Arc::new(account),
                 Err(error) => return self.broken(now, error),
             }
-        } else if self.account.linked.is_some() {
+        } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
         self.sends.restore(scanned);
         self.phase = Phase::Ready;
-        if self.account.linked.is_some() && self.state == SessionState::Pending {
-            self.state = SessionState::Disconnected;
+        if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
+            self.told.begin(SessionState::Disconnected);
         }
         self.resume(now);
         for (id, command) in std::mem::take(&mut self.early) {
@@ -616,6 +681,10 @@ impl Engine {
     fn broken(&mut self, now: Now, error: RecordError) {
         tracing::error!(%error, "the account cannot be loaded");
         self.phase = Phase::Broken(error);
+        if self.connection.is_suspended() {
+            self.stop(now, Stop::Idle);
+            self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
+        }
         for (id, command) in std::mem::take(&mut self.early) {
             self.run_command(now, id, command);
         }
@@ -625,19 +694,25 @@ impl Engine {
     fn store_failed(&mut self, now: Now, reason: &str) {
         tracing::error!(reason, "the store failed, starting over");
         self.clear_gate();
+        self.told.fail();
         self.drop_jobs();
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
         self.cache = Cache::new(self.config.cache_bytes);
-        self.drop_connection();
+        self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
             self.acknowledged_before = Some(self.acknowledged);
+        } else {
+            // It failed twice: who asked meanwhile has waited long enough.
+            for (id, _) in std::mem::take(&mut self.early) {
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+            }
         }
         self.last_event = 0;
         self.acknowledged = 0;
-        self.state = if self.account.linked.is_some() { SessionState::Disconnected } else { SessionState::Pending };
-        self.phase = Phase::Halted { until: now.mono + STORE_PAUSE };
+        self.suspend_told(now);
+        self.phase = Phase::Halted { until: now.mono.saturating_add(STORE_PAUSE) };
     }
 
     /// Drops what was to leave, but for what is durable and what somebody waits for.
@@ -672,13 +747,15 @@ impl Engine {
             self.load_account();
         }
         if !self.wants_read() {
-            self.queries.postpone(now.mono, now.mono + self.config.query_timeout);
-            self.sends.postpone(now.mono, now.mono + self.config.ack_timeout);
+            self.queries.postpone(now.mono, now.mono.saturating_add(self.config.query_timeout));
+            self.sends.postpone(now.mono, now.mono.saturating_add(self.config.ack_timeout));
         }
         while let Some(answer) = self.queries.expire(now.mono) {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_code(now);
+        self.expire_passkey(now);
         self.expire_connection(now);
     }
 
@@ -758,6 +835,17 @@ impl Engine {
                 let reply = self.link(now);
                 self.answer(id, reply);
             }
+            Command::LinkCode { phone, code, notify } => {
+                self.link_code(now, id, link_code::Request { phone, code, notify });
+            }
+            Command::PasskeyAssertion { credential_id, assertion } => {
+                let reply = self.passkey_assertion(now, Assertion { credential_id, json: assertion });
+                self.answer(id, reply);
+            }
+            Command::PasskeyConfirm => {
+                let reply = self.passkey_confirm(now);
+                self.answer(id, reply);
+            }
             Command::Disconnect => {
                 self.disconnect(now);
                 self.answer(id, Ok(Reply::Done));
@@ -768,11 +856,12 @@ impl Engine {
             }
             Command::Logout => self.log_out(now, id),
             Command::SetVersion(version) => {
-                self.version(now, Some(version));
+                self.set_version(now, version);
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
             Command::MarkRead { chat, participant, ids } => {
+                // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {
                     return self.answer(id, Err(CommandError::NotConnected));
                 }

@@ -10,21 +10,23 @@ use crate::{
     engine::{
         account::{Account, Linked},
         address::User,
+        link::Failed,
         records::SentRecord,
     },
     event::{
         AccountDirty, AddressingMode, BanKind, DisconnectReason, Envelope, Event, EventId, IdentityChanged,
         LogoutReason, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
-        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, Reply,
-        SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected, SessionConnecting,
-        SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
-        SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairError, SessionPaired,
-        SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated, SessionReconnecting,
-        SessionStreamError, Source,
+        MessageSent, MessageStatus, MessageUndecryptable, OfflineCounts, Prefer, Receipt, ReceiptKind, RefreshReason,
+        Reply, SendError, SessionBanned, SessionClientExpiration, SessionConnectFailure, SessionConnected,
+        SessionConnecting, SessionDisconnected, SessionKeepaliveLost, SessionKeepaliveRestored, SessionLoggedOut,
+        SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairCode, SessionPairCodeError,
+        SessionPairCodeRefresh, SessionPairError, SessionPaired, SessionPasskeyConfirmation, SessionPasskeyError,
+        SessionPasskeyRequest, SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated,
+        SessionReconnecting, SessionStreamError, Source,
     },
     jid::Jid,
     message::{self, Action, Normalised, normalise},
-    pairing::{PairError, payload::ClientConfig, qr::RefTurn},
+    pairing::{PairError, code::PairCode, payload::Version, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
@@ -41,6 +43,9 @@ pub(crate) fn envelope(session: &AccountId, now: Now, rng: &mut impl Rng, event:
     let id = EventId::of(event, session.as_str(), now.wall_ms, &random);
     Envelope::new(event, session.as_str(), id, now.wall_ms).with_offline(offline)
 }
+
+/// How much of a stanza is shown in an event, in characters.
+const MAX_SHOWN: usize = 2_000;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -65,6 +70,38 @@ pub(crate) fn scanned_without_multidevice() -> Event {
     SessionQrScannedWithoutMultidevice::new().into()
 }
 
+/// What the wall clock shows after a span.
+pub(crate) fn wall_after(now: Now, span: Duration) -> u64 {
+    now.wall_ms.saturating_add(millis(span))
+}
+
+pub(crate) fn pair_code(now: Now, code: &PairCode, left: Duration) -> Event {
+    SessionPairCode::new(code.shown(), millis(left), wall_after(now, left)).into()
+}
+
+pub(crate) fn pair_code_refresh(reason: RefreshReason, will_refresh: bool) -> Event {
+    SessionPairCodeRefresh::new(reason, will_refresh).into()
+}
+
+pub(crate) fn pair_code_error(failed: &Failed, code_valid: bool) -> Event {
+    SessionPairCodeError::new(failed.error, failed.code, failed.retry_after.map(millis), code_valid).into()
+}
+
+pub(crate) fn passkey_request(now: Now, options: Value, left: Duration) -> Event {
+    // Either the options themselves, or what a page hands to `navigator.credentials.get`.
+    let places = [Some(&options), options.get("publicKey")].into_iter().flatten();
+    let challenge = places.filter_map(|options| options.get("challenge")?.as_str()).next().map(str::to_owned);
+    SessionPasskeyRequest::new(challenge, options, millis(left), wall_after(now, left)).into()
+}
+
+pub(crate) fn passkey_confirmation(code: &PairCode, required: bool) -> Event {
+    SessionPasskeyConfirmation::new(code.shown(), required).into()
+}
+
+pub(crate) fn passkey_error(failed: &Failed) -> Event {
+    SessionPasskeyError::new(failed.error, failed.code).into()
+}
+
 pub(crate) fn paired(linked: &Linked) -> Event {
     let platform = Some(linked.platform.clone()).filter(|platform| !platform.is_empty());
     SessionPaired::new(linked.pn.clone(), linked.lid.clone(), platform, linked.business_name.clone()).into()
@@ -72,6 +109,11 @@ pub(crate) fn paired(linked: &Linked) -> Event {
 
 pub(crate) fn pair_error(error: &PairError) -> Event {
     SessionPairError::new(error.text().to_owned()).into()
+}
+
+/// The server does not take a device that wants to be linked.
+pub(crate) fn link_refused() -> Event {
+    SessionPairError::new("refused".to_owned()).into()
 }
 
 pub(crate) fn connected(account: &Account) -> Option<Event> {
@@ -93,6 +135,12 @@ pub(crate) fn disconnected_for_good(reason: DisconnectReason) -> Event {
     SessionDisconnected::new(reason).into()
 }
 
+/// By the embedding program.
+pub(crate) fn stopped(account: &Account) -> Event {
+    let event = SessionDisconnected::new(DisconnectReason::Stopped);
+    if account.linked.is_some() { event.into() } else { event.unlinked().into() }
+}
+
 pub(crate) fn reconnecting(attempt: u32, pause: Duration, reason: DisconnectReason) -> Event {
     SessionReconnecting::new(attempt, millis(pause), reason).into()
 }
@@ -101,11 +149,15 @@ pub(crate) fn logged_out(reason: LogoutReason, on_connect: bool) -> Event {
     SessionLoggedOut::new(reason, on_connect).into()
 }
 
+/// When a temporary ban ends, unix milliseconds.
+pub(crate) fn ban_end(now: Now, failure: &Failure) -> Option<u64> {
+    failure.expire.map(|seconds| now.wall_ms.saturating_add(seconds.saturating_mul(1_000)))
+}
+
 pub(crate) fn banned(kind: BanKind, now: Now, failure: &Failure) -> Event {
     let code = failure.code.and_then(|code| u16::try_from(code).ok());
-    let until = failure.expire.map(|seconds| now.wall_ms.saturating_add(seconds.saturating_mul(1_000)));
     let mut event = match kind {
-        BanKind::Temporary => SessionBanned::temporary(code, until),
+        BanKind::Temporary => SessionBanned::temporary(code, ban_end(now, failure)),
         BanKind::Locked => SessionBanned::locked(),
         BanKind::Permanent => SessionBanned::permanent(),
     };
@@ -114,8 +166,8 @@ pub(crate) fn banned(kind: BanKind, now: Now, failure: &Failure) -> Event {
     event.into()
 }
 
-pub(crate) fn outdated(client: &ClientConfig) -> Event {
-    SessionOutdated::new(client.version_text()).into()
+pub(crate) fn outdated(version: Version) -> Event {
+    SessionOutdated::new(version.to_string()).into()
 }
 
 pub(crate) fn client_expiration(at: u64) -> Event {
@@ -127,12 +179,12 @@ pub(crate) fn connect_failure(failure: &Failure) -> Event {
     SessionConnectFailure::new(reason, failure.attrs.clone()).into()
 }
 
-pub(crate) fn stream_error(error: &StreamError, shown: String) -> Event {
+pub(crate) fn stream_error(error: &StreamError, shown: &str) -> Event {
     let code = match error {
         StreamError::Unknown(Some(code)) => Some(code.to_string()),
         _ => None,
     };
-    SessionStreamError::new(code, shown).into()
+    SessionStreamError::new(code, shown.chars().take(MAX_SHOWN).collect::<String>()).into()
 }
 
 pub(crate) fn keepalive_lost(misses: u32, last_success: Option<u64>) -> Event {

@@ -4,11 +4,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     crypto::Rng,
-    engine::command::CommandId,
+    engine::dirty::Area,
     jid::Jid,
     node::NodeRef,
+    pairing::{PairError, code, passkey},
     stanza::{
         StanzaError,
         iq::{self, IqError, prekeys, usync},
@@ -30,8 +33,20 @@ pub(crate) enum Query {
     Devices(Vec<Jid>),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
+    /// An area of server state was fetched again.
+    Clean(Area),
+    /// Is a code accepted? By its number.
+    CodeHello(u64),
+    /// Is the bundle of a code passed on?
+    CodeFinish(u64),
+    /// What does the phone want from an authenticator? By the number of the link.
+    PasskeyOptions(u64),
+    /// Which reference names the link?
+    PasskeyReference(u64),
+    /// Is a step of the link taken?
+    PasskeyStep(u64),
     /// Unlink this device.
-    Logout(CommandId),
+    Logout,
 }
 
 /// Why there is no answer.
@@ -41,6 +56,8 @@ pub(crate) enum QueryError {
     Refused(#[from] IqError),
     #[error(transparent)]
     Malformed(#[from] StanzaError),
+    #[error(transparent)]
+    Pairing(#[from] PairError),
     #[error("no answer in time")]
     TimedOut,
 }
@@ -57,7 +74,13 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
-    Logout(CommandId),
+    Clean(Area, Result<(), QueryError>),
+    CodeHello(u64, Result<Bytes, QueryError>),
+    CodeFinish(u64, Result<(), QueryError>),
+    PasskeyOptions(u64, Result<Bytes, QueryError>),
+    PasskeyReference(u64, Result<String, QueryError>),
+    PasskeyStep(u64, Result<(), QueryError>),
+    Logout,
 }
 
 impl Query {
@@ -71,7 +94,17 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
+            Self::CodeHello(code) => Answer::CodeHello(code, result.and_then(|node| Ok(code::parse_reference(node)?))),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, result.map(|_| ())),
+            Self::PasskeyOptions(link) => {
+                Answer::PasskeyOptions(link, result.and_then(|node| Ok(passkey::parse_options(node)?)))
+            }
+            Self::PasskeyReference(link) => {
+                Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
+            }
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
+            Self::Logout => Answer::Logout,
         }
     }
 
@@ -85,7 +118,13 @@ impl Query {
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
-            Self::Logout(command) => Answer::Logout(command),
+            Self::Clean(area) => Answer::Clean(area, Err(error)),
+            Self::CodeHello(code) => Answer::CodeHello(code, Err(error)),
+            Self::CodeFinish(code) => Answer::CodeFinish(code, Err(error)),
+            Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
+            Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
+            Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
+            Self::Logout => Answer::Logout,
         })
     }
 }
@@ -146,7 +185,7 @@ impl Queries {
     /// Nobody reads, so that answers may well be there: gives every question whose time is up some more. A logout does not
     /// depend on its answer.
     pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
-        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout(_)));
+        let waiting = self.pending.values_mut().filter(|pending| !matches!(pending.query, Query::Logout));
         waiting.filter(|pending| pending.deadline <= now).for_each(|pending| pending.deadline = until);
     }
 
@@ -155,14 +194,9 @@ impl Queries {
         self.pending.values().map(|pending| pending.deadline).min()
     }
 
-    /// Forgets every question: the connection is gone. Gives the logouts back, whose commands still want an answer.
-    pub(crate) fn clear(&mut self) -> Vec<CommandId> {
-        let pending = std::mem::take(&mut self.pending);
-        let logouts = pending.into_values().filter_map(|pending| match pending.query {
-            Query::Logout(command) => Some(command),
-            _ => None,
-        });
-        logouts.collect()
+    /// Forgets every question: the connection is gone.
+    pub(crate) fn clear(&mut self) {
+        self.pending.clear();
     }
 
     /// Whether a question waits for which `is` holds.

@@ -385,7 +385,7 @@ impl Engine {
                 self.ask_bundles(now, devices);
             }
             Ok(Plan::Sent(stanza)) => {
-                op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono + self.config.ack_timeout) };
+                op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono.saturating_add(self.config.ack_timeout)) };
                 through = Some(op.to.clone());
             }
             Ok(Plan::Failed) => return Some(op.to),
@@ -397,7 +397,7 @@ impl Engine {
     /// The connection is up: what was encrypted goes out again, the rest goes on.
     pub(super) fn resume_sends(&mut self, now: Now) {
         let Some(connection) = self.connection.id() else { return };
-        let deadline = now.mono + self.config.ack_timeout;
+        let deadline = now.mono.saturating_add(self.config.ack_timeout);
         let mut ready = Vec::new();
         for op in self.sends.ops.values_mut() {
             match &mut op.stage {

@@ -11,7 +11,7 @@
 //!
 //! **Durable and ephemeral.** Most events are appended to the outbox in the same commit as what caused them, carry a `seq`,
 //! and come again after a crash until they are acknowledged. Those that only describe the present moment
-//! ([`Event::is_ephemeral`]: QR codes, dial attempts, keepalive) never enter the outbox: shown again after a restart they
+//! ([`Event::is_ephemeral`]: codes, dial attempts, keepalive) never enter the outbox: shown again after a restart they
 //! would be wrong. Their envelope has no `seq`.
 //!
 //! `Debug` of what holds phone numbers, names, texts or codes prints none of them.
@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`envelope`] | the envelope |
 //! | [`id`] | event ids that are the same when an event comes again |
-//! | [`session`] | `session.*` |
+//! | [`session`], [`link`] | `session.*` |
 //! | [`message`] | `message.*` and the message object |
 //! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
 //! | [`state`] | the session state that follows from an event |
@@ -65,6 +65,7 @@ pub mod envelope;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod id;
+pub mod link;
 pub mod message;
 pub mod session;
 pub mod state;
@@ -75,6 +76,10 @@ use serde_json::Value;
 pub use account::{AccountDirty, IdentityChanged, LidMappingUpdated, MappingSource};
 pub use envelope::Envelope;
 pub use id::EventId;
+pub use link::{
+    LinkFailure, RefreshReason, SessionPairCode, SessionPairCodeError, SessionPairCodeRefresh,
+    SessionPasskeyConfirmation, SessionPasskeyError, SessionPasskeyRequest,
+};
 pub use message::{
     AddressingMode, MessageDelivered, MessageFailed, MessageKey, MessageObject, MessageRead, MessageReceived,
     MessageSent, MessageStatus, MessageUndecryptable, Prefer, Receipt, ReceiptKind, Reply, SendError, Source,
@@ -152,10 +157,23 @@ events! {
     "session.connecting" Connecting(SessionConnecting);
     /// Show this QR code instead of the one before. Ephemeral.
     "session.qr_updated" QrUpdated(SessionQrUpdated);
-    /// No code was scanned in time and the connection is closed. Ephemeral. Connect again for new codes.
+    /// No code was scanned in time. Ephemeral. The connection is closed, unless a pair code or a passkey is under way. Link
+    /// again for new codes.
     "session.qr_exhausted" QrExhausted(SessionQrExhausted);
     /// A phone without multi-device support scanned the code. Ephemeral. The code stays valid.
     "session.qr_scanned_without_multidevice" QrScannedWithoutMultidevice(SessionQrScannedWithoutMultidevice);
+    /// Show this pair code instead of the one before: the server accepted it. Ephemeral.
+    "session.pair_code" PairCode(SessionPairCode);
+    /// The pair code on the screen is void. Ephemeral. `willRefresh` tells whether a new one comes by itself.
+    "session.pair_code_refresh" PairCodeRefresh(SessionPairCodeRefresh);
+    /// Linking by code did not go on. Ephemeral. Unless `codeValid`, the code is void: ask for another one.
+    "session.pair_code_error" PairCodeError(SessionPairCodeError);
+    /// The phone wants a passkey: obtain an assertion and hand it in. Ephemeral.
+    "session.passkey_request" PasskeyRequest(SessionPasskeyRequest);
+    /// The code that the phone must show, too. Ephemeral. If `required`, confirm it.
+    "session.passkey_confirmation" PasskeyConfirmation(SessionPasskeyConfirmation);
+    /// Linking with a passkey did not come about. Ephemeral. Link again.
+    "session.passkey_error" PasskeyError(SessionPasskeyError);
     /// The device is linked and its identity stored. Next: a reconnect by itself, then connected.
     "session.paired" Paired(SessionPaired);
     /// A phone scanned the code but its answer did not verify; nothing was stored. Connect again to retry.
@@ -215,6 +233,12 @@ impl Event {
                 | Self::QrUpdated(_)
                 | Self::QrExhausted(_)
                 | Self::QrScannedWithoutMultidevice(_)
+                | Self::PairCode(_)
+                | Self::PairCodeRefresh(_)
+                | Self::PairCodeError(_)
+                | Self::PasskeyRequest(_)
+                | Self::PasskeyConfirmation(_)
+                | Self::PasskeyError(_)
                 | Self::Reconnecting(_)
                 | Self::KeepaliveLost(_)
                 | Self::KeepaliveRestored(_)

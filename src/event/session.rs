@@ -34,6 +34,10 @@ pub enum DisconnectReason {
     ServerError,
     /// The server could not be reached.
     Network,
+    /// The server does not take how the client describes itself (failure 409).
+    Refused,
+    /// The store failed: the engine starts over from what is stored.
+    Storage,
 }
 
 impl DisconnectReason {
@@ -48,6 +52,8 @@ impl DisconnectReason {
             Self::Outdated => 405,
             Self::ServerError => 503,
             Self::Network => 408,
+            Self::Refused => 409,
+            Self::Storage => 500,
         }
     }
 
@@ -63,12 +69,14 @@ impl DisconnectReason {
             Self::Stopped => "stopped",
             Self::ServerError => "server_error",
             Self::Network => "network",
+            Self::Refused => "refused",
+            Self::Storage => "storage",
         }
     }
 
     /// Whether only the caller can bring the session back.
     pub const fn is_permanent(self) -> bool {
-        matches!(self, Self::Replaced | Self::LoggedOut | Self::Banned | Self::Outdated)
+        matches!(self, Self::Replaced | Self::LoggedOut | Self::Banned | Self::Outdated | Self::Refused)
     }
 }
 
@@ -108,7 +116,7 @@ event_data! {
     /// A connection is being opened.
     #[derive(Debug)]
     SessionConnecting {
-        /// Counts from 1 since the last time that the session was connected.
+        /// Counts from 1 since the last time that the session was connected, or stopped.
         attempt: u32,
     }
 }
@@ -159,7 +167,8 @@ event_data! {
     /// Linking failed.
     #[derive(Debug)]
     SessionPairError {
-        /// What the server was told: `hmac-mismatch`, `signature-mismatch`, `internal-error`; or another short word.
+        /// What the server was told: `hmac-mismatch`, `signature-mismatch`, `internal-error`; or another short word:
+        /// `refused`, the server does not take the device.
         error: String,
     }
 }
@@ -213,6 +222,9 @@ pub struct SessionDisconnected {
     pub permanent: bool,
     /// The engine comes back by itself.
     pub will_reconnect: bool,
+    /// The device is linked. Shown when it is not: then the session is `PENDING` after an attempt to link that ended.
+    #[serde(skip_serializing_if = "is_true")]
+    pub linked: bool,
     /// Which attempt comes next, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -232,6 +244,7 @@ impl SessionDisconnected {
             status_code: reason.status_code(),
             permanent: reason.is_permanent(),
             will_reconnect: false,
+            linked: true,
             attempt: None,
             next_retry_ms: None,
             detail: None,
@@ -242,6 +255,12 @@ impl SessionDisconnected {
     #[must_use]
     pub fn with_retry(self, attempt: u32, next_retry_ms: u64) -> Self {
         Self { will_reconnect: true, attempt: Some(attempt), next_retry_ms: Some(next_retry_ms), ..self }
+    }
+
+    /// For a device that is not linked.
+    #[must_use]
+    pub fn unlinked(self) -> Self {
+        Self { linked: false, ..self }
     }
 
     /// With more for a person.
@@ -255,7 +274,7 @@ event_data! {
     /// A new attempt is scheduled.
     #[derive(Debug)]
     SessionReconnecting {
-        /// Counts from 1 since the last time that the session was connected.
+        /// Which attempt it will be, from 1 since the last time that the session was connected, or stopped.
         attempt: u32,
         /// When it comes, in milliseconds from the timestamp of the envelope; 0: at once.
         delay_ms: u64,
@@ -323,7 +342,8 @@ impl SessionBanned {
 }
 
 event_data! {
-    /// This version of the protocol is refused.
+    /// This version of the protocol is refused. If a newer one is found at once, `session.reconnecting` follows with the
+    /// reason `outdated`; otherwise the session stays so until the caller acts.
     #[derive(Debug)]
     SessionOutdated {
         /// The version that was refused, `2.3000.…`.
@@ -463,6 +483,10 @@ impl fmt::Debug for SessionConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionConnectFailure").field("reason", &self.reason).finish_non_exhaustive()
     }
+}
+
+const fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Why a temporary ban was given, in words (spec 07 §3).

@@ -15,7 +15,7 @@ use super::{DisconnectReason, Event};
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum SessionState {
-    /// Not linked: no credentials, or a QR code is on the screen.
+    /// Not linked: no credentials, or a code is on the screen.
     #[default]
     Pending,
     /// A connection is being opened.
@@ -60,11 +60,16 @@ impl SessionState {
     /// last.
     pub fn after(event: &Event) -> Option<Self> {
         Some(match event {
+            // Codes and passkeys come beside QR codes and say nothing more.
             Event::QrUpdated(_) | Event::QrExhausted(_) | Event::PairError(_) => Self::Pending,
             Event::Connecting(_) | Event::Paired(_) => Self::Connecting,
             Event::Reconnecting(retry) if retry.reason == DisconnectReason::RestartRequired => Self::Connecting,
             Event::Reconnecting(_) => Self::Disconnected,
             Event::Connected(_) => Self::Connected,
+            // Without credentials there is nothing to come back to.
+            Event::Disconnected(outage) if !outage.linked && !outage.will_reconnect && !outage.permanent => {
+                Self::Pending
+            }
             Event::Disconnected(outage) => match outage.reason {
                 DisconnectReason::Replaced => Self::Replaced,
                 DisconnectReason::LoggedOut => Self::LoggedOut,
@@ -74,7 +79,9 @@ impl SessionState {
                 DisconnectReason::ConnectionLost
                 | DisconnectReason::Stopped
                 | DisconnectReason::ServerError
-                | DisconnectReason::Network => Self::Disconnected,
+                | DisconnectReason::Network
+                | DisconnectReason::Refused
+                | DisconnectReason::Storage => Self::Disconnected,
             },
             Event::LoggedOut(_) => Self::LoggedOut,
             Event::Banned(_) => Self::Banned,

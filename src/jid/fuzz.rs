@@ -6,7 +6,7 @@ use super::{Jid, Server};
 ///
 /// # Panics
 /// When that does not hold, which is what the fuzzer looks for.
-pub fn jid(data: &[u8]) {
+pub fn jid_parse(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(jid) = text.parse::<Jid>() else { return };
     assert_eq!(jid.to_string().parse(), Ok(jid.clone()));

@@ -16,6 +16,15 @@ pub enum NodeError {
         /// The limit in bytes.
         max: usize,
     },
+    /// The inflated bytes are too many times the compressed ones, more than
+    /// [`Limits::max_ratio`](super::Limits::max_ratio); found while inflating.
+    #[error("{len} compressed bytes inflate to more than {max} times as many")]
+    RatioTooHigh {
+        /// Length of the compressed body.
+        len: usize,
+        /// The limit.
+        max: u32,
+    },
     /// The compressed body is not a zlib stream, or its checksum is wrong.
     #[error("the zlib stream is broken near byte {offset} of the body")]
     BadZlib {
@@ -120,7 +129,7 @@ pub enum NodeError {
         /// Position of the server text.
         offset: usize,
     },
-    /// Nodes nested deeper than [`Limits::max_depth`](super::Limits::max_depth), or in the encoder than 128.
+    /// Nodes nested deeper than [`Limits::max_depth`](super::Limits::max_depth).
     #[error("nodes nested more than {max} deep at byte {offset}")]
     TooDeep {
         /// Position of the first node that is too deep.
@@ -150,6 +159,15 @@ pub enum NodeError {
         /// Position of the first of them.
         offset: usize,
     },
+    /// Encoder: nodes nested deeper than 128.
+    #[error("nodes to be written are nested more than {max} deep")]
+    TooManyLevels {
+        /// The limit.
+        max: u16,
+    },
+    /// Encoder: an attribute after content, or a second content.
+    #[error("a node was written in the wrong order: attributes first, then one content")]
+    WrongOrder,
     /// Encoder: an empty tag.
     #[error("a node to be written has an empty tag")]
     UnnamedNode,
@@ -203,7 +221,10 @@ impl NodeError {
             | Self::TrailingBytes { offset } => Some(offset),
             Self::EmptyFrame
             | Self::TooLarge { .. }
+            | Self::RatioTooHigh { .. }
             | Self::TruncatedZlib { .. }
+            | Self::TooManyLevels { .. }
+            | Self::WrongOrder
             | Self::UnnamedNode
             | Self::ListTooLong { .. }
             | Self::ContentTooLong { .. }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::NodeError;
+use super::{Limits, NodeError};
 
 /// Inflates bodies one after the other. The zlib state (about 40 KiB) is made for the first one and kept; the output
 /// buffer is used again as soon as nobody holds the bytes of the frame before.
@@ -19,9 +19,17 @@ impl Inflater {
     /// Inflates the stream at the head of `body`; what follows the stream is ignored.
     ///
     /// # Errors
-    /// [`NodeError::TooLarge`] as soon as there are more than `max` bytes, [`NodeError::BadZlib`],
+    /// [`NodeError::TooLarge`] as soon as there are more than `max_inflated` bytes, [`NodeError::RatioTooHigh`] as soon as
+    /// there are more than `max_ratio` times those of `body` and more than [`RATIO_FLOOR`], [`NodeError::BadZlib`],
     /// [`NodeError::TruncatedZlib`].
-    pub(super) fn inflate(&mut self, body: &[u8], max: usize) -> Result<Bytes, NodeError> {
+    pub(super) fn inflate(&mut self, body: &[u8], limits: &Limits) -> Result<Bytes, NodeError> {
+        let by_ratio = body.len().saturating_mul(limits.max_ratio as usize).max(RATIO_FLOOR);
+        let max = limits.max_inflated.min(by_ratio);
+        let too_large = if max < limits.max_inflated {
+            NodeError::RatioTooHigh { len: body.len(), max: limits.max_ratio }
+        } else {
+            NodeError::TooLarge { max }
+        };
         let state = self.state.get_or_insert_with(|| Decompress::new(true));
         state.reset(true);
         let buffer = &mut self.buffer;
@@ -31,7 +39,7 @@ impl Inflater {
         loop {
             let (read, written) = (state.total_in() as usize, state.total_out() as usize);
             if written > max {
-                return Err(NodeError::TooLarge { max });
+                return Err(too_large);
             }
             if written == buffer.len() {
                 buffer.resize(written.saturating_mul(2).min(ceiling), 0);
@@ -43,7 +51,7 @@ impl Inflater {
                 .map_err(|_| NodeError::BadZlib { offset: state.total_in() as usize })?;
             let done = state.total_out() as usize;
             match status {
-                Status::StreamEnd if done > max => return Err(NodeError::TooLarge { max }),
+                Status::StreamEnd if done > max => return Err(too_large),
                 Status::StreamEnd => {
                     self.allocated = buffer.capacity();
                     buffer.truncate(done);
@@ -73,6 +81,8 @@ impl Inflater {
     }
 }
 
+/// Inflated bytes that any body may have: short lists of like items compress very well, and this much hurts nobody.
+const RATIO_FLOOR: usize = 256 * 1_024;
 /// Smallest first guess of the output size.
 const FIRST_MIN: usize = 1_024;
 /// Largest first guess: a hostile ratio then costs no more than the doubling steps that it fills.

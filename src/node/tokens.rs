@@ -13,12 +13,28 @@ use table::{SEEDS, SLOTS, WORDS};
 /// Version of the dictionary, announced in the connection header.
 pub const DICTIONARY_VERSION: u8 = 3;
 
-/// A word of the dictionary: 1..=235 of the single-byte table, 236.. of the four two-byte tables in order.
+/// A word of the dictionary: 1..=235 of the single-byte table, 236.. of the four two-byte tables in order. 0 is the empty
+/// text. The names of servers that the dictionary lacks have the numbers after it, for the decoder only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token(u16);
 
 impl Token {
-    /// The token of a tag byte 01..=EB.
+    /// `s.whatsapp.net`.
+    pub(super) const PN: Self = Self(0x03);
+    /// `lid`.
+    pub(super) const LID: Self = Self(0x76);
+    /// `g.us`.
+    pub(super) const GROUP: Self = Self(0x1c);
+    /// `msgr`.
+    pub(super) const MSGR: Self = Self(0xcc);
+    /// `hosted`, not in the dictionary.
+    pub(super) const HOSTED: Self = Self(WORD_COUNT as u16);
+    /// `hosted.lid`, not in the dictionary.
+    pub(super) const HOSTED_LID: Self = Self(WORD_COUNT as u16 + 1);
+    /// `interop`, not in the dictionary.
+    pub(super) const INTEROP: Self = Self(WORD_COUNT as u16 + 2);
+
+    /// The token of a tag byte 01..=EB; of 00 the empty text.
     pub(super) const fn single(byte: u8) -> Self {
         Self(byte as u16)
     }
@@ -31,63 +47,155 @@ impl Token {
 
     /// The token of a text, if it is a word of the dictionary.
     pub(super) fn find(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > LONGEST {
+        match text.len() {
+            ..=16 => Self::find_short(Ends::of(text.as_bytes()), text.len()),
+            _ => Self::find_long(text),
+        }
+    }
+
+    /// The token of a text of at most 16 bytes, which its ends and its length are all of.
+    #[inline(always)]
+    pub(super) fn find_short(ends: Ends, len: usize) -> Option<Self> {
+        let number = lookup(ends.hash(len))?;
+        let word = TEXTS.get(usize::from(number))?;
+        (*ENDS.get(usize::from(number))? == ends && word.len() == len && len != 0).then_some(Self(number))
+    }
+
+    /// The token of a longer text.
+    #[inline(never)]
+    pub(super) fn find_long(text: &str) -> Option<Self> {
+        if text.len() > LONGEST {
             return None;
         }
-        let hash = hash(text.as_bytes());
-        let seed = SEEDS.get(bucket(hash)).copied()?;
-        let number = SLOTS.get(slot(hash, seed)).copied()?;
-        (WORDS.get(usize::from(number)).copied()? == text).then_some(Self(number))
+        let number = lookup(Ends::with_middle(text.as_bytes()).hash(text.len()))?;
+        (*TEXTS.get(usize::from(number))? == text).then_some(Self(number))
+    }
+
+    pub(super) const fn number(self) -> u16 {
+        self.0
     }
 
     /// The word.
     pub(super) fn text(self) -> &'static str {
-        WORDS.get(usize::from(self.0)).copied().unwrap_or_default()
+        Self::text_of(usize::from(self.0))
     }
 
-    /// Writes the one or two bytes of the token.
-    pub(super) fn encode(self, out: &mut Vec<u8>) {
+    /// The word with this number.
+    #[inline(always)]
+    pub(super) fn text_of(number: usize) -> &'static str {
+        TEXTS.get(number).copied().unwrap_or_default()
+    }
+
+    /// The one or two bytes of the token, and how many they are.
+    #[inline(always)]
+    pub(super) fn bytes(self) -> ([u8; 2], usize) {
         match self.0.checked_sub(SINGLE_WORDS as u16) {
             None => {
                 let [_, index] = self.0.to_be_bytes();
-                out.push(index);
+                ([index, 0], 1)
             }
             Some(number) => {
                 let [dictionary, index] = number.to_be_bytes();
-                out.extend_from_slice(&[DICTIONARY_0.wrapping_add(dictionary), index]);
+                ([DICTIONARY_0.wrapping_add(dictionary), index], 2)
             }
         }
     }
 }
 
-/// Mixes the length with eight bytes each from the head, the middle and the tail; no two words share them all.
-fn hash(text: &[u8]) -> u64 {
-    let middle = text.get((text.len() / 2).saturating_sub(4)..).and_then(<[u8]>::first_chunk);
-    let (head, tail) = match (text.first_chunk(), middle, text.last_chunk()) {
-        (Some(head), Some(middle), Some(tail)) => {
-            let middle = u64::from_le_bytes(*middle).rotate_left(17);
-            (u64::from_le_bytes(*head) ^ middle, u64::from_le_bytes(*tail))
+/// The first and the last eight bytes of a text as little-endian numbers. Of a text of at most 16 bytes they are all of
+/// it: then the second one has only what is not in the first, and both are filled up with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) head: u64,
+    pub(super) tail: u64,
+}
+
+impl Ends {
+    #[inline(always)]
+    pub(super) const fn of(text: &[u8]) -> Self {
+        if let (Some(head), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            let (head, last) = (u64::from_le_bytes(*head), u64::from_le_bytes(*last));
+            // 8 bytes: nothing is left for the tail. More than 16: all of the last eight.
+            let shift = match text.len() {
+                8 => return Self { head, tail: 0 },
+                len @ 9..16 => 128u32.wrapping_sub(8u32.wrapping_mul(len as u32)),
+                _ => 0,
+            };
+            return Self { head, tail: last >> shift };
         }
-        _ => (text.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0),
-    };
-    let mixed = (head ^ tail.rotate_left(29) ^ text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        let head = match (text.first_chunk(), text.last_chunk(), text) {
+            (Some(first), Some(last), _) => {
+                let (first, last) = (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64);
+                first | last << 8u32.wrapping_mul((text.len() as u32).wrapping_sub(4))
+            }
+            (_, _, &[a]) => a as u64,
+            (_, _, &[a, b]) => u16::from_le_bytes([a, b]) as u64,
+            (_, _, &[a, b, c]) => u32::from_le_bytes([a, b, c, 0]) as u64,
+            _ => 0,
+        };
+        Self { head, tail: 0 }
+    }
+
+    /// For the hash of a text of more than 16 bytes: eight bytes from the middle are mixed in. No two words of the same
+    /// length share head, middle and tail.
+    fn with_middle(text: &[u8]) -> Self {
+        let Self { head, tail } = Self::of(text);
+        let middle = text.get((text.len() / 2).wrapping_sub(4)..).and_then(<[u8]>::first_chunk).copied();
+        Self { head, tail: tail ^ u64::from_le_bytes(middle.unwrap_or_default()).rotate_left(17) }
+    }
+
+    #[inline(always)]
+    const fn hash(self, len: usize) -> u64 {
+        (self.head ^ self.tail.rotate_left(29) ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The number of the only word that can have this hash; 0 for none.
+#[inline(always)]
+fn lookup(hash: u64) -> Option<u16> {
+    let seed = SEEDS.get(bucket(hash)).copied()?;
+    SLOTS.get(slot(hash, seed)).copied()
 }
 
 /// Which seed a text uses.
+#[inline(always)]
 fn bucket(hash: u64) -> usize {
-    (hash >> 40) as usize % SEED_COUNT
+    (hash >> 48) as usize % SEED_COUNT
 }
 
 /// Which slot a text has under its seed.
+#[inline(always)]
 fn slot(hash: u64, seed: u16) -> usize {
-    ((hash ^ u64::from(seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % SLOT_COUNT
+    let mixed = (hash ^ hash >> 32 ^ u64::from(seed)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed >> 48) as usize % SLOT_COUNT
 }
+
+/// The words and the names of the servers that are none.
+static TEXTS: [&str; TEXT_COUNT] = {
+    let mut texts = [""; TEXT_COUNT];
+    let (words, servers) = texts.split_at_mut(WORD_COUNT);
+    words.copy_from_slice(&WORDS);
+    servers.copy_from_slice(&["hosted", "hosted.lid", "interop"]);
+    texts
+};
+
+/// The ends of each text.
+static ENDS: [Ends; TEXT_COUNT] = {
+    let mut ends = [Ends { head: 0, tail: 0 }; TEXT_COUNT];
+    let (mut left, mut texts) = (ends.as_mut_slice(), TEXTS.as_slice());
+    while let (Some((end, rest)), Some((text, more))) = (left.split_first_mut(), texts.split_first()) {
+        *end = Ends::of(text.as_bytes());
+        (left, texts) = (rest, more);
+    }
+    ends
+};
 
 /// Words of the single-byte table, with the empty one at 0.
 const SINGLE_WORDS: usize = 236;
 /// All words: four dictionaries of 256 follow.
 const WORD_COUNT: usize = SINGLE_WORDS + 4 * 256;
+/// Words and servers.
+const TEXT_COUNT: usize = WORD_COUNT + 3;
 /// Length of the longest word.
 const LONGEST: usize = 48;
 /// Size of the seed table.

@@ -4,11 +4,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::slice;
 
 use bytes::Bytes;
 
-use super::tape::{AttrEntry, ContentEntry, JidEntry, NodeEntry, ServerEntry, Tape, Text, ValueEntry};
+use super::tape::{ContentKind, Tape, Word};
 use super::{AttrValue, Node, NodeContent, show};
 use crate::jid::{self, Jid, Server};
 
@@ -16,39 +15,55 @@ use crate::jid::{self, Jid, Server};
 #[derive(Clone, Copy)]
 pub struct NodeRef<'a> {
     tape: &'a Tape,
-    entry: &'a NodeEntry,
-    number: u32,
+    /// The first three words of the node.
+    tag: Word,
+    meta: Word,
+    content: Word,
+    /// The words of the node and all that is below it.
+    words: &'a [u64],
 }
 
 impl<'a> NodeRef<'a> {
     pub(super) fn root(tape: &'a Tape) -> Option<Self> {
-        Self::at(tape, 0)
+        Self::split(tape, tape.words.get(..tape.used)?).map(|(root, _)| root)
     }
 
-    fn at(tape: &'a Tape, number: u32) -> Option<Self> {
-        Some(Self { tape, entry: tape.nodes.get(number as usize)?, number })
+    /// Takes the node that begins the words, and gives back what follows it.
+    #[inline(always)]
+    fn split(tape: &'a Tape, words: &'a [u64]) -> Option<(Self, &'a [u64])> {
+        let [tag, meta, content] = words.first_chunk()?.map(Word);
+        let (words, rest) = words.split_at_checked(meta.low())?;
+        Some((Self { tape, tag, meta, content, words }, rest))
     }
 
     /// The tag; never empty.
+    #[inline(always)]
     pub fn tag(&self) -> &'a str {
-        self.tape.text(self.entry.tag)
+        self.tape.text(self.tag)
     }
 
     /// Whether the tag is `tag`.
     pub fn is(&self, tag: &str) -> bool {
-        self.tape.text_is(self.entry.tag, tag)
+        self.tape.text_is(self.tag, tag)
     }
 
     /// The attribute's value. Of duplicate keys the last one counts.
     pub fn attr(&self, key: &str) -> Option<Value<'a>> {
-        let attrs = self.attr_entries().iter();
-        let entry = attrs.rev().find(|entry| self.tape.text_is(entry.key, key))?;
-        Some(value(self.tape, entry.value))
+        let mut attrs = self.attrs();
+        let mut found = None;
+        while let Some(entry) = attrs.entry() {
+            if self.tape.text_is(entry.key, key) {
+                found = Some(entry);
+            }
+        }
+        found.map(|entry| entry.value(self.tape))
     }
 
     /// All attributes in wire order, duplicates included.
+    #[inline(always)]
     pub fn attrs(&self) -> Attrs<'a> {
-        Attrs { tape: self.tape, entries: self.attr_entries().iter() }
+        let words = self.words.get(HEAD..).unwrap_or_default();
+        Attrs { tape: self.tape, words, left: self.meta.count() }
     }
 
     /// The attribute as text; a JID gives its canonical text.
@@ -67,9 +82,13 @@ impl<'a> NodeRef<'a> {
     }
 
     /// The child nodes; none when the content is something else.
+    #[inline(always)]
     pub fn children(&self) -> Children<'a> {
-        let left = if let ContentEntry::Nodes(count) = self.entry.content { count } else { 0 };
-        Children { tape: self.tape, next: self.number.saturating_add(1), left }
+        let (first, left) = match self.meta.kind() {
+            ContentKind::Nodes => (self.content.low(), self.content.count()),
+            _ => (usize::MAX, 0),
+        };
+        Children { tape: self.tape, words: self.words.get(first..).unwrap_or_default(), left }
     }
 
     /// The first child with this tag.
@@ -88,14 +107,15 @@ impl<'a> NodeRef<'a> {
     }
 
     /// The content as it came.
+    #[inline(always)]
     pub fn content(&self) -> Content<'a> {
         let tape = self.tape;
-        match self.entry.content {
-            ContentEntry::None => Content::None,
-            ContentEntry::Bytes(span) => Content::Bytes(tape.bytes(span)),
-            ContentEntry::Text(text) => Content::Text(tape.text(text)),
-            ContentEntry::Jid(number) => jid(tape, number).map_or(Content::None, Content::Jid),
-            ContentEntry::Nodes(_) => Content::Nodes(self.children()),
+        match self.meta.kind() {
+            ContentKind::None => Content::None,
+            ContentKind::Bytes => Content::Bytes(tape.bytes(self.content)),
+            ContentKind::Text => Content::Text(tape.text(self.content)),
+            ContentKind::Jid => self.content_jid().map_or(Content::None, Content::Jid),
+            ContentKind::Nodes => Content::Nodes(self.children()),
         }
     }
 
@@ -103,16 +123,14 @@ impl<'a> NodeRef<'a> {
     /// its UTF-8; `None` without content and for children.
     pub fn bytes(&self) -> Option<Bytes> {
         let tape = self.tape;
-        let slice = |span: super::tape::Span| {
-            let range = span.range();
-            (range.end <= tape.frame.len()).then(|| tape.frame.slice(range))
-        };
-        match self.entry.content {
-            ContentEntry::Bytes(span) | ContentEntry::Text(Text::Frame(span)) => slice(span),
-            ContentEntry::Text(Text::Token(token)) => Some(Bytes::from_static(token.text().as_bytes())),
-            ContentEntry::Text(text) => Some(Bytes::copy_from_slice(tape.text(text).as_bytes())),
-            ContentEntry::Jid(number) => jid(tape, number).map(|jid| Bytes::from(jid.to_string())),
-            ContentEntry::None | ContentEntry::Nodes(_) => None,
+        match self.meta.kind() {
+            ContentKind::Bytes => {
+                let range = self.content.range();
+                (range.end <= tape.frame.len()).then(|| tape.frame.slice(range))
+            }
+            ContentKind::Text => Some(Bytes::copy_from_slice(tape.text(self.content).as_bytes())),
+            ContentKind::Jid => self.content_jid().map(|jid| Bytes::from(jid.to_string())),
+            ContentKind::None | ContentKind::Nodes => None,
         }
     }
 
@@ -129,29 +147,38 @@ impl<'a> NodeRef<'a> {
 
     /// An owned copy of the whole subtree. Byte content still shares the frame's buffer.
     pub fn to_node(&self) -> Node {
-        // Backwards through the subtree, so that the children of a node lie finished on the stack, the first one on top.
-        let mut finished: Vec<Node> = Vec::new();
-        for number in (self.number..self.entry.next).rev() {
-            let Some(source) = Self::at(self.tape, number) else { continue };
-            let content = match source.content() {
-                Content::None => NodeContent::None,
-                Content::Bytes(_) => NodeContent::Bytes(source.bytes().unwrap_or_default()),
-                Content::Text(text) => NodeContent::Text(text.into()),
-                Content::Jid(jid) => NodeContent::Jid(jid.to_jid()),
-                Content::Nodes(children) => {
-                    let mut nodes = finished.split_off(finished.len().saturating_sub(children.len()));
-                    nodes.reverse();
-                    NodeContent::Nodes(nodes)
-                }
-            };
-            let attrs = source.attrs().map(|(key, value)| (key.into(), value.into())).collect();
-            finished.push(Node { tag: source.tag().into(), attrs, content });
+        // The nodes whose children are being copied, and the children that are left.
+        let mut open: Vec<(Node, Children<'a>)> = Vec::new();
+        let (mut node, mut children) = (self.copy_without_children(), self.children());
+        loop {
+            if let Some(child) = children.next() {
+                open.push((node, children));
+                (node, children) = (child.copy_without_children(), child.children());
+                continue;
+            }
+            let Some((mut parent, siblings)) = open.pop() else { return node };
+            if let NodeContent::Nodes(nodes) = &mut parent.content {
+                nodes.push(node);
+            }
+            (node, children) = (parent, siblings);
         }
-        finished.pop().unwrap_or_else(|| Node::new(self.tag()))
     }
 
-    fn attr_entries(&self) -> &'a [AttrEntry] {
-        self.tape.attrs.get(self.entry.attrs()).unwrap_or_default()
+    fn copy_without_children(&self) -> Node {
+        let content = match self.content() {
+            Content::None => NodeContent::None,
+            Content::Bytes(_) => NodeContent::Bytes(self.bytes().unwrap_or_default()),
+            Content::Text(text) => NodeContent::Text(text.into()),
+            Content::Jid(jid) => NodeContent::Jid(jid.to_jid()),
+            Content::Nodes(children) => NodeContent::Nodes(Vec::with_capacity(children.len())),
+        };
+        let attrs = self.attrs().map(|(key, value)| (key.into(), value.into())).collect();
+        Node { tag: self.tag().into(), attrs, content }
+    }
+
+    fn content_jid(&self) -> Option<JidRef<'a>> {
+        let [user, server] = self.words.get(self.content.jid_at()..)?.first_chunk()?.map(Word);
+        Some(JidRef::read(self.tape, self.content, user, server))
     }
 }
 
@@ -235,27 +262,37 @@ pub struct JidRef<'a> {
 }
 
 impl<'a> JidRef<'a> {
+    #[inline(always)]
+    fn read(tape: &'a Tape, head: Word, user: Word, server: Word) -> Self {
+        let (device, integrator) = head.device_and_integrator();
+        Self { user: tape.text(user), server: tape.text(server), device, integrator }
+    }
+
     pub(super) fn new(jid: &'a Jid) -> Self {
         let (device, integrator) = (jid.device(), jid.integrator());
         Self { user: jid.user(), server: jid.server().as_str(), device, integrator }
     }
 
     /// The user part; empty for a server.
+    #[inline(always)]
     pub fn user(self) -> &'a str {
         self.user
     }
 
     /// The server's name.
+    #[inline(always)]
     pub fn server(self) -> &'a str {
         self.server
     }
 
     /// The device; 0 is the primary phone or none.
+    #[inline(always)]
     pub fn device(self) -> u16 {
         self.device
     }
 
     /// The integrator; 0 on everything but `interop`.
+    #[inline(always)]
     pub fn integrator(self) -> u16 {
         self.integrator
     }
@@ -315,19 +352,57 @@ impl fmt::Debug for Content<'_> {
 #[derive(Clone)]
 pub struct Attrs<'a> {
     tape: &'a Tape,
-    entries: slice::Iter<'a, AttrEntry>,
+    words: &'a [u64],
+    left: u16,
+}
+
+/// An attribute as it stands on the tape.
+struct Entry {
+    key: Word,
+    value: Word,
+    /// User and server, if the value is a JID.
+    jid: [Word; 2],
+}
+
+impl Entry {
+    #[inline(always)]
+    fn value<'a>(&self, tape: &'a Tape) -> Value<'a> {
+        let [user, server] = self.jid;
+        if self.value.is_jid() {
+            Value::Jid(JidRef::read(tape, self.value, user, server))
+        } else {
+            Value::Text(tape.text(self.value))
+        }
+    }
+}
+
+impl Attrs<'_> {
+    #[inline(always)]
+    fn entry(&mut self) -> Option<Entry> {
+        self.left = self.left.checked_sub(1)?;
+        let (words, mut rest) = self.words.split_first_chunk()?;
+        let [key, value] = words.map(Word);
+        let mut jid = [Word::EMPTY; 2];
+        if value.is_jid() {
+            let (words, behind) = rest.split_first_chunk()?;
+            (jid, rest) = (words.map(Word), behind);
+        }
+        self.words = rest;
+        Some(Entry { key, value, jid })
+    }
 }
 
 impl<'a> Iterator for Attrs<'a> {
     type Item = (&'a str, Value<'a>);
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.next()?;
-        Some((self.tape.text(entry.key), value(self.tape, entry.value)))
+        let entry = self.entry()?;
+        Some((self.tape.text(entry.key), entry.value(self.tape)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.entries.size_hint()
+        (usize::from(self.left), Some(usize::from(self.left)))
     }
 }
 
@@ -343,22 +418,23 @@ impl fmt::Debug for Attrs<'_> {
 #[derive(Clone)]
 pub struct Children<'a> {
     tape: &'a Tape,
-    next: u32,
-    left: u32,
+    words: &'a [u64],
+    left: u16,
 }
 
 impl<'a> Iterator for Children<'a> {
     type Item = NodeRef<'a>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<NodeRef<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let node = NodeRef::at(self.tape, self.next)?;
-        self.next = node.entry.next;
+        let (node, rest) = NodeRef::split(self.tape, self.words)?;
+        self.words = rest;
         Some(node)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        (usize::from(self.left), Some(usize::from(self.left)))
     }
 }
 
@@ -370,18 +446,5 @@ impl fmt::Debug for Children<'_> {
     }
 }
 
-fn value(tape: &Tape, entry: ValueEntry) -> Value<'_> {
-    match entry {
-        ValueEntry::Text(text) => Value::Text(tape.text(text)),
-        ValueEntry::Jid(number) => jid(tape, number).map_or(Value::Text(""), Value::Jid),
-    }
-}
-
-fn jid(tape: &Tape, number: u32) -> Option<JidRef<'_>> {
-    let &JidEntry { user, server, device, integrator } = tape.jids.get(number as usize)?;
-    let server = match server {
-        ServerEntry::Known(name) => name,
-        ServerEntry::Text(text) => tape.text(text),
-    };
-    Some(JidRef { user: tape.text(user), server, device, integrator })
-}
+/// Words before the attributes of a node.
+const HEAD: usize = 3;

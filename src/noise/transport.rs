@@ -209,6 +209,26 @@ mod tests {
         assert_eq!(out.len(), 3 + MAX_PAYLOAD);
     }
 
+    /// The plaintext lies where the ciphertext arrived, for every frame of a message; what is sealed is allocated once.
+    #[test]
+    fn frames_are_opened_where_they_arrived() {
+        let (mut client, mut server) = pair();
+        let mut out = BytesMut::new();
+        client.sender.seal_into(&[7; 5_000], &mut out).unwrap();
+        assert!(out.capacity() < 5_000 + 2 * FRAME_OVERHEAD, "{}", out.capacity());
+        client.sender.seal_into(b"second", &mut out).unwrap();
+        let message = out.freeze();
+        let arrived = message.as_ptr() as usize;
+        let mut frames = FrameBuffer::new(MAX_PAYLOAD);
+        frames.push_owned(message);
+        let mut place = arrived + LENGTH_LEN;
+        for len in [5_000, 6] {
+            let opened = server.receiver.open(frames.next_frame().unwrap().unwrap()).unwrap();
+            assert_eq!((opened.as_ptr() as usize, opened.len()), (place, len));
+            place += len + FRAME_OVERHEAD;
+        }
+    }
+
     #[test]
     fn frames_are_appended() {
         let (mut client, mut server) = pair();

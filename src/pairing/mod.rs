@@ -1,4 +1,5 @@
-//! Linking this device to an account by QR code, and the payloads of registration and login (spec 01 §3 and §4).
+//! Linking this device to an account, by QR code, by phone number or with a passkey, and the payloads of registration and
+//! login (spec 01 §3 to §5).
 //!
 //! ```text
 //! payload::registration ──► server ──► pair-device: refs ──► qr::RefPlan ──► QR on the screen
@@ -10,6 +11,9 @@
 //! | file | what |
 //! |---|---|
 //! | [`qr`] | the QR text and its lifetimes |
+//! | [`code`] | the 8-character code: phone numbers, key wrapping, its stanzas |
+//! | [`passkey`] | the exchange that a WebAuthn assertion authorises |
+//! | [`notice`] | the notifications of linking |
 //! | [`adv`] | checks of signed device identities, our own signature |
 //! | [`key_index`] | which companions of an account are linked |
 //! | [`stanza`] | the `md` iqs, in and out |
@@ -21,9 +25,12 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod adv;
+pub mod code;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod key_index;
+pub mod notice;
+pub mod passkey;
 pub mod payload;
 pub mod qr;
 pub mod stanza;
@@ -60,6 +67,9 @@ pub enum PairError {
     /// A fetched identity comes without account key and none is known: nothing was checked.
     #[error("no account key to check the device identity with")]
     NoAccountKey,
+    /// A key of the phone is of small order: the shared secret would be no secret.
+    #[error("a key of the phone is of small order")]
+    WeakKey,
     /// The embedding program does not want this account.
     #[error("the account was refused by the application")]
     Rejected,

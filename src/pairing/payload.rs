@@ -129,6 +129,21 @@ impl ClientConfig {
     pub fn client_type(&self) -> ClientType {
         ClientType::of_platform(self.platform_type)
     }
+
+    /// `Browser (OS)`, which linking by code shows on the phone. The server refuses browsers and systems that it does not
+    /// know (spec 01 §5.4), so that anything else becomes Chrome or Linux.
+    pub fn platform_display(&self) -> String {
+        let browser = match self.platform_type {
+            PlatformType::Edge => "Edge",
+            PlatformType::Firefox => "Firefox",
+            PlatformType::Ie => "IE",
+            PlatformType::Opera => "Opera",
+            PlatformType::Safari => "Safari",
+            _ => "Chrome",
+        };
+        let known = DISPLAYED_SYSTEMS.iter().find(|system| system.eq_ignore_ascii_case(self.os.trim()));
+        format!("{browser} ({})", known.unwrap_or(&"Linux"))
+    }
 }
 
 /// The public side of a device that is not linked yet.
@@ -296,6 +311,8 @@ fn agent(config: &ClientConfig) -> UserAgent {
     }
 }
 
+/// Operating systems that the server lets a phone show (spec 01 §5.4).
+const DISPLAYED_SYSTEMS: [&str; 6] = ["Windows", "Mac OS", "Linux", "Ubuntu", "Android", "iOS"];
 /// Mobile country and network codes of a client without SIM (spec 01 §3.2).
 const NO_NETWORK: &str = "000";
 /// Operating system version and build that web companions state (spec 01 §3.2).

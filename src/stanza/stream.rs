@@ -35,7 +35,7 @@ pub struct Failure {
     pub message: Option<String>,
     /// Address with more information.
     pub url: Option<String>,
-    /// All attributes as texts: some are sent once only.
+    /// All attributes as texts: some are sent once only. At most 64 with 4,096 characters each.
     pub attrs: BTreeMap<String, String>,
 }
 
@@ -50,7 +50,11 @@ impl Failure {
             expire: node.attr_u64("expire"),
             message: text("message"),
             url: text("url"),
-            attrs: node.attrs().map(|(key, value)| (key.to_owned(), value.as_text().into_owned())).collect(),
+            attrs: node
+                .attrs()
+                .take(MAX_ATTRS)
+                .map(|(key, value)| (key.to_owned(), value.as_text().chars().take(MAX_ATTR).collect()))
+                .collect(),
         }
     }
 }
@@ -132,9 +136,9 @@ pub enum InfoBroadcast {
 }
 
 impl InfoBroadcast {
-    /// Reads the children that are known; others are ignored.
+    /// Reads the children that are known; others are ignored, and what comes behind the first 64.
     pub fn parse(node: NodeRef<'_>) -> Vec<Self> {
-        node.children().filter_map(Self::parse_child).collect()
+        node.children().take(MAX_CHILDREN).filter_map(Self::parse_child).collect()
     }
 
     fn parse_child(node: NodeRef<'_>) -> Option<Self> {
@@ -157,6 +161,13 @@ impl InfoBroadcast {
         }
     }
 }
+
+/// How many attributes of a failure are kept.
+const MAX_ATTRS: usize = 64;
+/// How many characters of each.
+const MAX_ATTR: usize = 4_096;
+/// How many children of an `<ib>` are read. One is usual.
+const MAX_CHILDREN: usize = 64;
 
 /// A notification that the engine acts on (spec 03 §1.4, §4.9).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,10 @@ use rand_core::{Rng, SeedableRng};
 use wamd::{
     Jid,
     clock::Now,
-    engine::{Command, CommandId, Config, ConnectionId, Engine, Input, LoadId, Loaded, Output, Reply, SendRequest},
+    engine::{
+        Command, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, LoadId, Loaded, Output, Reply,
+        SendRequest,
+    },
     event::Envelope,
     message::MessageId,
     node::Node,
@@ -84,6 +87,8 @@ pub(crate) struct Account {
     pub(crate) disk: Disk,
     commits: VecDeque<(u64, Batch)>,
     loads: VecDeque<(LoadId, Vec<Key>, Vec<RecordKind>)>,
+    /// Work for the pool of threads.
+    work: VecDeque<(CpuId, CpuJob)>,
     /// Sends that were asked for and not answered, by command.
     asked: BTreeMap<CommandId, SendRequest>,
     pub(crate) accepted: BTreeSet<String>,
@@ -153,6 +158,7 @@ impl Sim {
                 disk: Disk::default(),
                 commits: VecDeque::new(),
                 loads: VecDeque::new(),
+                work: VecDeque::new(),
                 asked: BTreeMap::new(),
                 accepted: BTreeSet::new(),
                 qr: None,
@@ -266,6 +272,9 @@ impl Sim {
             if !account.loads.is_empty() {
                 possible.push(Action::Load(i));
             }
+            if !account.work.is_empty() {
+                possible.push(Action::Work(i));
+            }
         }
         for (id, wire) in &self.wires {
             if wire.fresh || !wire.to_server.is_empty() || wire.closing {
@@ -284,6 +293,7 @@ impl Sim {
             Action::Poll(account) => self.poll(account),
             Action::Commit(account) => self.commit(account),
             Action::Load(account) => self.load(account),
+            Action::Work(account) => self.work(account),
             Action::ToServer(wire) => self.deliver_to_server(wire),
             Action::ToClient(wire) => self.deliver_to_client(wire),
         }
@@ -351,6 +361,7 @@ impl Sim {
                 }
             }
             Output::Load { id, keys, scans } => self.accounts[i].loads.push_back((id, keys, scans)),
+            Output::Cpu(id, job) => self.accounts[i].work.push_back((id, job)),
             Output::RefreshVersion => self.tell(i, Input::Version(None)),
             Output::Commit { seq, batch } => self.accounts[i].commits.push_back((seq, batch)),
             Output::Event(envelope) => {
@@ -418,6 +429,12 @@ impl Sim {
         self.tell(i, Input::Loaded(id, Loaded { records, scanned }));
     }
 
+    /// A job is done, sooner or later.
+    fn work(&mut self, i: usize) {
+        let Some((id, job)) = self.accounts[i].work.pop_front() else { return };
+        self.tell(i, Input::Computed(id, job.run()));
+    }
+
     /// The process dies and starts again from the disk.
     fn crash(&mut self, i: usize) {
         let durable = self.pick(self.accounts[i].commits.len() + 1);
@@ -444,6 +461,7 @@ impl Sim {
         account.engine = engine;
         account.commits.clear();
         account.loads.clear();
+        account.work.clear();
         account.crashes += 1;
         // Whoever got no answer asks again with the same message id.
         let unanswered: Vec<SendRequest> = std::mem::take(&mut account.asked).into_values().collect();
@@ -624,6 +642,7 @@ enum Action {
     Poll(usize),
     Commit(usize),
     Load(usize),
+    Work(usize),
     ToServer(ConnId),
     ToClient(ConnId),
 }

@@ -21,8 +21,8 @@ use wamd::{
     Jid,
     clock::Now,
     engine::{
-        Command, CommandError, CommandId, Config, ConnectionId, Engine, Input, Loaded, Output, Reply, SendRequest,
-        Snapshot,
+        Command, CommandError, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, Loaded, Output, Reply,
+        SendRequest, Snapshot,
     },
     event::Envelope,
     message::MessageId,
@@ -105,6 +105,9 @@ pub struct Actor {
     next_command: u64,
     held_batches: VecDeque<(u64, Batch)>,
     filter: Option<Filter>,
+    /// Jobs for the pool are done at once.
+    thinks: bool,
+    held_jobs: Vec<(CpuId, CpuJob)>,
 }
 
 /// A connection of an engine to the server.
@@ -196,6 +199,8 @@ impl World {
             next_command: 0,
             held_batches: VecDeque::new(),
             filter: None,
+            thinks: true,
+            held_jobs: Vec::new(),
         };
         self.actors.insert(name, actor);
         self.start(name);
@@ -329,6 +334,14 @@ impl World {
                 }
             }
             Output::Event(envelope) => self.event(name, *envelope),
+            Output::Cpu(id, job) => {
+                let actor = self.actor(name);
+                if actor.thinks {
+                    self.tell(name, Input::Computed(id, job.run()));
+                } else {
+                    actor.held_jobs.push((id, job));
+                }
+            }
             Output::Reply(id, reply) => {
                 let twice = self.actor(name).replies.insert(id, reply);
                 assert_eq!(twice, None, "{name}: a command is answered once");
@@ -536,6 +549,7 @@ impl World {
         let actor = self.actor(name);
         actor.engine.take().expect("runs");
         actor.held_batches.clear();
+        actor.held_jobs.clear();
         actor.disk = Disk::Works;
         if let Some(conn) = actor.conn.take() {
             self.server.handle(now, wamd_loopback::Input::Closed(conn.server));
@@ -555,6 +569,15 @@ impl World {
                 self.actor(name).write(batch);
                 self.tell(name, Input::Durable(seq));
             }
+        }
+        self.settle();
+    }
+
+    /// Whether jobs for the pool are done at once. Those that wait are done, in any case, when they are again.
+    pub fn thinks(&mut self, name: &str, at_once: bool) {
+        self.actor(name).thinks = at_once;
+        for (id, job) in std::mem::take(&mut self.actor(name).held_jobs) {
+            self.tell(name, Input::Computed(id, job.run()));
         }
         self.settle();
     }
@@ -817,6 +840,7 @@ fn state_after(event: &Envelope) -> Option<&'static str> {
     let reason = event.data["reason"].as_str().unwrap_or_default();
     Some(match &*event.event {
         "session.qr_updated" | "session.qr_exhausted" | "session.pair_error" => "PENDING",
+        "session.disconnected" if event.data["linked"] == false && event.data["willReconnect"] == false => "PENDING",
         "session.connecting" | "session.paired" => "CONNECTING",
         "session.connected" => "CONNECTED",
         "session.reconnecting" if reason == "restart_required" => "CONNECTING",

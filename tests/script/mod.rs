@@ -28,7 +28,9 @@ use bytes::Bytes;
 use wamd::{
     Jid,
     clock::Now,
-    engine::{Command, CommandId, Config, ConnectionId, Engine, Input, LoadId, Loaded, Output, SendRequest},
+    engine::{
+        Command, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, LoadId, Loaded, Output, SendRequest,
+    },
     event::{Envelope, SessionState},
     message::MessageId,
     node::Node,
@@ -99,6 +101,8 @@ struct Account {
     outbox: BTreeMap<u64, Envelope>,
     commits: VecDeque<(u64, Batch)>,
     loads: VecDeque<(LoadId, Vec<Key>, Vec<RecordKind>)>,
+    /// Work for the pool of threads.
+    work: VecDeque<(CpuId, CpuJob)>,
     last_batch: u64,
     outputs: u32,
     unanswered: BTreeSet<CommandId>,
@@ -130,6 +134,8 @@ struct World {
     boots: u8,
     random: u64,
     actions: u32,
+    /// A code was asked for.
+    coded: bool,
     /// Every message key seen on the wire, with the ciphertext it made.
     keys: BTreeMap<(usize, String, Vec<u8>, u32), Bytes>,
     /// Whose connection it is or was.
@@ -142,6 +148,7 @@ enum Action {
     Poll(usize),
     Commit(usize),
     Load(usize),
+    Work(usize),
     ToServer(ConnId),
     ToClient(ConnId),
 }
@@ -161,6 +168,7 @@ impl World {
             boots: 0,
             random: u64::from(seed) | 1 << 32,
             actions: 0,
+            coded: false,
             keys: BTreeMap::new(),
             owners: BTreeMap::new(),
         };
@@ -173,6 +181,7 @@ impl World {
                 outbox: BTreeMap::new(),
                 commits: VecDeque::new(),
                 loads: VecDeque::new(),
+                work: VecDeque::new(),
                 last_batch: 0,
                 outputs: 0,
                 unanswered: BTreeSet::new(),
@@ -258,7 +267,19 @@ impl World {
                     without_lid: option % 8 == 4,
                     ..ScanOptions::default()
                 };
-                Command::LinkQr
+                match option >> 4 {
+                    // Stretching a code takes long: once.
+                    15 if !std::mem::replace(&mut self.coded, true) => {
+                        let phone = NUMBERS[i].parse().expect("a phone number");
+                        Command::LinkCode { phone, code: None, notify: true }
+                    }
+                    14 => Command::PasskeyConfirm,
+                    13 => {
+                        let assertion = Bytes::from_static(b"{}");
+                        Command::PasskeyAssertion { credential_id: assertion.clone(), assertion }
+                    }
+                    _ => Command::LinkQr,
+                }
             }
             6 => {
                 let words = self.words(i);
@@ -425,6 +446,9 @@ impl World {
             if !account.loads.is_empty() {
                 possible.push(Action::Load(i));
             }
+            if !account.work.is_empty() {
+                possible.push(Action::Work(i));
+            }
         }
         for (id, wire) in &self.wires {
             if wire.fresh || !wire.to_server.is_empty() || wire.closing {
@@ -444,6 +468,7 @@ impl World {
             Action::Poll(account) => self.poll(account),
             Action::Commit(account) => self.commit(account),
             Action::Load(account) => self.load(account),
+            Action::Work(account) => self.work(account),
             Action::ToServer(wire) => self.deliver_to_server(wire),
             Action::ToClient(wire) => self.deliver_to_client(wire),
         }
@@ -523,6 +548,7 @@ impl World {
                 }
             }
             Output::Load { id, keys, scans } => account.loads.push_back((id, keys, scans)),
+            Output::Cpu(id, job) => account.work.push_back((id, job)),
             Output::Commit { seq, batch } => {
                 assert_eq!(seq, account.last_batch + 1, "batches are numbered without gaps");
                 account.last_batch = seq;
@@ -544,6 +570,10 @@ impl World {
         } else if envelope.event == "session.qr_updated" && account.scans {
             let (qr, options) = (envelope.data["qr"].as_str().unwrap_or_default().to_owned(), account.scan.clone());
             let _ = self.server.scan(self.now, NUMBERS[i], &qr, &options);
+            self.drain_server();
+        } else if envelope.event == "session.pair_code" {
+            let (code, options) = (envelope.data["code"].as_str().unwrap_or_default(), account.scan.clone());
+            let _ = self.server.enter_code(self.now, NUMBERS[i], code, &options);
             self.drain_server();
         }
     }
@@ -572,6 +602,12 @@ impl World {
         self.tell(i, Input::Loaded(id, Loaded { records, scanned }));
     }
 
+    /// A job is done, sooner or later.
+    fn work(&mut self, i: usize) {
+        let Some((id, job)) = self.accounts[i].work.pop_front() else { return };
+        self.tell(i, Input::Computed(id, job.run()));
+    }
+
     /// The process dies, having made `durable` of its batches so, and starts again from the disk.
     fn crash(&mut self, i: usize, durable: usize) {
         for _ in 0..durable {
@@ -593,6 +629,7 @@ impl World {
         account.idle = false;
         account.commits.clear();
         account.loads.clear();
+        account.work.clear();
         account.last_batch = 0;
         account.unanswered.clear();
         self.command(i, Command::Connect);

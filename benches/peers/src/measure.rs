@@ -233,6 +233,6 @@ const COUNTED: &str = concat!(module_path!(), "::counted_region");
 /// Operations per count.
 const REPEAT: u32 = 16;
 /// Interleaved rounds per case, an odd number.
-const ROUNDS: usize = 41;
+const ROUNDS: usize = 301;
 /// Length of one side of a round.
-const ROUND: Duration = Duration::from_millis(2);
+const ROUND: Duration = Duration::from_micros(250);

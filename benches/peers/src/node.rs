@@ -1,7 +1,7 @@
 //! The node codec, and the same work in `wacore-binary`.
 //!
-//! Both sides read the same frames. A case that reads visits every tag, key, value and content, and both sides must find
-//! the same ([`Sum`]), so that nobody gains by being lazy. A case that encodes must write the same bytes.
+//! Both sides read the same frames. A case that reads asks for every tag, key, value and content, so that nobody gains by
+//! being lazy; that both sides find the same is checked before. A case that encodes must write the same bytes.
 
 use std::hint::black_box;
 
@@ -25,10 +25,14 @@ pub fn run_all() {
         ("usync", usync.node(), peer_usync(&usync)),
         ("group", group.node(), peer_group(&group)),
     ];
+    let written: [&dyn Fn(&mut Vec<u8>); 4] =
+        [&|out| ack.write(out), &|out| message.write(out), &|out| usync.write(out), &|out| group.write(out)];
     let frames: Vec<Bytes> = samples.iter().map(|(_, node, _)| node.encode().expect("a good node").into()).collect();
-    for ((name, _, theirs), frame) in samples.iter().zip(&frames) {
-        let written = peer::marshal(theirs).expect("a good node");
-        assert!(written == *frame, "{name}: the sides write different frames");
+    for (((name, _, theirs), frame), write) in samples.iter().zip(&frames).zip(written) {
+        assert!(peer::marshal(theirs).expect("a good node") == *frame, "{name}: the sides write different frames");
+        let mut out = Vec::new();
+        write(&mut out);
+        assert!(out == *frame, "{name}: our writer and our tree write different frames");
         eprintln!("{name}: {} bytes, the same from both sides", frame.len());
     }
 
@@ -39,18 +43,27 @@ pub fn run_all() {
     for (name, ours, theirs) in &samples {
         encode(&mut cases, name, ours, theirs);
     }
+    build(&mut cases, "ack", |out| ack.write(out), || peer_ack(&ack));
+    build(&mut cases, "message", |out| message.write(out), || peer_message(&message));
+    build(&mut cases, "usync", |out| usync.write(out), || peer_usync(&usync));
+    build(&mut cases, "group", |out| group.write(out), || peer_group(&group));
     run("Node codec: wamd and wacore-binary 0.7.0", cases);
 }
 
 fn decode<'a>(cases: &mut Vec<Case<'a>>, name: &str, frame: &'a Bytes) {
+    let (mut ours, mut theirs) = (Pieces::default(), Pieces::default());
+    ours.ours(Decoder::default().decode(frame.clone()).expect("a good frame"));
+    theirs.theirs(&peer::unmarshal_ref(&frame[1..]).expect("a good frame"));
+    assert!(ours == theirs, "{name}: the sides read different things");
+
     let read_theirs = |frame: &Bytes| {
-        let mut sum = Sum::default();
+        let mut sum = Length::default();
         sum.theirs(&peer::unmarshal_ref(&frame[1..]).expect("a good frame"));
         sum.0
     };
     let mut reused = Decoder::default();
     let read = move || {
-        let mut sum = Sum::default();
+        let mut sum = Length::default();
         sum.ours(reused.decode(frame.clone()).expect("a good frame"));
         sum.0
     };
@@ -59,7 +72,7 @@ fn decode<'a>(cases: &mut Vec<Case<'a>>, name: &str, frame: &'a Bytes) {
     cases.push(case);
 
     let read_fresh = move || {
-        let mut sum = Sum::default();
+        let mut sum = Length::default();
         sum.ours(Decoder::default().decode(frame.clone()).expect("a good frame"));
         sum.0
     };
@@ -104,55 +117,91 @@ fn encode<'a>(cases: &mut Vec<Case<'a>>, name: &str, node: &'a Node, theirs: &'a
     cases.push(case.agree());
 }
 
-/// Sums up all that a node holds.
-#[derive(Default)]
-struct Sum(u64);
+/// From the data to the frame: ours with the writer that borrows, theirs with the builder that they offer.
+fn build<'a>(
+    cases: &mut Vec<Case<'a>>,
+    name: &str,
+    write: impl Fn(&mut Vec<u8>) + 'a,
+    theirs: impl Fn() -> peer_node::Node + 'a,
+) {
+    let (mut out, mut own) = (Vec::new(), Vec::new());
+    let case = Case::new(format!("{name}: build and encode"), move || {
+        out.clear();
+        write(&mut out);
+        black_box(&out).len() as u64
+    });
+    let theirs = move || {
+        own.clear();
+        peer::marshal_to_vec(&theirs(), &mut own).expect("a good node");
+        black_box(&own).len() as u64
+    };
+    cases.push(case.theirs("NodeBuilder, marshal_to_vec", theirs).agree());
+}
 
-impl Sum {
-    fn bytes(&mut self, bytes: &[u8]) {
-        let ends = bytes.first().copied().unwrap_or_default() ^ bytes.last().copied().unwrap_or_default();
-        self.0 = self.0.rotate_left(5) ^ bytes.len() as u64 ^ u64::from(ends) << 8;
-    }
+/// Is shown all that a node holds.
+trait Visitor {
+    fn see(&mut self, bytes: &[u8]);
 
-    fn jid(&mut self, user: &str, server: &str, device: u16) {
-        self.bytes(user.as_bytes());
-        self.bytes(server.as_bytes());
-        self.0 ^= u64::from(device);
+    fn see_jid(&mut self, user: &str, server: &str, device: u16) {
+        self.see(user.as_bytes());
+        self.see(server.as_bytes());
+        self.see(&[b':', device as u8]);
     }
 
     fn ours(&mut self, node: NodeRef<'_>) {
-        self.bytes(node.tag().as_bytes());
+        self.see(node.tag().as_bytes());
         for (key, value) in node.attrs() {
-            self.bytes(key.as_bytes());
+            self.see(key.as_bytes());
             match value {
-                Value::Text(text) => self.bytes(text.as_bytes()),
-                Value::Jid(jid) => self.jid(jid.user(), jid.server(), jid.device()),
+                Value::Text(text) => self.see(text.as_bytes()),
+                Value::Jid(jid) => self.see_jid(jid.user(), jid.server(), jid.device()),
             }
         }
         match node.content() {
             Content::None => {}
-            Content::Bytes(bytes) => self.bytes(bytes),
-            Content::Text(text) => self.bytes(text.as_bytes()),
-            Content::Jid(jid) => self.jid(jid.user(), jid.server(), jid.device()),
+            Content::Bytes(bytes) => self.see(bytes),
+            Content::Text(text) => self.see(text.as_bytes()),
+            Content::Jid(jid) => self.see_jid(jid.user(), jid.server(), jid.device()),
             Content::Nodes(children) => children.for_each(|child| self.ours(child)),
         }
     }
 
     fn theirs(&mut self, node: &peer_node::NodeRef<'_>) {
-        self.bytes(node.tag.as_bytes());
+        self.see(node.tag.as_bytes());
         for (key, value) in node.attrs_iter() {
-            self.bytes(key.as_bytes());
+            self.see(key.as_bytes());
             match value {
-                peer_node::ValueRef::String(text) => self.bytes(text.as_bytes()),
-                peer_node::ValueRef::Jid(jid) => self.jid(&jid.user, jid.server.as_str(), jid.device),
+                peer_node::ValueRef::String(text) => self.see(text.as_bytes()),
+                peer_node::ValueRef::Jid(jid) => self.see_jid(&jid.user, jid.server.as_str(), jid.device),
             }
         }
         match &node.content {
             None => {}
-            Some(peer_node::NodeContentRef::Bytes(bytes)) => self.bytes(bytes),
-            Some(peer_node::NodeContentRef::String(text)) => self.bytes(text.as_bytes()),
+            Some(peer_node::NodeContentRef::Bytes(bytes)) => self.see(bytes),
+            Some(peer_node::NodeContentRef::String(text)) => self.see(text.as_bytes()),
             Some(peer_node::NodeContentRef::Nodes(children)) => children.iter().for_each(|child| self.theirs(child)),
         }
+    }
+}
+
+/// Adds up the lengths, which takes no more than the pieces being there. What a case is measured with.
+#[derive(Default)]
+struct Length(u64);
+
+impl Visitor for Length {
+    #[inline]
+    fn see(&mut self, bytes: &[u8]) {
+        self.0 += black_box(bytes).len() as u64;
+    }
+}
+
+/// Copies the pieces, to compare them.
+#[derive(Default, PartialEq)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Visitor for Pieces {
+    fn see(&mut self, bytes: &[u8]) {
+        self.0.push(bytes.to_vec());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Loss, RATE_LIMIT_STEPS, State, Wire};
+use super::{Loss, State, Stop, Wire};
 use crate::{
     clock::Now,
     engine::{
@@ -10,19 +10,17 @@ use crate::{
         account::Linked,
         inbound::{self, Inbound},
         link::Link,
-        login::Online,
         notices,
         queries::Query,
     },
-    event::{DisconnectReason, LogoutReason},
     node::{Decoder, Node},
-    noise::{FrameError, HandshakeError, frame},
+    noise::{FrameError, frame},
     pairing::stanza::PairIq,
-    stanza::{
-        iq,
-        stream::{InfoBroadcast, StreamError},
-    },
+    stanza::{iq, stream::InfoBroadcast},
 };
+
+/// Most routing info that is kept, bytes. What was seen has a few dozen.
+const MAX_ROUTING_INFO: usize = 4_096;
 
 impl Engine {
     // ---- bytes ------------------------------------------------------------------------------------------------
@@ -64,10 +62,8 @@ impl Engine {
             let Some(sealed) = wire.frames.next_frame().map_err(frame_loss)? else { return Ok(None) };
             let size = sealed.len();
             // A frame that does not open means that the stream is damaged: nothing after it can be trusted.
-            let opened = wire.transport.receiver.open(sealed).map_err(|error| Loss::Retry {
-                reason: DisconnectReason::Network,
-                detail: format!("transport: {error}"),
-            })?;
+            let opened =
+                wire.transport.receiver.open(sealed).map_err(|error| Loss::network(format!("transport: {error}")))?;
             match wire.decoder.decode(opened) {
                 Ok(node) => {
                     let own = self.account.linked.as_ref().map(Linked::own);
@@ -80,8 +76,11 @@ impl Engine {
     }
 
     fn finish_handshake(&mut self, now: Now, hello: &[u8]) -> Result<(), Loss> {
-        let state = std::mem::replace(&mut self.connection.state, State::Idle);
-        let State::Handshaking { id, handshake, mut frames, deadline } = state else { return Ok(()) };
+        let state = std::mem::replace(&mut self.connection.state, State::Stopped(Stop::Idle));
+        let State::Handshaking { id, handshake, mut frames, deadline } = state else {
+            self.connection.state = state;
+            return Ok(());
+        };
         let finished = match handshake.read_server_hello(hello, now.unix_seconds()) {
             Ok(finished) => finished,
             Err(error) => {
@@ -90,12 +89,13 @@ impl Engine {
                 return Err(self.handshake_failed(now, &error));
             }
         };
-        self.connection.resume_failed = false;
+        self.connection.resume.succeeded(finished.kind);
+        self.connection.routing_failures = 0;
         frames.set_max(self.config.max_frame);
         let wire = Box::new(Wire::new(frames, finished.transport, Decoder::new(self.config.limits)));
         self.connection.state = match self.account.linked {
-            Some(_) => State::LoggingIn { id, wire, deadline: now.mono + self.config.login_timeout },
-            None => State::Linking { id, wire, link: Link::new(now.mono + self.config.login_timeout) },
+            Some(_) => State::LoggingIn { id, wire, deadline: now.mono.saturating_add(self.config.login_timeout) },
+            None => State::Linking { id, wire, link: Link::new(now.mono.saturating_add(self.config.login_timeout)) },
         };
         if let Some(finish) = finished.client_finish {
             let mut out = BytesMut::new();
@@ -106,19 +106,6 @@ impl Engine {
             self.act(now, |step| step.account_mut().chain = Some(chain.encode().into()));
         }
         Ok(())
-    }
-
-    fn handshake_failed(&mut self, now: Now, error: &HandshakeError) -> Loss {
-        tracing::warn!(%error, "handshake failed");
-        if error.is_ik_failure() {
-            self.connection.resume_failed = true;
-            self.act(now, |step| step.account_mut().chain = None);
-        }
-        // Routing info that leads nowhere must not lead there again.
-        if self.account.routing_info.is_some() {
-            self.act(now, |step| step.account_mut().routing_info = None);
-        }
-        Loss::Retry { reason: DisconnectReason::Network, detail: error.to_string() }
     }
 
     // ---- dispatch ---------------------------------------------------------------------------------------------
@@ -132,6 +119,10 @@ impl Engine {
             }
             Inbound::Pair(PairIq::Device(refs)) => self.pair_device(now, refs),
             Inbound::Pair(PairIq::Success(success)) => self.pair_success(now, *success),
+            Inbound::Link(notice, ack) => {
+                self.send_free(&ack.ack());
+                self.link_notice(now, notice);
+            }
             Inbound::PairFailed(error, id) => self.pair_failed(now, id.as_deref(), &error),
             Inbound::Ping { id, from } => {
                 let node = Node::new("iq").attr("to", &from).attr("type", "result").attr_opt("id", id.as_deref());
@@ -139,14 +130,8 @@ impl Engine {
             }
             Inbound::Success(success) => self.logged_in(now, &success),
             Inbound::Failure(failure) => self.login_refused(now, &failure),
-            Inbound::StreamError(error, shown) => self.stream_error(now, &error, shown),
-            Inbound::StreamEnd => self.lose(
-                now,
-                Loss::Retry {
-                    reason: DisconnectReason::ConnectionLost,
-                    detail: "the server ended the stream".to_owned(),
-                },
-            ),
+            Inbound::StreamError(error, shown) => self.stream_error(now, &error, &shown),
+            Inbound::StreamEnd => self.lose(now, Loss::lost("the server ended the stream")),
             Inbound::Info(children) => children.into_iter().for_each(|child| self.info(now, child)),
             Inbound::Ack(target) => self.act(now, |step| step.send(&target.ack())),
             Inbound::Nack(target, reason) => self.act(now, |step| step.send(&target.nack(reason))),
@@ -156,50 +141,36 @@ impl Engine {
 
     fn info(&mut self, now: Now, info: InfoBroadcast) {
         match info {
-            InfoBroadcast::EdgeRouting(routing) => self.act(now, |step| {
-                step.account_mut().routing_info = Some(routing);
-            }),
-            InfoBroadcast::OfflinePreview { count, messages, receipts, notifications } => {
-                self.offline_preview(now, count, messages, receipts, notifications);
-            }
-            InfoBroadcast::Offline { count } => self.offline_done(now, count),
-            InfoBroadcast::Dirty { kind, timestamp } => self.emit(now, notices::dirty(kind, timestamp)),
+            InfoBroadcast::EdgeRouting(routing) => self.edge_routing(now, routing),
+            InfoBroadcast::ClientExpiration(at) => self.emit(now, notices::client_expiration(at)),
             InfoBroadcast::DowngradeWebClient => {
                 if self.connection.link().is_some() {
                     self.emit(now, notices::scanned_without_multidevice());
                 }
             }
-            InfoBroadcast::ClientExpiration(at) => self.emit(now, notices::client_expiration(at)),
+            // The rest is about a login that was accepted.
+            _ if self.connection.online().is_none() => {}
+            InfoBroadcast::OfflinePreview { count, messages, receipts, notifications } => {
+                self.offline_preview(now, count, messages, receipts, notifications);
+            }
+            InfoBroadcast::Offline { count } => self.offline_done(now, count),
+            InfoBroadcast::Dirty { kind, timestamp } => self.dirty(now, &kind, timestamp),
         }
     }
 
-    fn stream_error(&mut self, now: Now, error: &StreamError, shown: String) {
-        let retry = |reason, detail: String| Loss::Retry { reason, detail };
-        match error {
-            StreamError::RestartRequired => self.lose(now, Loss::Restart),
-            StreamError::LoggedOut => self.logged_out(now, LogoutReason::DeviceRemoved),
-            StreamError::Replaced => {
-                self.lose(now, Loss::Stop);
-                self.emit(now, notices::disconnected_for_good(DisconnectReason::Replaced));
-            }
-            StreamError::RateLimited => {
-                self.connection.attempt = self.connection.attempt.saturating_add(RATE_LIMIT_STEPS);
-                self.connection.online().map(Online::never_stable);
-                self.lose(now, retry(DisconnectReason::ServerError, "rate limited (429)".to_owned()));
-            }
-            StreamError::Unavailable(code) => {
-                self.lose(now, retry(DisconnectReason::ServerError, format!("server unavailable ({code})")));
-            }
-            StreamError::NotWellFormed | StreamError::MissingAck | StreamError::Unknown(_) => {
-                self.emit(now, notices::stream_error(error, shown));
-                self.lose(now, retry(DisconnectReason::ServerError, format!("stream error: {error:?}")));
-            }
+    /// Where the next connection is to be routed (spec 01 §1.3).
+    fn edge_routing(&mut self, now: Now, routing: Bytes) {
+        if routing.len() > MAX_ROUTING_INFO {
+            tracing::warn!(len = routing.len(), "routing info is too long to be kept");
+        } else if self.account.routing_info.as_ref() != Some(&routing) {
+            self.connection.routing_failures = 0;
+            self.act(now, |step| step.account_mut().routing_info = Some(routing));
         }
     }
 
     /// Sends a stanza that depends on nothing.
     pub(crate) fn send_free(&mut self, node: &Node) {
-        let Some(id) = self.connection.id() else { return };
+        let Some(id) = self.connection.speaking() else { return };
         match node.encode() {
             Ok(frame) => self.gate.push_free(Queued::Frame(id, frame)),
             Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
@@ -208,7 +179,7 @@ impl Engine {
 
     /// Sends a question that depends on nothing.
     pub(crate) fn ask(&mut self, now: Now, query: Query, request: Node) {
-        let id = self.queries.ask(query, now.mono + self.config.query_timeout);
+        let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
         self.send_free(&request.attr("id", id));
     }
 
@@ -219,5 +190,5 @@ impl Engine {
 }
 
 fn frame_loss(error: FrameError) -> Loss {
-    Loss::Retry { reason: DisconnectReason::Network, detail: error.to_string() }
+    Loss::network(error.to_string())
 }

@@ -73,11 +73,7 @@ mod tests {
     use crate::{
         clock::Now,
         crypto::Secret,
-        engine::{
-            Config, ConnectionId, Engine, Input, Loaded, Output, Queued,
-            connection::{Goal, State},
-            link::Link,
-        },
+        engine::{Config, ConnectionId, Engine, Input, Loaded, Output, Queued, connection::State, link::Link},
         noise::{OpeningKey, transport::MAX_PLAINTEXT},
         store::AccountId,
     };
@@ -140,6 +136,7 @@ mod tests {
         assert!(wire.seal(b"later", |_| queue.pop_front()).is_empty());
         assert_eq!((queue.len(), wire.transport.sender.counter()), (1, 1));
     }
+
     #[test]
     fn a_connection_that_cannot_seal_ends_at_once_and_another_follows() {
         let now = Now { mono: Duration::from_secs(5), wall_ms: 1_760_000_000_000 };
@@ -151,7 +148,6 @@ mod tests {
             }
         }
         let id = ConnectionId(7);
-        engine.connection.goal = Goal::Linked;
         let link = Link::new(now.mono + Duration::from_secs(60));
         engine.connection.state = State::Linking { id, wire: Box::new(wire().0), link };
         engine.gate.push_free(Queued::Frame(id, vec![0; MAX_PLAINTEXT + 1]));

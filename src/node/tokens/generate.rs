@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{LONGEST, SEED_COUNT, SINGLE_WORDS, SLOT_COUNT, Token, WORD_COUNT, bucket, hash, slot};
+use super::{Ends, LONGEST, SEED_COUNT, SINGLE_WORDS, SLOT_COUNT, Token, WORD_COUNT, bucket, slot};
 use crate::{crypto::sha256, node::wire::DICTIONARY_0};
 
 const SINGLE: &str = include_str!("single_byte.tsv");
@@ -30,7 +30,8 @@ fn words() -> Vec<(String, Vec<u8>)> {
 fn perfect_hash(words: &[(String, Vec<u8>)]) -> (Vec<u16>, Vec<u16>) {
     let mut buckets = vec![vec![]; SEED_COUNT];
     for (number, (word, _)) in words.iter().enumerate().skip(1) {
-        let hash = hash(word.as_bytes());
+        let ends = if word.len() > 16 { Ends::with_middle(word.as_bytes()) } else { Ends::of(word.as_bytes()) };
+        let hash = ends.hash(word.len());
         buckets[bucket(hash)].push((hash, number as u16));
     }
     let mut order: Vec<usize> = (0..SEED_COUNT).collect();
@@ -111,9 +112,8 @@ fn tsv_files_are_the_known_dictionary() {
 fn every_word_is_found_and_read() {
     for (word, tags) in words().iter().skip(1) {
         let token = Token::find(word).unwrap_or_else(|| panic!("{word} is not found"));
-        let mut out = vec![];
-        token.encode(&mut out);
-        assert_eq!(&out, tags, "{word}");
+        let (bytes, len) = token.bytes();
+        assert_eq!(&bytes[..len], tags, "{word}");
         assert_eq!(token.text(), word);
         let read = match tags[..] {
             [byte] => Token::single(byte),
@@ -122,6 +122,30 @@ fn every_word_is_found_and_read() {
         };
         assert_eq!(read, token, "{word}");
     }
+}
+
+#[test]
+fn servers_are_where_the_decoder_expects_them() {
+    for (token, name) in
+        [(Token::PN, "s.whatsapp.net"), (Token::LID, "lid"), (Token::GROUP, "g.us"), (Token::MSGR, "msgr")]
+    {
+        assert_eq!((token.text(), Token::find(name)), (name, Some(token)));
+    }
+    for (token, name) in [(Token::HOSTED, "hosted"), (Token::HOSTED_LID, "hosted.lid"), (Token::INTEROP, "interop")] {
+        assert_eq!((token.text(), Token::find(name)), (name, None));
+    }
+}
+
+#[test]
+fn ends_of_up_to_16_bytes_are_the_whole_text() {
+    let text: Vec<u8> = (1..=40).collect();
+    for len in 0..=16 {
+        let ends = Ends::of(&text[..len]);
+        let both = [ends.head.to_le_bytes(), ends.tail.to_le_bytes()].concat();
+        assert_eq!((&both[..len], both[len..].iter().all(|&byte| byte == 0)), (&text[..len], true), "{len}");
+    }
+    let last = u64::from_le_bytes(*text[..17].last_chunk().unwrap());
+    assert_eq!(Ends::of(&text[..17]).tail, last);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Queries about the connection itself: active, keepalive, logout (spec 01 §6.7, §6.9, §6.12).
+//! Queries about the connection itself: active, keepalive, clean, logout (spec 01 §6.6–6.12).
 
 use crate::{jid::Jid, node::Node, stanza::iq::request};
 
@@ -10,6 +10,11 @@ pub fn active() -> Node {
 /// A keepalive; any answer proves that the connection lives.
 pub fn ping() -> Node {
     request("get", "w:p")
+}
+
+/// Reports that an area of server state was fetched again; `timestamp` is the one that the server gave (spec 01 §6.6).
+pub fn clean(area: &str, timestamp: u64) -> Node {
+    request("set", "urn:xmpp:whatsapp:dirty").child(Node::new("clean").attr("type", area).attr("timestamp", timestamp))
 }
 
 /// Unlinks a companion device.
