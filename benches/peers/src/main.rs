@@ -4,7 +4,9 @@
 
 mod measure;
 mod node;
+mod noise;
 
 fn main() {
     node::run_all();
+    noise::run_all();
 }
