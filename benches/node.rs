@@ -92,14 +92,8 @@ fn encode(c: &mut Criterion) {
 /// From plain data to the frame, without a tree.
 fn write(c: &mut Criterion) {
     let (ack, message, usync, group) = (samples::ack(), samples::message(), samples::usync(), samples::group());
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("ack", &|out| ack.write(out)),
-        ("message", &|out| message.write(out)),
-        ("usync", &|out| usync.write(out)),
-        ("group", &|out| group.write(out)),
-    ];
-    for (name, write) in cases {
-        let mut out = Vec::new();
+    let mut out = Vec::new();
+    let mut bench = |name: &str, write: &dyn Fn(&mut Vec<u8>)| {
         c.bench_function(&format!("node/write/{name}"), |b| {
             b.iter(|| {
                 out.clear();
@@ -107,7 +101,11 @@ fn write(c: &mut Criterion) {
                 black_box(out.len())
             });
         });
-    }
+    };
+    bench("ack", &|out| ack.write(out));
+    bench("message", &|out| message.write(out));
+    bench("usync", &|out| usync.write(out));
+    bench("group", &|out| group.write(out));
 }
 
 fn jids(c: &mut Criterion) {

@@ -7,56 +7,56 @@ use wamd::jid::{Jid, Server};
 use wamd::node::{Node, NodeWriter};
 
 /// A server's ack of a message: 31 bytes.
-pub struct Ack {
-    pub id: &'static str,
-    pub from: &'static str,
+pub(crate) struct Ack {
+    pub(crate) id: &'static str,
+    pub(crate) from: &'static str,
 }
 
 /// A message to one device: 1 KiB, most of it ciphertext.
-pub struct Message {
-    pub id: &'static str,
-    pub from: &'static str,
-    pub device: u16,
-    pub notify: &'static str,
-    pub t: &'static str,
-    pub ciphertext: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) id: &'static str,
+    pub(crate) from: &'static str,
+    pub(crate) device: u16,
+    pub(crate) notify: &'static str,
+    pub(crate) t: &'static str,
+    pub(crate) ciphertext: Vec<u8>,
 }
 
 /// The answer to a query for the devices of 500 users, three each.
-pub struct Usync {
-    pub id: &'static str,
-    pub sid: &'static str,
-    pub users: Vec<UsyncUser>,
+pub(crate) struct Usync {
+    pub(crate) id: &'static str,
+    pub(crate) sid: &'static str,
+    pub(crate) users: Vec<UsyncUser>,
 }
 
-pub struct UsyncUser {
-    pub user: String,
-    pub ts: String,
-    pub devices: [String; 3],
-    pub key_index: [String; 2],
-    pub key_index_list: Vec<u8>,
+pub(crate) struct UsyncUser {
+    pub(crate) user: String,
+    pub(crate) ts: String,
+    pub(crate) devices: [String; 3],
+    pub(crate) key_index: [String; 2],
+    pub(crate) key_index_list: Vec<u8>,
 }
 
 /// The answer to a query for a group with 1,000 participants.
-pub struct Group {
-    pub id: &'static str,
-    pub group: &'static str,
-    pub subject: &'static str,
-    pub creation: &'static str,
-    pub participants: Vec<Participant>,
+pub(crate) struct Group {
+    pub(crate) id: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) subject: &'static str,
+    pub(crate) creation: &'static str,
+    pub(crate) participants: Vec<Participant>,
 }
 
-pub struct Participant {
-    pub lid: String,
-    pub pn: String,
-    pub admin: bool,
+pub(crate) struct Participant {
+    pub(crate) lid: String,
+    pub(crate) pn: String,
+    pub(crate) admin: bool,
 }
 
-pub fn ack() -> Ack {
+pub(crate) fn ack() -> Ack {
     Ack { id: "3EB0C767D71D7A7C5CB5", from: "5511987654321" }
 }
 
-pub fn message() -> Message {
+pub(crate) fn message() -> Message {
     Message {
         id: "3EB0C767D71D7A7C5CB5",
         from: "5511987654321",
@@ -67,7 +67,7 @@ pub fn message() -> Message {
     }
 }
 
-pub fn usync() -> Usync {
+pub(crate) fn usync() -> Usync {
     let user = |number: u64| UsyncUser {
         user: format!("5511{:09}", 900_000_000 + number * 7_919),
         ts: format!("{}", 1_755_000_000 + number * 61),
@@ -78,11 +78,11 @@ pub fn usync() -> Usync {
     Usync { id: "26.61405-112", sid: "usync-26.61405-111", users: (0..500).map(user).collect() }
 }
 
-pub fn group() -> Group {
+pub(crate) fn group() -> Group {
     let participant = |number: u64| Participant {
         lid: format!("{}", 100_000_000_000_000 + number * 87_178_291_199),
         pn: format!("5511{:09}", 900_000_000 + number * 7_919),
-        admin: number % 50 == 0,
+        admin: number.is_multiple_of(50),
     };
     Group {
         id: "26.61405-113",
@@ -94,13 +94,13 @@ pub fn group() -> Group {
 }
 
 impl Ack {
-    pub fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         Node::new("ack").attr("class", "message").attr("id", self.id).attr("from", Jid::pn(self.from))
     }
 }
 
 impl Message {
-    pub fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         Node::new("message")
             .attr("from", Jid::pn(self.from).with_device(self.device))
             .attr("id", self.id)
@@ -112,7 +112,7 @@ impl Message {
 }
 
 impl Usync {
-    pub fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         let device = |id: &String, key_index: Option<&String>| {
             Node::new("device").attr("id", id).attr_opt("key-index", key_index)
         };
@@ -137,7 +137,7 @@ impl Usync {
 }
 
 impl Group {
-    pub fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         let participant = |own: &Participant| {
             Node::new("participant")
                 .attr("jid", Jid::lid(&own.lid))
@@ -161,7 +161,7 @@ impl Group {
 const GOOD: &str = "a node that encodes";
 
 impl Ack {
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         NodeWriter::frame(out, "ack", |ack| {
             ack.attr("class", "message").attr("id", self.id).attr("from", &Jid::pn(self.from));
         })
@@ -170,7 +170,7 @@ impl Ack {
 }
 
 impl Message {
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         NodeWriter::frame(out, "message", |message| {
             message
                 .attr("from", &Jid::pn(self.from).with_device(self.device))
@@ -185,7 +185,7 @@ impl Message {
 }
 
 impl Usync {
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         NodeWriter::frame(out, "iq", |iq| {
             iq.attr("from", &Jid::whatsapp_server()).attr("id", self.id).attr("type", "result");
             iq.child("usync", |usync| {
@@ -226,7 +226,7 @@ impl UsyncUser {
 }
 
 impl Group {
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         NodeWriter::frame(out, "iq", |iq| {
             let from = Jid::new(self.group, Server::Group);
             iq.attr("from", &from).attr("id", self.id).attr("type", "result").child("group", |group| {

@@ -87,13 +87,17 @@ impl Decoder {
         self.tape.frame = self.node_bytes(frame)?;
 
         let Tape { frame, side, words, used } = &mut self.tape;
+        // The first frame gets two allocations, of which real stanzas use one to two thirds.
+        let (first_words, first_side) = match frame.len() {
+            ..=SMALL => (SMALL_WORDS, SMALL_SIDE),
+            len => ((len / 8).saturating_mul(3).min(FIRST_WORDS), len.min(FIRST_SIDE)),
+        };
         if words.is_empty() {
-            // The first frame gets two allocations, of which real stanzas use one to two thirds.
-            *words = vec![0; (frame.len() / 8).saturating_mul(3).min(FIRST_WORDS).saturating_add(FIRST_MIN)];
+            *words = vec![0; first_words];
         }
         let mut texts = mem::take(side).into_bytes();
         if texts.capacity() == 0 {
-            texts.reserve_exact(frame.len().min(FIRST_SIDE).saturating_add(2 * packed::CHUNK));
+            texts.reserve_exact(first_side);
         }
         let mut reader = Reader { data: frame, side: &mut texts, words, used: 0 };
         let read = reader.read_all(&self.limits);
@@ -633,8 +637,12 @@ fn truncated(offset: usize, wanted: usize) -> NodeError {
     NodeError::Truncated { offset, wanted }
 }
 
-/// Fewest words that the first frame reserves.
-const FIRST_MIN: usize = 32;
+/// Frames up to this length have few nodes and much content, if any.
+const SMALL: usize = 2_048;
+/// Words that the first frame reserves if it is small.
+const SMALL_WORDS: usize = 64;
+/// Bytes of side text that the first frame reserves if it is small.
+const SMALL_SIDE: usize = 256;
 /// Most words that the first frame reserves: 256 KiB.
 const FIRST_WORDS: usize = 32 * 1_024;
 /// Most bytes of side text that the first frame reserves.

@@ -81,7 +81,7 @@ impl Alphabet {
 #[inline(always)]
 pub(super) fn header(chars: usize) -> (usize, u8) {
     let count = chars.div_ceil(2);
-    (count, count as u8 | if chars % 2 == 0 { 0 } else { 0x80 })
+    (count, count as u8 | if chars.is_multiple_of(2) { 0 } else { 0x80 })
 }
 
 /// Packs a text of 1 to 16 bytes if an alphabet has all of its characters; digits prefer [`Alphabet::Nibble`]. Of the
@@ -93,7 +93,7 @@ pub(super) fn pack_short(ends: Ends, len: usize) -> Option<(Alphabet, [u8; CHUNK
     let head = Halves::of(ends.head | digits(len));
     let tail = match len {
         0 => return None,
-        ..=8 => Halves { values: 0, nibble: true, hex: true },
+        1..=8 => Halves { values: 0, nibble: true, hex: true },
         _ => Halves::of(ends.tail | digits(len.wrapping_sub(8))),
     };
     let alphabet = match (head.nibble && tail.nibble, head.hex && tail.hex) {
