@@ -10,7 +10,8 @@
 //!
 //! Reading: a [`Decoder`] turns a frame in one pass into a flat tape over the frame's own bytes, and a [`NodeRef`] is a
 //! cursor into it: no tree of boxes, no copies of texts, byte content shared with the frame. Writing: [`Node`] is an owned
-//! tree with builder methods, and [`Node::encode`]. [`NodeRef::to_node`] leads from the one to the other.
+//! tree with builder methods, and [`Node::encode`]; [`NodeWriter`] writes the same bytes from borrowed parts without a tree.
+//! [`NodeRef::to_node`] leads from reading to writing.
 //!
 //! Remote bytes never make this module panic, recurse without bound, or use more memory than a small multiple of what was
 //! received; see [`Limits`]. A frame that fails to decode is one lost frame: the connection goes on.
