@@ -685,6 +685,9 @@ impl Engine {
             self.stop(now, Stop::Idle);
             self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
         }
+        for id in self.logouts.give_up() {
+            self.answer(id, Err(error.into()));
+        }
         for (id, command) in std::mem::take(&mut self.early) {
             self.run_command(now, id, command);
         }
