@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -250,6 +251,8 @@ impl Driver {
             Request::Command(command, answer) => {
                 if let Command::SetVersion(version) = &command {
                     self.stated = *version;
+                    // It is this one that is tried next; what is being looked up answers the refusal of another.
+                    self.refused.take_if(|refused| refused != version);
                 }
                 let id = CommandId(self.next_command);
                 self.next_command = self.next_command.saturating_add(1);
@@ -348,7 +351,9 @@ impl Driver {
                         (found, _) => found,
                     }
                 };
-                lookup.boxed()
+                // A provider of the embedding program takes nobody with it.
+                let lookup = AssertUnwindSafe(lookup).catch_unwind();
+                lookup.map(|found| found.unwrap_or_else(|_| Err(VersionError::Other("it panicked".to_owned())))).boxed()
             }
             None => std::future::ready(Err(VersionError::NothingNewer(self.stated))).boxed(),
         });
