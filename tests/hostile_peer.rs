@@ -472,3 +472,22 @@ fn a_resend_does_not_wait_for_another_question() {
 fn messages(heard: &[Node], id: &MessageId) -> usize {
     heard.iter().filter(|node| node.is("message") && node.attr_str("id").as_deref() == Some(id.as_str())).count()
 }
+
+#[test]
+fn a_server_that_tells_without_end_while_linking_is_not_read_without_end() {
+    let mut world = World::new(&[]);
+    world.add("alice", "15550000009", |config| config.max_unacknowledged = 30);
+    world.settle();
+    world.actor("alice").acknowledges = false;
+    world.command("alice", Command::LinkQr).unwrap();
+    for at in 0..200_u32 {
+        let news = Node::new("client_expiration").attr("t", at);
+        world.stanza_arrives("alice", &Node::new("ib").attr("from", Jid::whatsapp_server()).child(news));
+    }
+    let told = world.snapshot("alice").unacknowledged;
+    assert!((30..=60).contains(&told), "{told} events wait");
+    // What waits is handled, and it goes on.
+    world.actor("alice").acknowledges = true;
+    world.acknowledge("alice", told);
+    world.link("alice");
+}

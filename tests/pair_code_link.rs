@@ -88,6 +88,24 @@ fn stages(world: &mut World) -> Vec<String> {
     world.heard("alice").iter().filter_map(stage).collect()
 }
 
+/// The reference of the last bundle that the server has heard.
+fn reference(world: &mut World) -> Vec<u8> {
+    let heard = world.heard("alice");
+    let finish = heard.iter().filter_map(|node| node.find_child("link_code_companion_reg")).next_back().unwrap();
+    finish.find_child("link_code_pairing_ref").unwrap().content_bytes().unwrap().to_vec()
+}
+
+/// A primary_hello with this identity and an ephemeral key that nobody has.
+fn hello(reference: &[u8], identity: Vec<u8>) -> Node {
+    let stage = Node::new("link_code_companion_reg")
+        .attr("stage", "primary_hello")
+        .child(Node::new("link_code_pairing_wrapped_primary_ephemeral_pub").bytes(vec![7; 80]))
+        .child(Node::new("primary_identity_pub").bytes(identity))
+        .child(Node::new("link_code_pairing_ref").bytes(reference.to_vec()));
+    let node = Node::new("notification").attr("from", Jid::whatsapp_server()).attr("id", "n");
+    node.attr("type", "link_code_companion_reg").child(stage)
+}
+
 /// Second and data of the events of one name.
 fn told(events: &[Envelope], name: &str) -> Vec<(u64, Value)> {
     named(events, name).iter().map(|event| ((event.timestamp - START_MS) / 1_000, event.data.clone())).collect()
@@ -290,6 +308,24 @@ fn after_a_wrong_code_another_one_can_be_typed() {
 }
 
 #[test]
+fn what_the_server_says_to_an_older_bundle_does_not_end_a_newer_attempt() {
+    let (mut world, code) = shown_by(patient());
+    refuse(&mut world, LinkStage::CompanionFinish, None, None);
+    enter_with(&mut world, &code, &ScanOptions { silent: true, ..ScanOptions::default() });
+    world.advance_secs(20);
+    let reference = reference(&mut world);
+    world.stanza_arrives("alice", &hello(&reference, vec![7; 32]));
+    assert_eq!(stages(&mut world), ["companion_finish"]);
+    // The answer to the first bundle is overdue, that to the second has come.
+    world.advance_secs(15);
+    let events = world.events("alice");
+    assert_eq!(told(&events, "session.pair_code_error"), []);
+    world.advance_secs(45);
+    let refresh = told(&world.events("alice"), "session.pair_code_refresh");
+    assert_eq!(refresh, [(80, json!({"reason": "unconfirmed", "willRefresh": true}))]);
+}
+
+#[test]
 fn a_phone_that_does_not_go_on_leads_to_a_new_code() {
     let (mut world, code) = shown_by(patient());
     world.advance_secs(30);
@@ -369,21 +405,10 @@ fn hellos_of_others_are_told_and_do_not_count() {
 fn keys_of_small_order_are_refused_and_the_code_stays() {
     let (mut world, code) = shown();
     enter(&mut world, wrong(&code));
-    let heard = world.heard("alice");
-    let finish = heard.iter().filter_map(|node| node.find_child("link_code_companion_reg")).next_back().unwrap();
-    let reference = finish.find_child("link_code_pairing_ref").unwrap().content_bytes().unwrap();
-    let hello = |identity: Vec<u8>| {
-        let stage = Node::new("link_code_companion_reg")
-            .attr("stage", "primary_hello")
-            .child(Node::new("link_code_pairing_wrapped_primary_ephemeral_pub").bytes(vec![7; 80]))
-            .child(Node::new("primary_identity_pub").bytes(identity))
-            .child(Node::new("link_code_pairing_ref").bytes(reference.clone()));
-        let node = Node::new("notification").attr("from", Jid::whatsapp_server()).attr("id", "n");
-        node.attr("type", "link_code_companion_reg").child(stage)
-    };
+    let reference = reference(&mut world);
     for (identity, error) in [(vec![0; 32], "weak_key"), (vec![0; 31], "malformed")] {
         world.forget();
-        world.stanza_arrives("alice", &hello(identity));
+        world.stanza_arrives("alice", &hello(&reference, identity));
         let events = world.events("alice");
         assert_eq!(told(&events, "session.pair_code_error"), [(0, json!({"error": error, "codeValid": true}))]);
         assert_eq!(stages(&mut world), [""; 0]);

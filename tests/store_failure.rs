@@ -5,8 +5,9 @@
 mod world;
 
 use wamd::{
-    engine::{Command, Reply, SendRequest},
+    engine::{Command, CommandError, Input, Reply, SendRequest},
     message::MessageId,
+    store::{Batch, RecordKind},
 };
 use wamd_loopback::ScanOptions;
 use world::{Disk, World, text_of};
@@ -134,4 +135,17 @@ fn while_logging_out() {
             world.talk("alice", "bob");
         },
     );
+}
+
+#[test]
+fn a_logout_is_answered_when_the_account_turns_out_to_be_damaged() {
+    let mut world = World::online(&["alice"]);
+    let id = world.begin("alice", Command::Logout);
+    let (key, _) = world.actor("alice").records(RecordKind::Account).remove(0);
+    world.actor("alice").write(Batch { puts: vec![(key, "damaged".into())], ..Batch::default() });
+    world.say("alice", Input::StoreFailed("disk".to_owned()));
+    world.advance_secs(20);
+    let answer = world.answer("alice", id);
+    assert!(matches!(answer, Some(Err(CommandError::Record(_)))), "{answer:?}");
+    assert_eq!(world.state("alice"), "DISCONNECTED");
 }

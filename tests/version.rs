@@ -30,7 +30,7 @@ use tokio_rustls::{
 use wamd::{
     client::{
         Client, ClientBuilder, Events, FixedVersion, HttpVersion, Network, NetworkError, ProxyError, VersionError,
-        VersionProvider,
+        VersionFuture, VersionProvider,
     },
     event::Envelope,
     pairing::payload::{VERSION, Version},
@@ -400,4 +400,52 @@ async fn without_a_newer_version_an_account_stays_outdated() {
         drop(events);
         account.shutdown().await;
     }
+}
+
+/// Answers a refusal after a while, and nothing else. Without an answer it panics.
+#[derive(Debug)]
+struct Slow(Option<Version>);
+
+impl VersionProvider for Slow {
+    fn current<'a>(&'a self, _: &'a Network, refused: Option<Version>) -> VersionFuture<'a> {
+        Box::pin(async move {
+            let version = self.0.expect("a version");
+            if refused.is_none() {
+                return Err(VersionError::Missing);
+            }
+            sleep(Duration::from_millis(500)).await;
+            Ok(version)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_panics_takes_no_account_with_it() {
+    let server = Loopback::start().await.expect("a server");
+    let account = account(&server).versions(Slow(None)).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    link(&server, &account, &mut events).await;
+    demand(&server, Version::web(2_000_000_000)).await;
+    account.reconnect().await.expect("it runs");
+    event(&mut events, "session.outdated").await;
+    account.disconnect().await.expect("it still runs");
+    drop(events);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_being_looked_up_does_not_replace_a_newer_version_of_the_caller() {
+    let server = Loopback::start().await.expect("a server");
+    let [looked_up, wanted] = [1_900_000_000, 2_000_000_000].map(Version::web);
+    let account = account(&server).versions(Slow(Some(looked_up))).start().await.expect("it starts");
+    let mut events = account.events().expect("events");
+    demand(&server, wanted).await;
+    account.link_qr().await.expect("linking starts");
+    event(&mut events, "session.outdated").await;
+    account.set_version(wanted).await.expect("it runs");
+    event(&mut events, "session.qr_updated").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(account.snapshot().version, wanted);
+    drop(events);
+    account.shutdown().await;
 }

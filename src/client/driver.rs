@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -32,6 +33,9 @@ const GRACE: Duration = Duration::from_millis(500);
 const TRIM_PAUSE: Duration = Duration::from_secs(1);
 /// Events read from the store at a time when the account starts.
 const REPLAY_PAGE: usize = 256;
+
+/// Ephemeral events that wait for the consumer. They tell what is on now: the oldest of more than this have nothing to say.
+const MAX_EPHEMERAL: usize = 256;
 
 /// The caller's answer.
 type Answer = oneshot::Sender<Result<Reply, CommandError>>;
@@ -75,7 +79,8 @@ pub(super) struct Driver {
     requests: mpsc::Receiver<Request>,
     acknowledged: mpsc::UnboundedReceiver<u64>,
     events: mpsc::Sender<Envelope>,
-    /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged.
+    /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged, and of
+    /// those that nobody acknowledges the last [`MAX_EPHEMERAL`] wait.
     waiting_events: VecDeque<Envelope>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     socket: Option<Socket>,
@@ -250,6 +255,8 @@ impl Driver {
             Request::Command(command, answer) => {
                 if let Command::SetVersion(version) = &command {
                     self.stated = *version;
+                    // It is this one that is tried next; what is being looked up answers the refusal of another.
+                    self.refused.take_if(|refused| refused != version);
                 }
                 let id = CommandId(self.next_command);
                 self.next_command = self.next_command.saturating_add(1);
@@ -307,7 +314,7 @@ impl Driver {
                 let computed = tokio::task::spawn_blocking(move || job.run());
                 self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
             }
-            Output::Event(envelope) => self.waiting_events.push_back(*envelope),
+            Output::Event(envelope) => queue(&mut self.waiting_events, *envelope),
             Output::RefreshVersion => {
                 self.refused = Some(self.stated);
                 self.look_up(self.refused);
@@ -348,7 +355,9 @@ impl Driver {
                         (found, _) => found,
                     }
                 };
-                lookup.boxed()
+                // A provider of the embedding program takes nobody with it.
+                let lookup = AssertUnwindSafe(lookup).catch_unwind();
+                lookup.map(|found| found.unwrap_or_else(|_| Err(VersionError::Other("it panicked".to_owned())))).boxed()
             }
             None => std::future::ready(Err(VersionError::NothingNewer(self.stated))).boxed(),
         });
@@ -442,6 +451,19 @@ impl Driver {
     }
 }
 
+/// Queues an event for the consumer.
+fn queue(waiting: &mut VecDeque<Envelope>, envelope: Envelope) {
+    let is_ephemeral = |envelope: &Envelope| envelope.seq.is_none();
+    if is_ephemeral(&envelope)
+        && waiting.len() >= MAX_EPHEMERAL
+        && waiting.iter().filter(|envelope| is_ephemeral(envelope)).count() >= MAX_EPHEMERAL
+        && let Some(oldest) = waiting.iter().position(is_ephemeral)
+    {
+        waiting.remove(oldest);
+    }
+    waiting.push_back(envelope);
+}
+
 /// Tells whoever waits for the end.
 fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
     for stopped in waiting.drain(..) {
@@ -511,4 +533,24 @@ async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envel
 fn now(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { mono: started.elapsed(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, EventId, SessionConnecting};
+
+    #[test]
+    fn of_events_that_nobody_acknowledges_the_last_ones_wait() {
+        let event = |at| Envelope::new(&Event::from(SessionConnecting::new(1)), "a", EventId::random(at, &[0; 10]), at);
+        let mut waiting = VecDeque::new();
+        for at in 0..1_000 {
+            queue(&mut waiting, event(at));
+            queue(&mut waiting, event(at).with_seq(at));
+        }
+        let (stored, ephemeral): (Vec<_>, Vec<_>) = waiting.iter().partition(|envelope| envelope.seq.is_some());
+        assert_eq!(stored.len(), 1_000, "what the store has is never dropped");
+        assert_eq!(ephemeral.len(), MAX_EPHEMERAL);
+        assert!(ephemeral.iter().map(|envelope| envelope.timestamp).eq(1_000 - 256..1_000), "in order");
+    }
 }

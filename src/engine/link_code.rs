@@ -290,6 +290,8 @@ impl Engine {
             link.stage = Stage::AwaitHello { code, reference };
             return self.code_failed(now, &link, LinkFailure::TooManyAttempts.into());
         }
+        // What the server says to an earlier bundle does not concern the one that this hello leads to.
+        code.serial = self.linking.next_serial();
         let job = self.stretch_code(&code.code, *hello.wrapped.salt());
         link.stage = Stage::Unwrapping { code, hello, job, until: now.mono + CONFIRM_TIMEOUT };
         self.linking.code = Some(link);

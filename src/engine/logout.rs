@@ -22,6 +22,11 @@ impl Logouts {
         self.due
     }
 
+    /// The account cannot be read: gives who waits, for whom nothing will be removed.
+    pub(crate) fn give_up(&mut self) -> Vec<CommandId> {
+        std::mem::take(self).commands
+    }
+
     /// The connection went away, and with it the answer.
     pub(crate) const fn connection_lost(&mut self) {
         self.due = !self.commands.is_empty();

@@ -417,14 +417,15 @@ impl Engine {
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
-    /// the server delivers, it is read in any case: nothing of that piles up, and a connection that is not answered would
-    /// be lost and made again and again.
+    /// the server delivers, twice as much may wait: a connection that is not answered would be lost and made again and
+    /// again, and no honest server makes that many events before.
     pub fn wants_read(&self) -> bool {
         // What waits in the lanes will be events, too.
         let waiting = u64::try_from(self.lanes.len()).unwrap_or(u64::MAX);
         let unacknowledged = self.last_event.saturating_sub(self.acknowledged).saturating_add(waiting);
-        (unacknowledged < self.config.max_unacknowledged || !self.connection.is_online())
-            && self.lanes.bytes() < self.config.max_waiting_bytes
+        let max = self.config.max_unacknowledged;
+        let max = if self.connection.is_online() { max } else { max.saturating_mul(2) };
+        unacknowledged < max && self.lanes.bytes() < self.config.max_waiting_bytes
     }
 
     /// What is known about the account now.
@@ -684,6 +685,9 @@ impl Engine {
         if self.connection.is_suspended() {
             self.stop(now, Stop::Idle);
             self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
+        }
+        for id in self.logouts.give_up() {
+            self.answer(id, Err(error.into()));
         }
         for (id, command) in std::mem::take(&mut self.early) {
             self.run_command(now, id, command);
