@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -445,6 +445,43 @@ async fn what_was_being_looked_up_does_not_replace_a_newer_version_of_the_caller
     account.set_version(wanted).await.expect("it runs");
     event(&mut events, "session.qr_updated").await;
     sleep(Duration::from_secs(1)).await;
+    assert_eq!(account.snapshot().version, wanted);
+    drop(events);
+    account.shutdown().await;
+}
+
+/// Never answers the first question.
+#[derive(Debug)]
+struct Stuck(AtomicBool, Version);
+
+impl VersionProvider for Stuck {
+    fn current<'a>(&'a self, _: &'a Network, _: Option<Version>) -> VersionFuture<'a> {
+        Box::pin(async move {
+            if !self.0.swap(true, Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            Ok(self.1)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_does_not_answer_is_asked_again() {
+    let server = Loopback::start().await.expect("a server");
+    let wanted = Version::web(2_000_000_000);
+    let provider = Stuck(AtomicBool::new(false), wanted);
+    let account = account(&server)
+        .versions(provider)
+        .configure(|config| config.version_timeout = Duration::from_millis(300))
+        .start()
+        .await
+        .expect("it starts");
+    let mut events = account.events().expect("events");
+    link(&server, &account, &mut events).await;
+    sleep(Duration::from_millis(600)).await;
+    demand(&server, wanted).await;
+    account.reconnect().await.expect("it runs");
+    event(&mut events, "session.connected").await;
     assert_eq!(account.snapshot().version, wanted);
     drop(events);
     account.shutdown().await;

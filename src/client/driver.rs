@@ -82,6 +82,8 @@ pub(super) struct Driver {
     /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged, and of
     /// those that nobody acknowledges the last [`MAX_EPHEMERAL`] wait.
     waiting_events: VecDeque<Envelope>,
+    /// How long a provider of versions may take.
+    version_timeout: Duration,
     snapshot: watch::Sender<Arc<Snapshot>>,
     socket: Option<Socket>,
     answers: BTreeMap<CommandId, Answer>,
@@ -117,6 +119,7 @@ impl Driver {
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
         let stated = config.client.version;
+        let version_timeout = config.version_timeout;
         let mut engine = Engine::new(config, seed);
         let started = Instant::now();
         if let Some(seq) = waiting_events.front().and_then(|envelope| envelope.seq) {
@@ -136,6 +139,7 @@ impl Driver {
             acknowledged,
             events,
             waiting_events,
+            version_timeout,
             snapshot,
             socket: None,
             answers: BTreeMap::new(),
@@ -355,9 +359,15 @@ impl Driver {
                         (found, _) => found,
                     }
                 };
-                // A provider of the embedding program takes nobody with it.
-                let lookup = AssertUnwindSafe(lookup).catch_unwind();
-                lookup.map(|found| found.unwrap_or_else(|_| Err(VersionError::Other("it panicked".to_owned())))).boxed()
+                // A provider of the embedding program takes nobody with it, and keeps nobody from asking again.
+                let limit = self.version_timeout;
+                let lookup = tokio::time::timeout(limit, AssertUnwindSafe(lookup).catch_unwind());
+                let answer = move |found| match found {
+                    Ok(Ok(found)) => found,
+                    Ok(Err(_)) => Err(VersionError::Other("it panicked".to_owned())),
+                    Err(_) => Err(VersionError::Timeout(limit)),
+                };
+                lookup.map(answer).boxed()
             }
             None => std::future::ready(Err(VersionError::NothingNewer(self.stated))).boxed(),
         });

@@ -33,7 +33,8 @@ pub trait VersionProvider: fmt::Debug + Send + Sync + 'static {
     /// `network` is that of the account which asks.
     ///
     /// It is asked when an account begins to connect and when its version was refused. The future may be dropped at any
-    /// time; while it is there, an account does not ask again. One that panics has no answer.
+    /// time; while it is there, an account does not ask again. One that panics, or takes longer than
+    /// [`Config::version_timeout`](crate::engine::Config::version_timeout), has no answer.
     fn current<'a>(&'a self, network: &'a Network, refused: Option<Version>) -> VersionFuture<'a>;
 }
 
