@@ -64,6 +64,7 @@ mod owned;
 mod packed;
 mod show;
 mod tape;
+mod text;
 mod tokens;
 mod view;
 mod wire;
@@ -74,6 +75,7 @@ pub use error::NodeError;
 #[doc(hidden)]
 pub use fuzz::fuzz_decode;
 pub use owned::{AttrValue, Node, NodeContent};
+pub use text::Text;
 pub use tokens::DICTIONARY_VERSION;
 pub use view::{Attrs, Children, Content, JidRef, NodeRef, Value};
 pub use write::{NodeWriter, WireValue};

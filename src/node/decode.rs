@@ -500,6 +500,12 @@ fn packed(cursor: &mut Cursor<'_>, side: &mut Vec<u8>, alphabet: Alphabet) -> Re
     Ok(if chars == 0 { Word::EMPTY } else { Word::side(start, chars) })
 }
 
+#[inline(always)]
+fn two_chunks(data: &[u8], position: usize) -> Option<[[u8; packed::CHUNK]; 2]> {
+    let (first, rest) = data.get(position..)?.split_first_chunk()?;
+    Some([*first, *rest.first_chunk()?])
+}
+
 /// Any packed text; gives the position after it.
 #[inline(never)]
 fn packed_in_chunks(
@@ -510,6 +516,20 @@ fn packed_in_chunks(
     len: usize,
     chars: usize,
 ) -> Result<usize, NodeError> {
+    // Most message ids have 17 to 32 characters.
+    if chars.wrapping_sub(2 * packed::CHUNK + 1) < 2 * packed::CHUNK
+        && let Some([first, second]) = two_chunks(data, position)
+    {
+        let (head, head_valid) = alphabet.unpack(first, 2 * packed::CHUNK);
+        let (tail, tail_valid) = alphabet.unpack(second, chars.wrapping_sub(2 * packed::CHUNK));
+        if !(head_valid && tail_valid) {
+            return Err(bad_packed(data, position, alphabet, len, chars));
+        }
+        let start = side.len();
+        side.extend_from_slice([head, tail].as_flattened());
+        side.truncate(start.wrapping_add(chars));
+        return Ok(position.wrapping_add(len));
+    }
     let mut cursor = Cursor { data, position };
     // Odd without bytes.
     if chars > len.saturating_mul(2) {

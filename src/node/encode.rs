@@ -5,9 +5,10 @@
 
 use super::owned::{AttrValue, NodeContent};
 use super::packed;
+use super::text::Repr;
 use super::tokens::{Ends, Token};
 use super::wire::*;
-use super::{Node, NodeError};
+use super::{Node, NodeError, Text};
 use crate::jid::{Jid, Server};
 
 impl Node {
@@ -59,19 +60,23 @@ impl Node {
 /// At least as many bytes as the frame has, found without looking at the texts.
 fn room(node: &Node, depth: u16) -> usize {
     // The longest head of a text or of bytes has 5 bytes; the other parts of a JID have no more than 9.
+    let name = |text: &Text| match text.repr() {
+        Repr::Word(_) => 2,
+        Repr::Other(text) => text.len().wrapping_add(5),
+    };
     let text = |text: &str| text.len().wrapping_add(5);
     let jid = |jid: &Jid| match jid.server() {
         Server::Other(server) => text(server).wrapping_add(text(jid.user())).wrapping_add(9),
         _ => text(jid.user()).wrapping_add(9).wrapping_add(LONGEST_SERVER),
     };
     let attrs = node.attrs.iter().map(|(key, value)| match value {
-        AttrValue::Text(value) => text(key).wrapping_add(text(value)),
-        AttrValue::Jid(value) => text(key).wrapping_add(jid(value)),
+        AttrValue::Text(value) => name(key).wrapping_add(name(value)),
+        AttrValue::Jid(value) => name(key).wrapping_add(jid(value)),
     });
     let content = match &node.content {
         NodeContent::None => 0,
         NodeContent::Bytes(bytes) => bytes.len().wrapping_add(5),
-        NodeContent::Text(content) => text(content),
+        NodeContent::Text(content) => name(content),
         NodeContent::Jid(content) => jid(content),
         // What is nested deeper is not written.
         NodeContent::Nodes(_) if depth >= MAX_DEPTH => 0,
@@ -80,7 +85,7 @@ fn room(node: &Node, depth: u16) -> usize {
         }
     };
     // The header and, for the root, the flag.
-    text(&node.tag).wrapping_add(4).wrapping_add(attrs.fold(content, usize::wrapping_add))
+    name(&node.tag).wrapping_add(4).wrapping_add(attrs.fold(content, usize::wrapping_add))
 }
 
 /// Where encoded bytes go.
@@ -139,18 +144,18 @@ pub(super) fn node(out: &mut impl Sink, node: &Node, depth: u16) -> Result<(), N
     };
     let size = node.attrs.len().saturating_mul(2).saturating_add(1);
     list(out, size.saturating_add(usize::from(has_content)))?;
-    text(out, &node.tag)?;
+    known_text(out, &node.tag)?;
     for (key, value) in &node.attrs {
-        text(out, key)?;
+        known_text(out, key)?;
         match value {
-            AttrValue::Text(value) => text(out, value)?,
+            AttrValue::Text(value) => known_text(out, value)?,
             AttrValue::Jid(value) => jid(out, value)?,
         }
     }
     match &node.content {
         NodeContent::None => Ok(()),
         NodeContent::Bytes(bytes) => binary(out, bytes),
-        NodeContent::Text(content) => text(out, content),
+        NodeContent::Text(content) => known_text(out, content),
         NodeContent::Jid(content) => jid(out, content),
         NodeContent::Nodes(nodes) if nodes.is_empty() => Ok(()),
         NodeContent::Nodes(nodes) => {
@@ -171,6 +176,23 @@ fn list(out: &mut impl Sink, len: usize) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Writes a text of which is known whether it is a token.
+#[inline(always)]
+fn known_text(out: &mut impl Sink, text: &Text) -> Result<(), NodeError> {
+    match text.repr() {
+        Repr::Word(token) => self::token(out, *token),
+        Repr::Other(text) if text.len() > 16 => return longer_text(out, text),
+        Repr::Other(text) => short_text(out, Ends::of(text.as_bytes()), text.len()),
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn token(out: &mut impl Sink, token: Token) {
+    let (bytes, len) = token.bytes();
+    out.put_prefix(bytes, len);
+}
+
 /// Writes a text in the first form that fits: token, packed, raw.
 #[inline(always)]
 pub(super) fn text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
@@ -180,10 +202,7 @@ pub(super) fn text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
     // All that follows works on the two numbers that the text is. Most texts are tokens.
     let ends = Ends::of(text.as_bytes());
     match Token::find_short(ends, text.len()) {
-        Some(token) => {
-            let (bytes, len) = token.bytes();
-            out.put_prefix(bytes, len);
-        }
+        Some(token) => self::token(out, token),
         None => short_text(out, ends, text.len()),
     }
     Ok(())
@@ -206,10 +225,14 @@ fn short_text(out: &mut impl Sink, ends: Ends, len: usize) {
 #[inline(never)]
 fn long_text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
     if let Some(token) = Token::find_long(text) {
-        let (bytes, len) = token.bytes();
-        out.put_prefix(bytes, len);
+        self::token(out, token);
         return Ok(());
     }
+    longer_text(out, text)
+}
+
+/// The same for a text of more than 16 bytes that is no token.
+fn longer_text(out: &mut impl Sink, text: &str) -> Result<(), NodeError> {
     match packed::Alphabet::of(text) {
         Some(alphabet) => {
             let (_, header) = packed::header(text.len());
@@ -283,8 +306,7 @@ fn server(out: &mut impl Sink, jid: &Jid) -> Result<(), NodeError> {
         Server::Group => Token::GROUP,
         other => return text(out, other.as_str()),
     };
-    let (bytes, len) = token.bytes();
-    out.put_prefix(bytes, len);
+    self::token(out, token);
     Ok(())
 }
 

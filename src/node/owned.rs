@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use compact_str::{CompactString, ToCompactString};
 
-use super::{Decoder, JidRef, Limits, NodeError, Value, show};
+use super::{Decoder, JidRef, Limits, NodeError, Text, Value, show};
 use crate::jid::Jid;
 
 /// A node as a value: tag, ordered attributes, content.
@@ -18,9 +18,9 @@ use crate::jid::Jid;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Node {
     /// The tag; must not be empty when the node is encoded.
-    pub tag: CompactString,
+    pub tag: Text,
     /// The attributes in the order in which they are written. Keys should be distinct: of duplicates the last one counts.
-    pub attrs: Vec<(CompactString, AttrValue)>,
+    pub attrs: Vec<(Text, AttrValue)>,
     /// The content.
     pub content: NodeContent,
 }
@@ -29,7 +29,7 @@ pub struct Node {
 #[derive(Clone, PartialEq, Eq)]
 pub enum AttrValue {
     /// A text; numbers and booleans are sent as text.
-    Text(CompactString),
+    Text(Text),
     /// A JID.
     Jid(Jid),
 }
@@ -44,7 +44,7 @@ pub enum NodeContent {
     Bytes(Bytes),
     /// A text in a text form. One that is neither a word of the dictionary nor packable has the same form as bytes, and
     /// is read back as bytes.
-    Text(CompactString),
+    Text(Text),
     /// A JID in a JID form.
     Jid(Jid),
     /// Child nodes. An empty list is written as no content.
@@ -53,7 +53,7 @@ pub enum NodeContent {
 
 impl Node {
     /// A node with neither attributes nor content.
-    pub fn new(tag: impl Into<CompactString>) -> Self {
+    pub fn new(tag: impl Into<Text>) -> Self {
         Self { tag: tag.into(), attrs: Vec::new(), content: NodeContent::None }
     }
 
@@ -68,7 +68,7 @@ impl Node {
 
     /// Sets an attribute: appends it, or replaces the value if the key is there.
     #[must_use]
-    pub fn attr(mut self, key: impl Into<CompactString>, value: impl Into<AttrValue>) -> Self {
+    pub fn attr(mut self, key: impl Into<Text>, value: impl Into<AttrValue>) -> Self {
         let (key, value) = (key.into(), value.into());
         match self.attrs.iter_mut().find(|(own, _)| *own == key) {
             Some((_, own)) => *own = value,
@@ -79,7 +79,7 @@ impl Node {
 
     /// Sets an attribute if there is a value.
     #[must_use]
-    pub fn attr_opt(self, key: impl Into<CompactString>, value: Option<impl Into<AttrValue>>) -> Self {
+    pub fn attr_opt(self, key: impl Into<Text>, value: Option<impl Into<AttrValue>>) -> Self {
         match value {
             Some(value) => self.attr(key, value),
             None => self,
@@ -121,7 +121,7 @@ impl Node {
     /// Sets text content in a text form; see [`NodeContent::Text`]. For real text (a group subject, a name) the official
     /// client sends bytes.
     #[must_use]
-    pub fn text(mut self, text: impl Into<CompactString>) -> Self {
+    pub fn text(mut self, text: impl Into<Text>) -> Self {
         self.content = NodeContent::Text(text.into());
         self
     }
@@ -237,31 +237,19 @@ impl From<&Jid> for AttrValue {
     }
 }
 
-impl From<CompactString> for AttrValue {
-    fn from(text: CompactString) -> Self {
+impl From<Text> for AttrValue {
+    fn from(text: Text) -> Self {
         Self::Text(text)
-    }
-}
-
-impl From<&String> for AttrValue {
-    fn from(text: &String) -> Self {
-        Self::Text(text.as_str().into())
-    }
-}
-
-impl From<&CompactString> for AttrValue {
-    fn from(text: &CompactString) -> Self {
-        Self::Text(text.clone())
     }
 }
 
 impl From<bool> for AttrValue {
     fn from(flag: bool) -> Self {
-        Self::Text(CompactString::const_new(if flag { "true" } else { "false" }))
+        Self::Text(if flag { "true" } else { "false" }.into())
     }
 }
 
-/// Texts that `CompactString` takes as they are.
+/// Texts that [`Text`] takes as they are.
 macro_rules! from_text {
     ($($text:ty),*) => {$(
         impl From<$text> for AttrValue {
@@ -277,11 +265,11 @@ macro_rules! from_number {
     ($($number:ty),*) => {$(
         impl From<$number> for AttrValue {
             fn from(number: $number) -> Self {
-                Self::Text(number.to_compact_string())
+                Self::Text(number.to_compact_string().into())
             }
         }
     )*};
 }
 
-from_text!(&str, String, Cow<'_, str>);
+from_text!(&str, String, &String, CompactString, &CompactString, Cow<'_, str>);
 from_number!(u8, u16, u32, u64, usize, i32, i64);

@@ -71,6 +71,14 @@ impl Word {
         Self((kind as u64) << 48 | (attrs as u64) << 32 | size as u64)
     }
 
+    /// The token that the word is, if it is one of the dictionary.
+    pub(super) const fn as_token(self) -> Option<Token> {
+        match self.0 & KIND {
+            0 => Token::word(self.0 as u16),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     pub(super) const fn is_empty(self) -> bool {
         self.0 == 0

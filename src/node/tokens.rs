@@ -15,10 +15,12 @@ pub const DICTIONARY_VERSION: u8 = 3;
 
 /// A word of the dictionary: 1..=235 of the single-byte table, 236.. of the four two-byte tables in order. 0 is the empty
 /// text. The names of servers that the dictionary lacks have the numbers after it, for the decoder only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Token(u16);
 
 impl Token {
+    /// How many words there are; their numbers are less than this.
+    pub(super) const WORDS: u16 = WORD_COUNT as u16;
     /// `s.whatsapp.net`.
     pub(super) const PN: Self = Self(0x03);
     /// `lid`.
@@ -71,6 +73,14 @@ impl Token {
         (*TEXTS.get(usize::from(number))? == text).then_some(Self(number))
     }
 
+    /// The word with this number, unless it is the empty one or a server.
+    pub(super) const fn word(number: u16) -> Option<Self> {
+        match number {
+            1..Self::WORDS => Some(Self(number)),
+            _ => None,
+        }
+    }
+
     pub(super) const fn number(self) -> u16 {
         self.0
     }
@@ -83,7 +93,7 @@ impl Token {
     /// The word with this number.
     #[inline(always)]
     pub(super) fn text_of(number: usize) -> &'static str {
-        TEXTS.get(number).copied().unwrap_or_default()
+        TEXTS.get(number % TEXT_COUNT).copied().unwrap_or_default()
     }
 
     /// The one or two bytes of the token, and how many they are.
@@ -170,11 +180,12 @@ fn slot(hash: u64, seed: u16) -> usize {
     (mixed >> 48) as usize % SLOT_COUNT
 }
 
-/// The words and the names of the servers that are none.
+/// The words and the names of the servers that are none; then empty ones, so that a remainder is always an index.
 static TEXTS: [&str; TEXT_COUNT] = {
     let mut texts = [""; TEXT_COUNT];
-    let (words, servers) = texts.split_at_mut(WORD_COUNT);
+    let (words, others) = texts.split_at_mut(WORD_COUNT);
     words.copy_from_slice(&WORDS);
+    let (servers, _) = others.split_at_mut(3);
     servers.copy_from_slice(&["hosted", "hosted.lid", "interop"]);
     texts
 };
@@ -194,8 +205,8 @@ static ENDS: [Ends; TEXT_COUNT] = {
 const SINGLE_WORDS: usize = 236;
 /// All words: four dictionaries of 256 follow.
 const WORD_COUNT: usize = SINGLE_WORDS + 4 * 256;
-/// Words and servers.
-const TEXT_COUNT: usize = WORD_COUNT + 3;
+/// Words and servers, and up to the next power of two.
+const TEXT_COUNT: usize = 2048;
 /// Length of the longest word.
 const LONGEST: usize = 48;
 /// Size of the seed table.

@@ -8,7 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::tape::{ContentKind, Tape, Word};
-use super::{AttrValue, Node, NodeContent, show};
+use super::{AttrValue, Node, NodeContent, Text, show};
 use crate::jid::{self, Jid, Server};
 
 /// A node of the frame that a [`Decoder`](super::Decoder) holds.
@@ -168,12 +168,20 @@ impl<'a> NodeRef<'a> {
         let content = match self.content() {
             Content::None => NodeContent::None,
             Content::Bytes(_) => NodeContent::Bytes(self.bytes().unwrap_or_default()),
-            Content::Text(text) => NodeContent::Text(text.into()),
+            Content::Text(_) => NodeContent::Text(Text::read(self.tape, self.content)),
             Content::Jid(jid) => NodeContent::Jid(jid.to_jid()),
             Content::Nodes(children) => NodeContent::Nodes(Vec::with_capacity(children.len())),
         };
-        let attrs = self.attrs().map(|(key, value)| (key.into(), value.into())).collect();
-        Node { tag: self.tag().into(), attrs, content }
+        let mut entries = self.attrs();
+        let mut attrs = Vec::with_capacity(entries.len());
+        while let Some(entry) = entries.entry() {
+            let value = match entry.value(self.tape) {
+                Value::Text(_) => AttrValue::Text(Text::read(self.tape, entry.value)),
+                Value::Jid(jid) => AttrValue::Jid(jid.to_jid()),
+            };
+            attrs.push((Text::read(self.tape, entry.key), value));
+        }
+        Node { tag: Text::read(self.tape, self.tag), attrs, content }
     }
 
     fn content_jid(&self) -> Option<JidRef<'a>> {

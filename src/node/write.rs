@@ -4,7 +4,7 @@ use compact_str::CompactString;
 
 use super::encode::{self, MAX_ATTRS, MAX_LIST};
 use super::wire::{LIST_8, LIST_16, MAX_DEPTH};
-use super::{JidRef, Node, NodeError};
+use super::{JidRef, Node, NodeError, Text};
 use crate::jid::Jid;
 
 /// Writes one node into the caller's buffer: attributes first, then content.
@@ -314,6 +314,12 @@ impl<'a> From<&'a str> for WireValue<'a> {
 
 impl<'a> From<&'a String> for WireValue<'a> {
     fn from(text: &'a String) -> Self {
+        Self(Kind::Text(text))
+    }
+}
+
+impl<'a> From<&'a Text> for WireValue<'a> {
+    fn from(text: &'a Text) -> Self {
         Self(Kind::Text(text))
     }
 }
