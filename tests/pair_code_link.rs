@@ -418,6 +418,22 @@ fn keys_of_small_order_are_refused_and_the_code_stays() {
 }
 
 #[test]
+fn a_hello_that_is_no_good_does_not_give_up_the_bundle_before_it() {
+    let (mut world, code) = shown();
+    enter_with(&mut world, &code, &ScanOptions { silent: true, ..ScanOptions::default() });
+    let reference = reference(&mut world);
+    world.stanza_arrives("alice", &hello(&reference, vec![0; 32]));
+    world.forget();
+    // The phone may still use what the first bundle gave it.
+    assert_eq!(world.command("alice", request()), Err(CommandError::LinkUnderWay));
+    world.advance_secs(60);
+    let events = world.events("alice");
+    let refreshed = json!({"reason": "unconfirmed", "willRefresh": true});
+    let told: Vec<_> = told(&events, "session.pair_code_refresh").into_iter().map(|(_, data)| data).collect();
+    assert_eq!(told, [refreshed], "the time for pair-success goes on");
+}
+
+#[test]
 fn a_person_who_declines_leaves_a_code_that_runs_out() {
     let (mut world, _) = shown_by(patient());
     let now = world.now();

@@ -248,6 +248,20 @@ async fn a_version_grows_old_and_requests_are_few() {
 }
 
 #[tokio::test]
+async fn the_proxy_of_one_account_fails_for_that_account_alone() {
+    let page = Page::start(names(7), Duration::ZERO).await;
+    let proxy = TestProxy::start(Manner::HangsUp).await;
+    let behind = Network::new(Some(proxy.url("http", "")), None, Duration::from_secs(10)).expect("a network");
+    let (provider, direct) = (page.provider().per_hour(1), network());
+    for _ in 0..3 {
+        let (failed, found) = tokio::join!(provider.current(&behind, None), provider.current(&direct, None));
+        assert!(matches!(failed, Err(VersionError::Network(NetworkError::Proxy(_))) | Ok(_)), "{failed:?}");
+        assert_eq!(found, Ok(Version::web(7)));
+    }
+    assert_eq!(page.requests(), 1);
+}
+
+#[tokio::test]
 async fn a_request_that_is_given_up_does_not_block_the_next() {
     let page = Page::start(names(7), Duration::from_millis(200)).await;
     let (provider, network) = (page.provider(), network());

@@ -94,7 +94,8 @@ impl VersionProvider for FixedVersion {
 /// The version that WhatsApp's web page names, fetched through the account's proxy and with its TLS.
 ///
 /// A version is kept for [`max_age`](Self::max_age) and shared by all accounts that use this value; however many ask at
-/// a time, there is one request, and never more of them than [`per_hour`](Self::per_hour).
+/// a time, there is one request, and never more of them than [`per_hour`](Self::per_hour). An account whose proxy fails has
+/// not asked: its error is its own.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), wamd::Error> {
@@ -216,7 +217,12 @@ impl HttpVersion {
             state.version = Some((version, ended));
             *self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(version);
         }
-        state.last = Some((ended, outcome.clone()));
+        if let Err(VersionError::Network(NetworkError::Proxy(_))) = outcome {
+            // The page was not asked, and others have another way to it.
+            state.begun.pop_back();
+        } else {
+            state.last = Some((ended, outcome.clone()));
+        }
         outcome.and_then(|version| newer(version, refused))
     }
 

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A code lives 180 s from when it was drawn and takes three primary_hellos. One is outstanding at a time: asking for another
-//! one makes the first void, unless the phone has answered to it. Nothing survives the connection. Stretching the code for
+//! one makes the first void, unless the phone has answered to it. A hello with a weak key, after a bundle was sent, leads back to
+//! AwaitSuccess. Nothing survives the connection. Stretching the code for
 //! the two ephemeral keys is done elsewhere ([`CpuJob`]); a key that comes too late finds nobody.
 
 use std::time::Duration;
@@ -91,6 +92,8 @@ struct Live {
     until: Duration,
     /// primary_hellos so far.
     hellos: u32,
+    /// The phone may have a bundle, which a later hello that is no good does not take back.
+    bundled: bool,
 }
 
 impl CodeLink {
@@ -186,7 +189,7 @@ impl Engine {
         self.rng.fill_bytes(&mut iv);
         let ephemeral = KeyPair::generate(&mut self.rng);
         let job = self.stretch_code(&code, salt);
-        let code = Live { code, ephemeral, salt, iv, serial, until: now.mono + LIFETIME, hellos: 0 };
+        let code = Live { code, ephemeral, salt, iv, serial, until: now.mono + LIFETIME, hellos: 0, bundled: false };
         if let Some(link) = &mut self.linking.code {
             link.stage = Stage::Wrapping { code, job };
         }
@@ -200,14 +203,14 @@ impl Engine {
                 self.send_hello(now, &link.request, &code, key);
                 Stage::AwaitReference { code }
             }
-            Stage::Unwrapping { code, hello, job, until } if job == id => {
-                let reference = hello.reference.clone();
+            Stage::Unwrapping { mut code, hello, job, until } if job == id => {
                 match self.send_finish(now, &link.request.phone, &code, &hello, key) {
-                    Ok(()) => Stage::AwaitSuccess { code, reference, until },
-                    Err(error) => {
-                        self.emit(now, notices::pair_code_error(&Failed::from(&error), true));
-                        Stage::AwaitHello { code, reference }
-                    }
+                    Ok(()) => code.bundled = true,
+                    Err(error) => self.emit(now, notices::pair_code_error(&Failed::from(&error), true)),
+                }
+                match (code.bundled, hello.reference) {
+                    (true, reference) => Stage::AwaitSuccess { code, reference, until },
+                    (false, reference) => Stage::AwaitHello { code, reference },
                 }
             }
             // Of a code that is void.
