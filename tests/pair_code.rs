@@ -1,6 +1,10 @@
 //! Linking by code: numbers, codes, the key schedule and the stanzas (spec 01 §5). The vectors are of another implementation.
 
+#[path = "common/vectors.rs"]
+mod vectors;
+
 use serde_json::Value;
+use vectors::{array, bytes, vector};
 use wamd::{
     Jid,
     crypto::{KeyPair, PrivateKey, PublicKey, Secret},
@@ -17,19 +21,6 @@ use wamd::{
     proto::companion::device_props::PlatformType,
 };
 
-fn vector() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/pair_code.json");
-    serde_json::from_slice(&std::fs::read(path).expect("the vectors are there")).expect("JSON")
-}
-
-fn bytes(value: &Value) -> Vec<u8> {
-    hex::decode(value.as_str().expect("a text")).expect("hex")
-}
-
-fn array<const N: usize>(value: &Value) -> [u8; N] {
-    bytes(value).try_into().expect("the length")
-}
-
 fn pair(value: &Value) -> KeyPair {
     let pair = KeyPair::from_private(PrivateKey::from_bytes(array(&value["private"])));
     assert_eq!(pair.public().as_bytes(), &array(&value["public"]));
@@ -44,7 +35,7 @@ fn notice(node: &Node) -> Option<LinkNotice> {
 
 #[test]
 fn codes_of_the_vectors() {
-    let vector = vector();
+    let vector = vector("pair_code.json");
     for (random, code) in vector["alphabet_checks"].as_object().unwrap() {
         let random: [u8; 5] = hex::decode(random).unwrap().try_into().unwrap();
         assert_eq!(PairCode::from_bytes(&random).as_str(), code);
@@ -56,7 +47,7 @@ fn codes_of_the_vectors() {
 
 #[test]
 fn key_schedule_of_the_vectors() {
-    let vector = vector();
+    let vector = vector("pair_code.json");
     let code: PairCode = vector["code_displayed"].as_str().unwrap().parse().unwrap();
     let (companion, primary) = (&vector["companion"], &vector["primary"]);
 

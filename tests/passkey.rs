@@ -1,6 +1,10 @@
 //! Linking with a passkey: the formulas, and what is read and written (spec 01 §5.8). The exchange is in `passkey_link.rs`.
 
+#[path = "common/vectors.rs"]
+mod vectors;
+
 use serde_json::Value;
+use vectors::{array, bytes, vector};
 use wamd::{
     Jid,
     crypto::{KeyPair, PrivateKey, PublicKey, Secret},
@@ -12,19 +16,6 @@ use wamd::{
     },
     proto::companion::device_props::PlatformType,
 };
-
-fn vector() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/passkey_pairing.json");
-    serde_json::from_slice(&std::fs::read(path).expect("the vectors are there")).expect("JSON")
-}
-
-fn bytes(value: &Value) -> Vec<u8> {
-    hex::decode(value.as_str().expect("a text")).expect("hex")
-}
-
-fn array<const N: usize>(value: &Value) -> [u8; N] {
-    bytes(value).try_into().expect("the length")
-}
 
 fn pair(value: &Value) -> KeyPair {
     KeyPair::from_private(PrivateKey::from_bytes(array(&value["private"])))
@@ -41,7 +32,7 @@ fn notification(kind: &'static str) -> Node {
 
 #[test]
 fn key_schedule_of_the_vectors() {
-    let vector = vector();
+    let vector = vector("passkey_pairing.json");
     let reference = vector["ref"].as_str().unwrap().to_owned();
     assert_eq!(vector["device_type"], PlatformType::Chrome as i32);
     let nonce = Secret::new(array(&vector["companion_nonce"]));
@@ -70,7 +61,7 @@ fn key_schedule_of_the_vectors() {
 
 #[test]
 fn what_the_phone_says_is_checked() {
-    let vector = vector();
+    let vector = vector("passkey_pairing.json");
     let good = bytes(&vector["primary_ephemeral_identity"]);
     const BAD: PairError = PairError::Malformed("primary ephemeral identity");
     for (bad, error) in [
@@ -105,7 +96,7 @@ fn notifications_and_requests() {
     let continuation = notification("crsc_continuation");
     let missing = PairError::Missing("primary_ephemeral_identity");
     assert_eq!(notice(&continuation), Some(LinkNotice::PasskeyContinuation(Err(missing))));
-    let identity = bytes(&vector()["primary_ephemeral_identity"]);
+    let identity = bytes(&vector("passkey_pairing.json")["primary_ephemeral_identity"]);
     let told = continuation.child(Node::new("primary_ephemeral_identity").bytes(identity.clone()));
     let expected = PrimaryIdentity::decode(&identity).unwrap();
     assert_eq!(notice(&told), Some(LinkNotice::PasskeyContinuation(Ok(expected))));

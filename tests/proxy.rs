@@ -1,31 +1,21 @@
 //! An account behind a proxy: it links and works through each kind, it says what is wrong with a proxy that does not do what
 //! it should, and it never goes past it.
 
+#[path = "common/account.rs"]
+mod account;
 #[path = "common/proxy.rs"]
-mod common;
+mod proxy;
 
 use std::time::{Duration, Instant};
 
-use common::{Manner, TestProxy};
-use tokio::{net::TcpListener, time::timeout};
+use account::event;
+use proxy::{Manner, TestProxy};
+use tokio::net::TcpListener;
 use wamd::{
-    client::{Client, Events, Network, NetworkError, ProxyError},
-    event::Envelope,
+    client::{Client, Network, NetworkError, ProxyError},
     store::AccountId,
 };
 use wamd_loopback::Loopback;
-
-async fn event(events: &mut Events, name: &str) -> Envelope {
-    let wait = async {
-        loop {
-            let event = events.recv().await.expect("the account runs");
-            if event.event == name {
-                return event;
-            }
-        }
-    };
-    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"))
-}
 
 /// The address of the loopback server under a name.
 fn by_name(server: &Loopback) -> String {

@@ -1,44 +1,32 @@
 //! Behind TLS it is the same protocol: `wss://` with a certificate that the configuration trusts, and none that it does
 //! not; and the same for a proxy.
 
+#[path = "common/account.rs"]
+mod account;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/tls.rs"]
+mod tls;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::net::SocketAddr;
 
+use account::event;
 use proxy::{Manner, TestProxy};
+use tls::{self_signed, trusting};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    time::timeout,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer},
-    },
-};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use wamd::{
-    client::{Client, ClientBuilder, Events},
-    event::Envelope,
+    client::{Client, ClientBuilder},
     store::AccountId,
 };
 use wamd_loopback::Loopback;
 
 /// A TLS server in front of the loopback server; gives its port and its certificate.
 async fn front(to: SocketAddr) -> (u16, CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let certificate = made.cert.der().clone();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .expect("a configuration");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (acceptor, certificate) = self_signed();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -55,34 +43,11 @@ async fn front(to: SocketAddr) -> (u16, CertificateDer<'static>) {
     (port, certificate)
 }
 
-fn trusting(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate).expect("a root");
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions");
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
 fn client(server: &Loopback, port: u16) -> ClientBuilder {
     Client::builder(AccountId::new("tls"))
         .url(format!("wss://localhost:{port}/ws/chat"))
         .root_key(server.root_public_key())
         .configure(|config| config.pre_key_batch = 20)
-}
-
-async fn event(events: &mut Events, name: &str) -> Envelope {
-    let wait = async {
-        loop {
-            let event = events.recv().await.expect("the account runs");
-            if event.event == name {
-                return event;
-            }
-        }
-    };
-    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"))
 }
 
 fn address(server: &Loopback) -> SocketAddr {

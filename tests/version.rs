@@ -1,8 +1,12 @@
 //! The version of the web client as a runtime value: what the page says, how often it is asked, and that an account whose
 //! version was refused goes on with a newer one.
 
+#[path = "common/account.rs"]
+mod account;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/tls.rs"]
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -13,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use account::event;
 use proxy::{Manner, TestProxy};
+use tls::{self_signed, trusting};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -21,18 +27,13 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer},
-    },
+    rustls::{ClientConfig, pki_types::CertificateDer},
 };
 use wamd::{
     client::{
         Client, ClientBuilder, Events, FixedVersion, HttpVersion, Network, NetworkError, ProxyError, VersionError,
         VersionFuture, VersionProvider,
     },
-    event::Envelope,
     pairing::payload::{VERSION, Version},
     store::AccountId,
 };
@@ -54,17 +55,7 @@ impl Page {
     }
 
     async fn with_tls(answer: impl Into<Vec<u8>>) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let certificate = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("TLS versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .expect("a configuration");
-        let tls = Some((TlsAcceptor::from(Arc::new(config)), certificate));
-        Self::listen(answer.into(), Duration::ZERO, tls).await
+        Self::listen(answer.into(), Duration::ZERO, Some(self_signed())).await
     }
 
     async fn listen(answer: Vec<u8>, pause: Duration, tls: Option<(TlsAcceptor, CertificateDer<'static>)>) -> Self {
@@ -147,12 +138,7 @@ async fn the_page_names_the_version() {
 #[tokio::test]
 async fn the_page_is_behind_tls_and_a_proxy() {
     let page = Page::with_tls(names(7)).await;
-    let mut roots = RootCertStore::empty();
-    roots.add(page.certificate.clone().expect("a certificate")).expect("a root");
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions");
-    let tls = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let tls = trusting([page.certificate.clone().expect("a certificate")]);
     let proxy = TestProxy::start(Manner::Closed("alice", "s3cret")).await;
     let network = |credentials: &str, tls: Option<Arc<ClientConfig>>| {
         Network::new(Some(proxy.url("http", credentials)), tls, Duration::from_secs(10)).expect("a network")
@@ -287,18 +273,6 @@ fn account(server: &Loopback) -> ClientBuilder {
         .url(server.ws_url())
         .root_key(server.root_public_key())
         .configure(|config| config.pre_key_batch = 20)
-}
-
-async fn event(events: &mut Events, name: &str) -> Envelope {
-    let wait = async {
-        loop {
-            let event = events.recv().await.expect("the account runs");
-            if event.event == name {
-                return event;
-            }
-        }
-    };
-    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {name} in time"))
 }
 
 /// The names of the events up to this one.

@@ -8,6 +8,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module, and is a crate")]
 
+#[path = "states.rs"]
+mod states;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::pin,
@@ -17,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::Value;
+use states::state_after;
 use wamd::{
     Jid,
     clock::Now,
@@ -833,28 +837,4 @@ pub fn text_of(event: &Envelope) -> Option<&str> {
 /// The events of one name.
 pub fn named<'a>(events: &'a [Envelope], name: &str) -> Vec<&'a Envelope> {
     events.iter().filter(|event| event.event == name).collect()
-}
-
-/// The state that follows from an event, as spec 07 §3 has it.
-fn state_after(event: &Envelope) -> Option<&'static str> {
-    let reason = event.data["reason"].as_str().unwrap_or_default();
-    Some(match &*event.event {
-        "session.qr_updated" | "session.qr_exhausted" | "session.pair_error" => "PENDING",
-        "session.disconnected" if event.data["linked"] == false && event.data["willReconnect"] == false => "PENDING",
-        "session.connecting" | "session.paired" => "CONNECTING",
-        "session.connected" => "CONNECTED",
-        "session.reconnecting" if reason == "restart_required" => "CONNECTING",
-        "session.reconnecting" => "DISCONNECTED",
-        "session.disconnected" => match reason {
-            "replaced" => "REPLACED",
-            "logged_out" => "LOGGED_OUT",
-            "banned" => "BANNED",
-            "outdated" => "OUTDATED",
-            _ => "DISCONNECTED",
-        },
-        "session.logged_out" => "LOGGED_OUT",
-        "session.banned" => "BANNED",
-        "session.outdated" => "OUTDATED",
-        _ => return None,
-    })
 }

@@ -1,6 +1,9 @@
 //! One engine, one store, and the other side of one wire under the control of a script: nothing happens but what the script
 //! says, and what must hold is checked after every input.
 
+#[path = "../common/states.rs"]
+mod states;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -23,6 +26,7 @@ use wamd::{
     store::{AccountId, Batch, Key},
 };
 
+use self::states::state_after;
 use super::responder::{Next, Server, keys};
 
 /// How often a connection may be opened in a minute.
@@ -403,7 +407,7 @@ impl Harness {
             let now = self.now();
             self.engine.handle(now, Input::Acknowledged(seq));
         }
-        if let Some(state) = state_of(envelope) {
+        if let Some(state) = state_after(envelope) {
             self.told.state = Some(state);
         }
         match &*envelope.event {
@@ -978,28 +982,4 @@ fn write(records: &mut BTreeMap<Key, Bytes>, batch: &Batch) {
         records.remove(key);
     }
     records.extend(batch.puts.iter().cloned());
-}
-
-/// The state that follows from an event, as spec 07 §3 has it.
-fn state_of(event: &Envelope) -> Option<&'static str> {
-    let reason = event.data["reason"].as_str().unwrap_or_default();
-    Some(match &*event.event {
-        "session.qr_updated" | "session.qr_exhausted" | "session.pair_error" => "PENDING",
-        "session.disconnected" if event.data["linked"] == false && event.data["willReconnect"] == false => "PENDING",
-        "session.connecting" | "session.paired" => "CONNECTING",
-        "session.connected" => "CONNECTED",
-        "session.reconnecting" if reason == "restart_required" => "CONNECTING",
-        "session.reconnecting" => "DISCONNECTED",
-        "session.disconnected" => match reason {
-            "replaced" => "REPLACED",
-            "logged_out" => "LOGGED_OUT",
-            "banned" => "BANNED",
-            "outdated" => "OUTDATED",
-            _ => "DISCONNECTED",
-        },
-        "session.logged_out" => "LOGGED_OUT",
-        "session.banned" => "BANNED",
-        "session.outdated" => "OUTDATED",
-        _ => return None,
-    })
 }
