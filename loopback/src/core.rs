@@ -12,6 +12,7 @@ use wamd::node::{Decoder, Node};
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::connection::{Connection, Phase, Session};
+use crate::control::ControlError;
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
 use crate::group::Groups;
@@ -193,6 +194,25 @@ impl Core {
             Phase::Online(session) => Some(session),
             _ => None,
         }
+    }
+
+    /// The device that a test names.
+    pub(crate) fn named(&self, jid: &Jid) -> Result<Address, ControlError> {
+        let address = self.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
+        if self.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
+    }
+
+    /// The companion that a test names.
+    pub(crate) fn named_companion(&self, jid: &Jid) -> Result<Address, ControlError> {
+        self.named(jid).and_then(|address| match address.device {
+            0 => Err(ControlError::UnknownDevice),
+            _ => Ok(address),
+        })
+    }
+
+    /// The connection of the companion that a test names.
+    pub(crate) fn named_connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
+        self.connection_of(self.named_companion(jid)?).ok_or(ControlError::NotConnected)
     }
 
     /// The connection of a device, whatever it has been sent already.

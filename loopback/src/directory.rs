@@ -226,12 +226,7 @@ impl Directory {
     pub(crate) fn get_or_create(&mut self, number: u64, now: u64, rng: &mut impl Rng) -> &mut Account {
         let lids = &mut self.lids;
         self.accounts.entry(number).or_insert_with(|| {
-            let lid = loop {
-                let lid = 100_000_000_000_000 + rng.next_u64() % 900_000_000_000_000;
-                if lids.insert(lid, number).is_none() {
-                    break lid;
-                }
-            };
+            let lid = fresh_lid(lids, number, rng);
             let identity = KeyPair::generate(rng);
             Account {
                 number,
@@ -249,6 +244,14 @@ impl Directory {
                 lid_hidden: false,
             }
         })
+    }
+
+    /// Gives an account another LID. The former one goes on naming it.
+    pub(crate) fn change_lid(&mut self, number: u64, rng: &mut impl Rng) {
+        let lid = fresh_lid(&mut self.lids, number, rng);
+        if let Some(account) = self.accounts.get_mut(&number) {
+            account.lid = lid;
+        }
     }
 
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &Account> {
@@ -301,6 +304,16 @@ impl Directory {
 
     pub(crate) fn device_mut(&mut self, address: Address) -> Option<&mut Device> {
         self.account_mut(address.number)?.devices.get_mut(&address.device)
+    }
+}
+
+fn fresh_lid(lids: &mut BTreeMap<u64, u64>, number: u64, rng: &mut impl Rng) -> u64 {
+    loop {
+        let lid = 100_000_000_000_000 + rng.next_u64() % 900_000_000_000_000;
+        if !lids.contains_key(&lid) {
+            lids.insert(lid, number);
+            return lid;
+        }
     }
 }
 

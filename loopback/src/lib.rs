@@ -23,7 +23,7 @@
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
 //! | `group` | groups and communities: queries, changes, notifications (spec 06 §7, §8) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
-//! | `control`, `waiting`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
+//! | `control`, `waiting`, `fault`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
 //!
 //! Not there: channels, app state, media.
 #![forbid(unsafe_code)]
@@ -36,6 +36,7 @@ mod connection;
 mod control;
 mod core;
 mod directory;
+mod fault;
 mod faults;
 mod group;
 mod handshake;
@@ -65,9 +66,10 @@ use bytes::Bytes;
 pub use authority::Validity;
 pub use config::Config;
 pub use control::{
-    AccountView, ControlError, DeviceView, Disconnect, Fault, LinkStage, Linked, PasskeyOptions, PasskeyView,
-    ReceivedMessage, ScanError, ScanOptions,
+    AccountView, ControlError, DeviceView, Disconnect, Linked, PasskeyOptions, PasskeyView, ReceivedMessage, ScanError,
+    ScanOptions,
 };
+pub use fault::{Fault, LinkStage};
 pub use group::change::GroupChange;
 pub use group::control::{GroupMode, GroupSpec, GroupView, MemberView};
 pub use handshake::Pattern;

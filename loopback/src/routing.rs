@@ -34,6 +34,8 @@ pub(crate) struct Outgoing {
     content: Content,
     /// What the server makes of the devices, for the ack.
     phash: Option<String>,
+    /// Whether the message goes to a LID that its account has no more.
+    stale_lid: bool,
 }
 
 /// Where a message goes.
@@ -73,7 +75,8 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
         // The ack goes first: a phone answers at once, and its receipt must not overtake.
         Ok(outgoing) => {
             if !core.faults.take(sender, |faults| &mut faults.drop_ack) {
-                core.send(id, &ack.attr_opt("phash", outgoing.phash.as_ref()));
+                let refresh = outgoing.stale_lid.then_some(true);
+                core.send(id, &ack.attr_opt("phash", outgoing.phash.as_ref()).attr_opt("refresh_lid", refresh));
             }
             route(core, outgoing);
         }

@@ -52,6 +52,7 @@ pub(super) fn plan(
         copies,
         content,
         phash: is_fan_out.then(|| hash(core, sender, recipient.number, namespace)),
+        stale_lid: namespace == Namespace::Lid && !to.same_account(&core.jid(recipient, Namespace::Lid)),
     })
 }
 
