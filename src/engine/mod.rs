@@ -35,7 +35,7 @@
 //! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `queries` | which answer belongs to which question |
-//! | `account`, `records`, `address` | what is stored |
+//! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -51,6 +51,7 @@ mod devices;
 mod dirty;
 mod gate;
 mod inbound;
+mod keys;
 mod lanes;
 mod link;
 mod link_code;
@@ -65,6 +66,7 @@ mod receive;
 mod records;
 mod retry;
 mod send;
+mod signal_store;
 mod step;
 mod told;
 

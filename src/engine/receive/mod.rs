@@ -11,10 +11,11 @@ use crate::{
     engine::{
         Account,
         address::{self, User},
+        keys,
         notices::{self, Undecryptable},
         records::{ReceivedRecord, Record},
         retry::ask::{ask_again, mark_failed, mark_told, retry_key},
-        step::{Miss, Step, keys, own},
+        step::{Miss, Step, own},
     },
     event::{Event, MappingSource},
     jid::Jid,

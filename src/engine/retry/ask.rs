@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::{
     engine::{
-        prekeys,
+        keys, prekeys,
         receive::{Context, is_received},
         records::{Record, RetryCountRecord},
-        step::{Miss, Step, keys, pair_of},
+        signal_store::pair_of,
+        step::{Miss, Step},
     },
     stanza::receipt::{RetryKeys, RetryReceipt},
     store::{Key, RecordKind},

@@ -9,10 +9,10 @@ use crate::{
     engine::{
         account::Linked,
         address::{self, User},
-        devices,
+        devices, keys,
         notices::SendFailure,
         records::{Record, SentRecord},
-        step::{Miss, Step, keys, own},
+        step::{Miss, Step, own},
     },
     jid::Jid,
     message::{build, classify},
