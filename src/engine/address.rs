@@ -6,7 +6,10 @@
 use bytes::Bytes;
 
 use crate::{
-    engine::step::{Miss, Step, keys},
+    engine::{
+        keys,
+        step::{Miss, Step},
+    },
     event::{LidMappingUpdated, MappingSource},
     jid::Jid,
     signal::{self, Address},

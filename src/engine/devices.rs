@@ -10,7 +10,7 @@ use crate::{
         address::{self, User},
         queries::QueryError,
         records::{DeviceListRecord, Record},
-        sends::Subject,
+        send::Subject,
         step::{Miss, Step},
     },
     event::MappingSource,

@@ -32,9 +32,10 @@
 //! | `cpu` | work for a pool of threads |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
-//! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
+//! | `send`, `devices` | outbound messages, an operation each |
+//! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `queries` | which answer belongs to which question |
-//! | `account`, `records`, `address` | what is stored |
+//! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -48,9 +49,9 @@ mod cpu;
 mod debug;
 mod devices;
 mod dirty;
-mod encrypt;
 mod gate;
 mod inbound;
+mod keys;
 mod lanes;
 mod link;
 mod link_code;
@@ -63,8 +64,9 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
-mod resend;
-mod sends;
+mod retry;
+mod send;
+mod signal_store;
 mod step;
 mod told;
 
@@ -96,7 +98,8 @@ use link::Linking;
 use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
-use sends::Sends;
+use retry::asked;
+use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
@@ -212,7 +215,7 @@ enum Job {
     /// The first send that waits to be accepted.
     Accept,
     /// A request to send a message again.
-    Resend(Box<resend::Asked>),
+    Resend(Box<asked::Asked>),
 }
 
 /// A job whose records are being loaded.
@@ -268,7 +271,7 @@ pub struct Engine {
     /// Sends that wait to be accepted, in order.
     accepting: VecDeque<(CommandId, SendRequest)>,
     /// Requests to send again that wait for keys.
-    resends: Vec<resend::Asked>,
+    resends: Vec<asked::Asked>,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -790,7 +793,7 @@ impl Engine {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
             Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
-                let asked = resend::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
+                let asked = asked::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
                 self.run_resend(now, asked);
                 Ok(())
             }
@@ -800,7 +803,7 @@ impl Engine {
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| sends::acknowledged(step, ack))?;
+                self.step(now, |step| send::acknowledged(step, ack))?;
                 self.settle(std::slice::from_ref(&ack.id));
                 Ok(())
             }

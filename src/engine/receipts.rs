@@ -9,7 +9,7 @@ use crate::{
         command::{CommandError, CommandId, Reply},
         notices::{self, ReceiptStatus},
         records::{OutgoingRecord, Record},
-        sends::{outgoing_key, sent_record, settle_as_sent},
+        send::{outgoing_key, sent_record, settle_as_sent},
         step::{Miss, Step},
     },
     jid::Jid,

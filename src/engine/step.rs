@@ -12,7 +12,6 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::{
     clock::Now,
-    crypto::{KeyPair, PrivateKey, PublicKey},
     engine::{
         account::Account,
         cache::Cache,
@@ -22,10 +21,8 @@ use crate::{
     },
     event::Event,
     node::Node,
-    signal::{
-        Address, ArchiveIndex, Own, PageId, PreKeyId, Session, SignalStore, SignedPreKeyId, SkippedPage, State, StateId,
-    },
-    store::{Key, RecordKind},
+    signal::Own,
+    store::Key,
 };
 
 /// A record that the handler needs is not in the cache. Which ones stands in [`Step::needs`].
@@ -215,7 +212,8 @@ impl<'e> Step<'e> {
         self.clear = true;
     }
 
-    fn signal_record<T, E: std::fmt::Display>(
+    /// Reads a record of the Signal layer, in its own form. A damaged one counts as absent.
+    pub(super) fn signal_record<T, E: std::fmt::Display>(
         &mut self,
         key: &Key,
         decode: impl FnOnce(&[u8]) -> Result<T, E>,
@@ -232,136 +230,4 @@ fn usable<T, E: std::fmt::Display>(decoded: Result<T, E>, key: &Key) -> Option<T
 /// Our own side of every session.
 pub(crate) fn own(account: &Account) -> Own<'_> {
     Own { identity: &account.identity, registration_id: account.registration_id }
-}
-
-/// Keys of the records that belong to a remote device.
-pub(crate) mod keys {
-    use super::*;
-
-    pub(crate) fn session(address: &Address) -> Key {
-        Key::new(RecordKind::Session, address.as_str())
-    }
-
-    pub(crate) fn identity(address: &Address) -> Key {
-        Key::new(RecordKind::Identity, address.as_str())
-    }
-
-    pub(crate) fn archive_index(address: &Address) -> Key {
-        Key::new(RecordKind::ArchiveIndex, address.as_str())
-    }
-
-    pub(crate) fn archived_state(address: &Address, id: StateId) -> Key {
-        Key::joined(RecordKind::ArchivedState, &[address.as_str().as_bytes(), &id.0.to_be_bytes()])
-    }
-
-    pub(crate) fn skipped_page(address: &Address, id: PageId) -> Key {
-        let mut page = [0; 12];
-        for (out, byte) in page.iter_mut().zip([id.state.0, id.chain, id.page].iter().flat_map(|n| n.to_be_bytes())) {
-            *out = byte;
-        }
-        Key::joined(RecordKind::SkippedPage, &[address.as_str().as_bytes(), &page])
-    }
-
-    pub(crate) fn pre_key(id: u32) -> Key {
-        Key::new(RecordKind::PreKey, id.to_be_bytes())
-    }
-
-    pub(crate) fn signed_pre_key(id: u32) -> Key {
-        Key::new(RecordKind::SignedPreKey, id.to_be_bytes())
-    }
-}
-
-/// The stored form of a prekey: private key, then public key, so that loading needs no curve work.
-pub(crate) fn pair_record(pair: &KeyPair) -> Bytes {
-    let mut record = Vec::with_capacity(64);
-    record.extend_from_slice(pair.private().expose());
-    record.extend_from_slice(pair.public().as_bytes());
-    record.into()
-}
-
-/// Reads a stored prekey; `None` when it is damaged.
-pub(crate) fn pair_of(bytes: &[u8]) -> Option<KeyPair> {
-    read_pair(bytes).ok()
-}
-
-fn read_pair(bytes: &[u8]) -> Result<KeyPair, &'static str> {
-    let (private, public) = bytes.split_first_chunk::<32>().ok_or("too short")?;
-    let public = PublicKey::from_slice(public).map_err(|_| "wrong length")?;
-    Ok(KeyPair::from_parts(PrivateKey::from_bytes(*private), public))
-}
-
-impl SignalStore for Step<'_> {
-    type Miss = Miss;
-
-    fn session(&mut self, address: &Address) -> Result<Option<Session>, Miss> {
-        self.signal_record(&keys::session(address), Session::decode)
-    }
-
-    fn archive_index(&mut self, address: &Address) -> Result<Option<ArchiveIndex>, Miss> {
-        self.signal_record(&keys::archive_index(address), ArchiveIndex::decode)
-    }
-
-    fn archived_state(&mut self, address: &Address, id: StateId) -> Result<Option<State>, Miss> {
-        self.signal_record(&keys::archived_state(address, id), State::decode)
-    }
-
-    fn skipped_page(&mut self, address: &Address, id: PageId) -> Result<Option<SkippedPage>, Miss> {
-        self.signal_record(&keys::skipped_page(address, id), SkippedPage::decode)
-    }
-
-    fn identity(&mut self, address: &Address) -> Result<Option<PublicKey>, Miss> {
-        self.signal_record(&keys::identity(address), PublicKey::from_slice)
-    }
-
-    fn pre_key(&mut self, id: PreKeyId) -> Result<Option<KeyPair>, Miss> {
-        self.signal_record(&keys::pre_key(id.0), read_pair)
-    }
-
-    fn signed_pre_key(&mut self, id: SignedPreKeyId) -> Result<Option<KeyPair>, Miss> {
-        self.signal_record(&keys::signed_pre_key(id.0), read_pair)
-    }
-
-    fn put_session(&mut self, address: &Address, session: Session) {
-        self.put(keys::session(address), session.encode());
-    }
-
-    fn delete_session(&mut self, address: &Address) {
-        self.delete(keys::session(address));
-    }
-
-    fn put_archive_index(&mut self, address: &Address, index: ArchiveIndex) {
-        self.put(keys::archive_index(address), index.encode());
-    }
-
-    fn delete_archive_index(&mut self, address: &Address) {
-        self.delete(keys::archive_index(address));
-    }
-
-    fn put_archived_state(&mut self, address: &Address, state: State) {
-        self.put(keys::archived_state(address, state.id()), state.encode());
-    }
-
-    fn delete_archived_state(&mut self, address: &Address, id: StateId) {
-        self.delete(keys::archived_state(address, id));
-    }
-
-    fn put_skipped_page(&mut self, address: &Address, id: PageId, page: SkippedPage) {
-        self.put(keys::skipped_page(address, id), page.encode());
-    }
-
-    fn delete_skipped_page(&mut self, address: &Address, id: PageId) {
-        self.delete(keys::skipped_page(address, id));
-    }
-
-    fn put_identity(&mut self, address: &Address, identity: PublicKey) {
-        self.put(keys::identity(address), identity.as_bytes().to_vec());
-    }
-
-    fn delete_identity(&mut self, address: &Address) {
-        self.delete(keys::identity(address));
-    }
-
-    fn delete_pre_key(&mut self, id: PreKeyId) {
-        self.delete(keys::pre_key(id.0));
-    }
 }

@@ -11,10 +11,11 @@ use crate::{
     engine::{
         Account,
         address::{self, User},
+        keys,
         notices::{self, Undecryptable},
-        prekeys,
-        records::{ReceivedRecord, Record, RetryCountRecord},
-        step::{Miss, Step, keys, own, pair_of},
+        records::{ReceivedRecord, Record},
+        retry::ask::{ask_again, mark_failed, mark_told, retry_key},
+        step::{Miss, Step, own},
     },
     event::{Event, MappingSource},
     jid::Jid,
@@ -24,13 +25,10 @@ use crate::{
     stanza::{
         ack::Nack,
         message::{Enc, EncKind, InboundMessage},
-        receipt::{DeliveryReceipt, RetryKeys, RetryReceipt},
+        receipt::DeliveryReceipt,
     },
     store::{Key, RecordKind},
 };
-
-/// How often a resend is asked for (spec 03 §5.6).
-const MAX_RETRIES: u32 = 5;
 
 /// What became of the ciphertexts of a stanza.
 enum Outcome {
@@ -74,14 +72,14 @@ pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(
 }
 
 /// A message with its people looked up.
-struct Context<'a> {
-    message: &'a InboundMessage,
-    chat: &'a User,
-    sender: &'a User,
+pub(crate) struct Context<'a> {
+    pub(crate) message: &'a InboundMessage,
+    pub(crate) chat: &'a User,
+    pub(crate) sender: &'a User,
     /// The mark that it was received.
-    received: Key,
+    pub(crate) received: Key,
     /// Where the mark stands when the message came before the LID was known.
-    before: Vec<Key>,
+    pub(crate) before: Vec<Key>,
 }
 
 /// Ids are unique per chat and sender; both under the identity that does not change from stanza to stanza, then under the
@@ -101,7 +99,7 @@ fn received_keys(message: &InboundMessage, chat: &User, sender: &User) -> Vec<Ke
 }
 
 /// Whether the message was received before.
-fn is_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+pub(crate) fn is_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
     let keys = || std::iter::once(&context.received).chain(&context.before);
     step.require(keys())?;
     for key in keys() {
@@ -318,79 +316,4 @@ fn delivery_receipt<'a>(step: &Step<'_>, inbound: &'a InboundMessage) -> Deliver
         (false, false) => ((!step.config.online).then_some("inactive"), None),
     };
     DeliveryReceipt { id: &ack.id, to: &ack.from, participant: ack.participant.as_ref(), recipient, kind }
-}
-
-// ---- asking again ---------------------------------------------------------------------------------------------
-
-fn retry_key(context: &Context<'_>) -> Key {
-    Key { kind: RecordKind::RetryCount, id: context.received.id.clone() }
-}
-
-/// Asks the sending device to encrypt again, unless it was asked too often (spec 03 §5.6). Answers with the number of this
-/// request.
-fn ask_again(step: &mut Step<'_>, context: &Context<'_>, reason: u8, resends: u32) -> Result<Option<u32>, Miss> {
-    let inbound = context.message;
-    // Own messages without recipient, and messages of a chat that does not retry, are not asked for.
-    if inbound.from_me && inbound.ack.recipient.is_none() && !inbound.peer {
-        return Ok(None);
-    }
-    let before = step.record::<RetryCountRecord>(&retry_key(context))?.unwrap_or_default();
-    // After a restart without a record the sender's own count goes on.
-    let count = before.count.max(resends).saturating_add(1);
-    if count > MAX_RETRIES {
-        return Ok(None);
-    }
-    let account = Arc::clone(step.account());
-    let Some(linked) = &account.linked else { return Ok(None) };
-    let pre_key = match (count >= 2, before.pre_key_id) {
-        (false, _) => None,
-        (true, 0) => Some(prekeys::single(step)),
-        (true, id) => match step.read(&keys::pre_key(id))? {
-            Some(record) => pair_of(&record).map(|pair| (id, pair)),
-            None => Some(prekeys::single(step)),
-        },
-    };
-    let signed = &account.signed_pre_key;
-    let receipt = RetryReceipt {
-        id: &inbound.ack.id,
-        to: &inbound.ack.from,
-        participant: inbound.ack.participant.as_ref(),
-        recipient: inbound.ack.recipient.as_ref(),
-        peer: inbound.peer,
-        timestamp: inbound.timestamp,
-        count,
-        reason,
-        registration_id: account.registration_id,
-        keys: pre_key.as_ref().map(|(id, pair)| RetryKeys {
-            identity: *account.identity.public().as_bytes(),
-            pre_key: (*id, *pair.public().as_bytes()),
-            signed_pre_key: (signed.id, *signed.pair.public().as_bytes(), signed.signature),
-            device_identity: &linked.device_identity,
-        }),
-    };
-    let record =
-        RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
-    step.put(retry_key(context), record.to_bytes());
-    step.send(&receipt.to_node());
-    Ok(Some(count))
-}
-
-/// Notes that a message cannot be read, or not yet; false when that was told before, or the message was received. When it
-/// can be read after all, it still is news.
-fn mark_failed(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    // Both are read before either is missed.
-    let (told, received) = (step.read(&retry_key(context)).map(drop), is_received(step, context));
-    told?;
-    Ok(!received? && mark_told(step, context)?)
-}
-
-/// Notes that it was told that a message, or a part of it, cannot be read; false when it was before.
-fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    let key = retry_key(context);
-    if step.read(&key)?.is_some() {
-        return Ok(false);
-    }
-    let record = RetryCountRecord { at: step.now.unix_seconds(), ..RetryCountRecord::default() };
-    step.put(key, record.to_bytes());
-    Ok(true)
 }

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Job};
 use crate::{
     clock::Now,
     engine::{
+        Engine, Job,
         account::Linked,
         address::{self, User},
-        devices, encrypt,
+        devices, keys,
         records::Record,
-        sends::sent_record,
-        step::{Miss, Step, keys, own},
+        send::{self, sent_record},
+        step::{Miss, Step, own},
     },
     jid::Jid,
     message::{self, build, classify},
@@ -101,7 +101,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         true => build::device_sent(&sent.chat.parse().unwrap_or(chat.canonical), content).encode_to_vec(),
         false => sent.message.to_vec(),
     };
-    let plaintext = encrypt::padded(plaintext, step.rng);
+    let plaintext = send::padded(plaintext, step.rng);
     let account = Arc::clone(step.account());
     let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
         Ok(ciphertext) => ciphertext,
@@ -163,7 +163,7 @@ fn renew_session(
     step.require([&keys::session(address), &keys::identity(address), &keys::archive_index(address)])?;
     if let Some(bundle) = &retry.keys {
         let sent = FetchedBundle { bundle: bundle.clone(), device_identity: retry.device_identity.clone() };
-        return encrypt::establish_sent(step, device, &sent);
+        return send::establish_sent(step, device, &sent);
     }
     let known = step.session(address)?;
     let current = known.as_ref().and_then(signal::Session::current);
@@ -174,7 +174,7 @@ fn renew_session(
 
 impl Engine {
     /// Answers a retry receipt, or fetches the keys that the answer needs.
-    pub(super) fn run_resend(&mut self, now: Now, asked: Asked) {
+    pub(in crate::engine) fn run_resend(&mut self, now: Now, asked: Asked) {
         match self.step(now, |step| resend(step, &asked)) {
             Err(needs) => self.park(Job::Resend(Box::new(asked)), needs),
             Ok(Outcome::Done) => {}
@@ -191,7 +191,7 @@ impl Engine {
     }
 
     /// Keys of devices were fetched, or cannot be had: goes on with the resends that waited for them.
-    pub(super) fn resends_go_on(&mut self, now: Now, devices: &[Jid]) {
+    pub(in crate::engine) fn resends_go_on(&mut self, now: Now, devices: &[Jid]) {
         let waiting = std::mem::take(&mut self.resends);
         let (ready, waiting): (Vec<_>, Vec<_>) = waiting
             .into_iter()

@@ -1,0 +1,366 @@
+//! Outbound messages: each is an operation that is stored before it is accepted, and settled by an event.
+//!
+//! ```text
+//!   accepted ──► Ready ──► device lists? ──► bundles? ──► encrypted, stored with its stanza ──► AwaitAck ──► settled
+//!    (stored)      ▲            │               │                                                  │
+//!                  └── answer ──┴── answer ─────┘               connection lost, crash: the same stanza again
+//! ```
+//!
+//! The stages up to encryption are one restartable function per kind of chat ([`direct::plan`]); only what it waits for is
+//! kept here. Sends to one chat are encrypted in the order in which they were accepted.
+
+//!
+//! | file | what |
+//! |---|---|
+//! | `accept` | a send is stored, and only then accepted |
+//! | `direct` | to a user: which devices, one ciphertext each |
+//! | `sessions` | sessions with devices that there are none with yet |
+//! | `settle` | the server has it, refuses it, or does not answer |
+
+mod accept;
+mod direct;
+mod sessions;
+mod settle;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{Engine, Job, Queued};
+use crate::{
+    clock::Now,
+    crypto::Rng,
+    engine::{
+        notices::{self, SendFailure},
+        queries::Query,
+        records::{OutgoingRecord, Record},
+        step::{Miss, Step},
+    },
+    event::Event,
+    jid::Jid,
+    message::{MessageId, padding},
+    stanza::iq::usync,
+    store::Key,
+};
+pub(crate) use sessions::establish_sent;
+pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
+
+/// What the server is asked about. A user and its primary device have the same JID, but the questions differ.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// The devices of a user.
+    Devices(Jid),
+    /// The keys of a device.
+    Keys(Jid),
+}
+
+/// Where a send stands.
+#[derive(Debug)]
+enum Stage {
+    /// Can go on.
+    Ready,
+    /// Waits for records.
+    Parked,
+    /// Waits for answers about these.
+    Waiting(BTreeSet<Subject>),
+    /// The stanza left, or will with the next connection.
+    AwaitAck { stanza: Bytes, deadline: Option<Duration> },
+}
+
+/// One send.
+#[derive(Debug)]
+pub(crate) struct SendOp {
+    pub(crate) order: u64,
+    pub(crate) id: MessageId,
+    /// The user as the caller named it, without device.
+    pub(crate) to: Jid,
+    /// Serialised `Message`.
+    pub(crate) message: Bytes,
+    pub(crate) client_ref: Option<String>,
+    pub(crate) accepted_ms: u64,
+    /// Devices without a usable bundle.
+    pub(crate) skipped: BTreeSet<Jid>,
+    /// Why it cannot go on.
+    pub(crate) failure: Option<SendFailure>,
+    stage: Stage,
+}
+
+impl SendOp {
+    /// The server did not tell the devices of these users.
+    pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
+        if let Stage::Waiting(subjects) = &self.stage
+            && users.iter().any(|user| subjects.contains(&Subject::Devices(user.clone())))
+        {
+            self.failure = Some(why.clone());
+        }
+    }
+
+    pub(crate) fn to_record(&self, chat: &Jid, stanza: Option<Bytes>) -> OutgoingRecord {
+        OutgoingRecord {
+            order: self.order,
+            to: self.to.to_string(),
+            message: self.message.clone(),
+            client_ref: self.client_ref.clone(),
+            accepted_ms: self.accepted_ms,
+            stanza,
+            chat: chat.to_string(),
+        }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        matches!(self.stage, Stage::AwaitAck { .. })
+    }
+}
+
+/// All sends that are not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Sends {
+    ops: BTreeMap<u64, SendOp>,
+    /// What was asked and not answered yet.
+    asked: BTreeSet<Subject>,
+    next_order: u64,
+}
+
+impl Sends {
+    pub(crate) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Takes over what was stored.
+    pub(crate) fn restore(&mut self, records: Vec<(Key, Bytes)>) {
+        for (key, value) in records {
+            let restored = std::str::from_utf8(&key.id).ok().and_then(|id| restore(id, &value));
+            let Some(op) = restored else {
+                tracing::error!("a stored send is unusable");
+                continue;
+            };
+            self.next_order = self.next_order.max(op.order + 1);
+            self.ops.insert(op.order, op);
+        }
+    }
+
+    /// Whether an earlier send to the same user is not encrypted yet.
+    fn must_wait(&self, op: &SendOp) -> bool {
+        self.ops.range(..op.order).any(|(_, earlier)| earlier.to == op.to && !earlier.is_encrypted())
+    }
+
+    /// The next send to a user, if it can go on.
+    fn next_to(&self, to: &Jid) -> Option<u64> {
+        let next = self.ops.values().find(|op| op.to == *to && !op.is_encrypted())?;
+        matches!(next.stage, Stage::Ready).then_some(next.order)
+    }
+
+    /// The connection is gone, and every question with it.
+    pub(crate) fn connection_lost(&mut self) {
+        self.asked.clear();
+        for op in self.ops.values_mut() {
+            match &mut op.stage {
+                Stage::Waiting(_) => {
+                    // What went wrong may go well the next time.
+                    op.failure = None;
+                    op.skipped.clear();
+                    op.stage = Stage::Ready;
+                }
+                Stage::AwaitAck { deadline, .. } => *deadline = None,
+                Stage::Ready | Stage::Parked => {}
+            }
+        }
+    }
+
+    /// Nobody reads, so that acknowledgements may well be there: gives every send whose time is up some more.
+    pub(crate) fn postpone(&mut self, now: Duration, until: Duration) {
+        for op in self.ops.values_mut() {
+            if let Stage::AwaitAck { deadline: Some(at), .. } = &mut op.stage
+                && *at <= now
+            {
+                *at = until;
+            }
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let deadlines = self.ops.values().filter_map(|op| match op.stage {
+            Stage::AwaitAck { deadline, .. } => deadline,
+            _ => None,
+        });
+        deadlines.min()
+    }
+
+    /// Drops every send: the account is gone. Gives the events that tell it.
+    pub(crate) fn give_up(&mut self) -> Vec<Event> {
+        let failure = SendFailure::new("logged_out", "the account was logged out");
+        let ops = std::mem::take(&mut self.ops);
+        ops.into_values()
+            .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
+            .collect()
+    }
+}
+
+fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
+    let record = OutgoingRecord::from_bytes(value).ok()?;
+    let stage = match record.stanza {
+        Some(stanza) => Stage::AwaitAck { stanza, deadline: None },
+        None => Stage::Ready,
+    };
+    Some(SendOp {
+        order: record.order,
+        id: MessageId::new(id).ok()?,
+        to: record.to.parse().ok()?,
+        message: record.message,
+        client_ref: record.client_ref,
+        accepted_ms: record.accepted_ms,
+        skipped: BTreeSet::new(),
+        failure: None,
+        stage,
+    })
+}
+
+/// What a send needs next.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// The device lists of these users.
+    Devices(Vec<Jid>),
+    /// The keys of these devices.
+    Bundles(Vec<Jid>),
+    /// Nothing: this is the encoded stanza, on its way.
+    Sent(Bytes),
+    /// It failed; the event is on its way.
+    Failed,
+}
+
+/// Goes on with a send as far as its records allow.
+fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
+    match &op.failure {
+        Some(failure) => Ok(fail(step, op, failure)),
+        None => direct::plan(step, op),
+    }
+}
+
+/// Pads a plaintext.
+pub(crate) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
+    padding::pad(&mut message, rng);
+    message
+}
+
+/// Settles a send as failed.
+fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
+    step.delete(outgoing_key(op.id.as_str()));
+    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure));
+    Plan::Failed
+}
+
+impl Engine {
+    /// Goes on with a send as far as it can, and then with those to the same user that waited for it.
+    pub(in crate::engine) fn run_send(&mut self, now: Now, order: u64) {
+        let mut next = Some(order);
+        while let Some(order) = next {
+            next = self.run_one(now, order).and_then(|to| self.sends.next_to(&to));
+        }
+    }
+
+    /// Goes on with one send. When it does not hold up later ones any more, answers to whom it is.
+    fn run_one(&mut self, now: Now, order: u64) -> Option<Jid> {
+        let online = self.connection.is_online();
+        let mut op = self.sends.ops.remove(&order)?;
+        if op.is_encrypted() {
+            self.sends.ops.insert(order, op);
+            return None;
+        }
+        if !online || self.sends.must_wait(&op) {
+            op.stage = Stage::Ready;
+            self.sends.ops.insert(order, op);
+            return None;
+        }
+        let plan = self.step(now, |step| plan(step, &op));
+        let mut through = None;
+        match plan {
+            Err(needs) => {
+                op.stage = Stage::Parked;
+                self.park(Job::Send(order), needs);
+            }
+            Ok(Plan::Devices(users)) => {
+                op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
+                self.ask_devices(now, users);
+            }
+            Ok(Plan::Bundles(devices)) => {
+                op.stage = Stage::Waiting(devices.iter().cloned().map(Subject::Keys).collect());
+                self.ask_bundles(now, devices);
+            }
+            Ok(Plan::Sent(stanza)) => {
+                op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono.saturating_add(self.config.ack_timeout)) };
+                through = Some(op.to.clone());
+            }
+            Ok(Plan::Failed) => return Some(op.to),
+        }
+        self.sends.ops.insert(order, op);
+        through
+    }
+
+    /// The connection is up: what was encrypted goes out again, the rest goes on.
+    pub(in crate::engine) fn resume_sends(&mut self, now: Now) {
+        let Some(connection) = self.connection.id() else { return };
+        let deadline = now.mono.saturating_add(self.config.ack_timeout);
+        let mut ready = Vec::new();
+        for op in self.sends.ops.values_mut() {
+            match &mut op.stage {
+                Stage::AwaitAck { stanza, deadline: until } => {
+                    *until = Some(deadline);
+                    self.gate.push_after(self.batches, Queued::Frame(connection, stanza.to_vec()));
+                }
+                Stage::Ready => ready.push(op.order),
+                Stage::Parked | Stage::Waiting(_) => {}
+            }
+        }
+        for order in ready {
+            self.run_send(now, order);
+        }
+    }
+
+    /// Answers about `subjects` are in: notes something about every send, with whether it waited for any of them, and goes
+    /// on with those that wait for nothing else.
+    pub(in crate::engine) fn sends_go_on(
+        &mut self,
+        now: Now,
+        subjects: &[Subject],
+        mut note: impl FnMut(&mut SendOp, bool),
+    ) {
+        for subject in subjects {
+            self.sends.asked.remove(subject);
+        }
+        let mut ready = Vec::new();
+        let concerned = |op: &SendOp| match &op.stage {
+            Stage::Waiting(waiting) => subjects.iter().any(|subject| waiting.contains(subject)),
+            _ => false,
+        };
+        for op in self.sends.ops.values_mut() {
+            let waited = concerned(op);
+            note(op, waited);
+            if let Stage::Waiting(waiting) = &mut op.stage {
+                for subject in subjects {
+                    waiting.remove(subject);
+                }
+                if waiting.is_empty() {
+                    op.stage = Stage::Ready;
+                    ready.push(op.order);
+                }
+            }
+        }
+        for order in ready {
+            self.run_send(now, order);
+        }
+    }
+
+    /// Asks which devices users have; what is under way is not asked twice.
+    fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
+        let users: Vec<Jid> =
+            users.into_iter().filter(|user| self.sends.asked.insert(Subject::Devices(user.clone()))).collect();
+        if !users.is_empty() {
+            let sid = self.queries.next_id();
+            let request = usync::devices_request(&sid, &users);
+            self.ask(now, Query::Devices(users), request);
+        }
+    }
+}
