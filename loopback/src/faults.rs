@@ -1,11 +1,15 @@
 //! What goes wrong on purpose: switches and countdowns. See [`Fault`](crate::Fault) for what each does.
 
+mod apply;
+
 use std::collections::BTreeMap;
 
 use wamd::node::Node;
 
-use crate::control::LinkStage;
 use crate::directory::Address;
+use crate::fault::LinkStage;
+
+pub(crate) use apply::apply;
 
 /// The faults of the whole server and of each device.
 #[derive(Clone, Debug, Default)]
