@@ -97,11 +97,12 @@ impl Person {
         Some(Self::new(&jid, alt, text(node, "username")))
     }
 
-    /// Reads the attributes `name`, `name_pn` and `name_username`.
+    /// Reads the attributes `name`, `name_pn` or `name_lid`, and `name_username`.
     pub(crate) fn of(node: NodeRef<'_>, name: &str) -> Option<Self> {
         let jid = user(node.attr_jid(name)?)?;
-        let username = text(node, &format!("{name}_username"));
-        Some(Self::new(&jid, node.attr_jid(&format!("{name}_pn")), username))
+        let attr = |suffix| format!("{name}_{suffix}");
+        let alt = node.attr_jid(&attr(if jid.is_lid_family() { "pn" } else { "lid" }));
+        Some(Self::new(&jid, alt, text(node, &attr("username"))))
     }
 }
 
