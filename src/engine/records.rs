@@ -278,3 +278,5 @@ pub(crate) struct RetryCountRecord {
     pub(crate) pre_key_id: u32,
 }
 record!(RetryCountRecord);
+
+pub(crate) use record;
