@@ -1,9 +1,10 @@
 //! Inbound messages (spec 03 §5): decrypt, deduplicate, tell, answer. One step, one batch: the ratchet's new state, the
 //! mark that the message was received, and its event stand or fall together, and the receipt leaves after them.
 
+mod deliver;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -17,10 +18,9 @@ use crate::{
         retry::ask::{ask_again, mark_failed, mark_told, retry_key},
         step::{Miss, Step, own},
     },
-    event::{Event, MappingSource},
+    event::{Event, MappingSource, Source},
     jid::Jid,
-    message::{self, normalise, padding, protocol, unwrap_device_sent},
-    proto::{Message as _, e2e},
+    message::{self, padding},
     signal::{self, Address, SignalError, StepError},
     stanza::{
         ack::Nack,
@@ -58,7 +58,8 @@ pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(
     let chat = address::user(step, &message.chat)?;
     let sender = address::user(step, &message.sender)?;
     let mut marks = received_keys(message, &chat, &sender);
-    let context = Context { message, chat: &chat, sender: &sender, received: marks.remove(0), before: marks };
+    let source = if message.offline { Source::Offline } else { Source::Live };
+    let context = Context { message, source, chat: &chat, sender: &sender, received: marks.remove(0), before: marks };
 
     if message.encs.is_empty() {
         return without_ciphertext(step, &context);
@@ -74,6 +75,8 @@ pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(
 /// A message with its people looked up.
 pub(crate) struct Context<'a> {
     pub(crate) message: &'a InboundMessage,
+    /// How it came to us.
+    pub(crate) source: Source,
     pub(crate) chat: &'a User,
     pub(crate) sender: &'a User,
     /// The mark that it was received.
@@ -129,7 +132,7 @@ fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), 
 }
 
 fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) -> Event {
-    notices::undecryptable(context.message, context.chat, context.sender, why, step.config.prefer)
+    notices::undecryptable(context, why, step.config.prefer)
 }
 
 /// Pairwise ciphertexts first, in their order; the others cannot be read yet, and a message with one of them is told as
@@ -203,62 +206,15 @@ fn decrypt(
     let content = padding::unpad(version, &decrypted.plaintext)
         .and_then(|plaintext| message::decode(plaintext).map(|content| (content, plaintext.len())));
     match content {
-        Ok((content, _)) => deliver(step, context, content),
+        Ok((content, _)) => {
+            let news = mark_received(step, context)?;
+            deliver::deliver(step, context, content, news)
+        }
         Err(error) => {
             tracing::warn!(%error, "plaintext is not a message");
             Ok(Outcome::Refused(Nack::InvalidProtobuf))
         }
     }
-}
-
-/// Acts on a decrypted message, and tells the application once.
-fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Outcome, Miss> {
-    let inbound = context.message;
-    let news = mark_received(step, context)?;
-    let (content, destination) = unwrap_device_sent(content);
-    if destination.is_some() && !inbound.from_me {
-        tracing::warn!("somebody else sent a copy that only own devices send");
-        return Ok(Outcome::Received);
-    }
-    let view = normalise(&content);
-    if let Some(protocol) = view.content().protocol_message.as_deref()
-        && protocol::own_sender(protocol).is_some()
-    {
-        return housekeeping(step, context, protocol);
-    }
-    if !notices::is_visible(&view) {
-        return Ok(Outcome::Received);
-    }
-    if news {
-        let prefer = step.config.prefer;
-        let event = match inbound.from_me {
-            true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
-            false => notices::received(inbound, context.chat, context.sender, &content, prefer),
-        };
-        step.emit_from(inbound.offline, event);
-    }
-    Ok(Outcome::Received)
-}
-
-/// Messages by which own devices keep each other up to date (spec 06 §5). From anybody else they are dropped.
-fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Result<Outcome, Miss> {
-    let inbound = context.message;
-    if !inbound.from_me {
-        tracing::warn!("somebody else sent a message that only own devices send");
-        return Ok(Outcome::Received);
-    }
-    if let Some(share) = &protocol.app_state_sync_key_share {
-        for key in &share.keys {
-            let id = key.key_id.as_ref().and_then(|id| id.key_id.as_ref());
-            if let (Some(id), Some(data)) = (id, &key.key_data) {
-                step.put(Key::new(RecordKind::AppStateKey, id), Bytes::from(data.encode_to_vec()));
-            }
-        }
-    }
-    Ok(match protocol.history_sync_notification {
-        Some(_) => Outcome::Handled("hist_sync"),
-        None => Outcome::Received,
-    })
 }
 
 /// Notes that a message was received; false when it was before.
