@@ -278,7 +278,9 @@ pub struct Engine {
     /// Commands that wait for what a group is.
     group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
-    resends: Vec<asked::Asked>,
+    resends: Vec<(asked::Asked, asked::Outcome)>,
+    /// Messages that were sent again.
+    resent: Window,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -354,6 +356,7 @@ impl Engine {
             accepting: VecDeque::new(),
             group_commands: GroupCommands::default(),
             resends: Vec::new(),
+            resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -801,11 +804,7 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
-            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
-                let asked = asked::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
-                self.run_resend(now, asked);
-                Ok(())
-            }
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => self.asked_again(now, receipt, ack),
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
                 self.settle(now, &settled);
