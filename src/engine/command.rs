@@ -5,14 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    engine::records::RecordError,
-    event::LinkFailure,
+    engine::{groups::GroupRequest, records::RecordError},
+    event::{GroupObject, LinkFailure},
     jid::Jid,
     message::MessageId,
     pairing::{
         code::{PairCode, PhoneNumber},
         payload::Version,
     },
+    stanza::iq::groups::MemberResult,
 };
 
 /// Names a command, so that its [`Reply`] finds the caller. Chosen by the driver.
@@ -63,6 +64,8 @@ pub enum Command {
     SetVersion(Version),
     /// Send a message to a user.
     Send(SendRequest),
+    /// Ask about groups, or change one.
+    Group(GroupRequest),
     /// Tell the authors of messages that they were read.
     MarkRead {
         /// The chat.
@@ -138,6 +141,12 @@ pub enum Reply {
         /// When it was accepted, unix seconds.
         timestamp: u64,
     },
+    /// A group.
+    Group(Box<GroupObject>),
+    /// All groups that we are in.
+    Groups(Vec<GroupObject>),
+    /// What became of each participant.
+    Members(Vec<MemberResult>),
 }
 
 /// Why a command was refused. Nothing was changed.
@@ -183,8 +192,27 @@ pub enum CommandError {
     /// No message ids were given.
     #[error("no message ids")]
     NoIds,
-    /// Too many sends wait already.
-    #[error("{waiting} sends wait already")]
+    /// It is not a group.
+    #[error("{0} is not a group")]
+    NotAGroup(String),
+    /// The server refused it.
+    #[error("the server refused it: {code} {text}")]
+    Refused {
+        /// Its code (spec 01 §6.10): 401 and 403 not allowed, 404 unknown, 429 too often.
+        code: u32,
+        /// Its text.
+        text: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The server did not answer in time: it may or may not have been done.
+    #[error("the server did not answer in time")]
+    NoAnswer,
+    /// The server's answer is not what it must be: it may or may not have been done.
+    #[error("the server's answer cannot be read")]
+    Answer,
+    /// Too many requests wait already.
+    #[error("{waiting} requests wait already")]
     Busy {
         /// How many.
         waiting: usize,
@@ -192,8 +220,8 @@ pub enum CommandError {
     /// What is stored of the account cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The engine started over (the store failed, or the account was removed); the command had no effect, or its
-    /// effect is not known.
+    /// The engine started over (the store failed, or the account was removed), or the connection was lost; the command had
+    /// no effect, or its effect is not known.
     #[error("the command was interrupted")]
     Interrupted,
 }

@@ -116,6 +116,7 @@ impl Debug for Command {
             Self::Logout => f.write_str("Logout"),
             Self::SetVersion(version) => f.debug_tuple("SetVersion").field(version).finish(),
             Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
+            Self::Group(request) => f.debug_tuple("Group").field(request).finish(),
             Self::MarkRead { chat, participant, ids } => f
                 .debug_struct("MarkRead")
                 .field("chat", &chat.redacted())

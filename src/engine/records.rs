@@ -247,11 +247,37 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// How often the message was encrypted again for a device, by its address.
-    #[prost(btree_map = "string, uint32", tag = "5")]
-    pub(crate) resent: BTreeMap<String, u32>,
+    /// Who may see it, of a status.
+    #[prost(string, repeated, tag = "6")]
+    pub(crate) audience: Vec<String>,
 }
 record!(SentRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device and a message: what was sent to it again.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct ResendRecord {
+    /// How often.
+    #[prost(uint32, tag = "1")]
+    pub(crate) count: u32,
+    /// Unix seconds of the last time.
+    #[prost(uint64, tag = "2")]
+    pub(crate) at: u64,
+    /// Base key of the session at the second request; empty before.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) base_key: Bytes,
+}
+record!(ResendRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device: when its session was renewed.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RenewedRecord {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub(crate) at: u64,
+}
+record!(RenewedRecord);
 
 /// `RecordKind::Received`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -278,3 +304,5 @@ pub(crate) struct RetryCountRecord {
     pub(crate) pre_key_id: u32,
 }
 record!(RetryCountRecord);
+
+pub(crate) use record;

@@ -49,7 +49,7 @@ use crate::{
     event::Event,
     jid::Jid,
     message::{MessageId, padding},
-    stanza::iq::usync,
+    stanza::iq::{groups, usync},
     store::Key,
 };
 use peer::Urgency;
@@ -63,6 +63,8 @@ pub(crate) enum Subject {
     Devices(Jid),
     /// The keys of a device.
     Keys(Jid),
+    /// A group.
+    Group(Jid),
 }
 
 /// Where a send stands.
@@ -447,6 +449,14 @@ impl Engine {
         }
         for order in ready {
             self.run_send(now, order);
+        }
+    }
+
+    /// Asks what a group is; what is under way is not asked twice.
+    pub(in crate::engine) fn ask_group(&mut self, now: Now, group: Jid) {
+        if self.sends.asked.insert(Subject::Group(group.clone())) {
+            let request = groups::info_request(&group);
+            self.ask(now, Query::Group(group), request);
         }
     }
 
