@@ -101,7 +101,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         true => build::device_sent(&sent.chat.parse().unwrap_or(chat.canonical), content).encode_to_vec(),
         false => sent.message.to_vec(),
     };
-    let plaintext = send::padded(plaintext, step.rng);
+    let plaintext = send::padded(&plaintext, step.rng);
     let account = Arc::clone(step.account());
     let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
         Ok(ciphertext) => ciphertext,
