@@ -107,7 +107,7 @@ use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{Audience, AudienceSetting, Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
@@ -518,6 +518,7 @@ impl Engine {
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
             self.cache = Cache::new(self.config.cache_bytes);
+            self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
         let mut states = Vec::new();
@@ -532,6 +533,7 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
                 Some(value) => batch.puts.push((key, value)),
@@ -811,8 +813,8 @@ impl Engine {
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| send::acknowledged(step, ack))?;
-                self.settle(now, std::slice::from_ref(&ack.id));
+                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
+                self.acked(now, &ack.id, acked);
                 Ok(())
             }
             Stanza::Notification(Notification::Group(notice), ack, offline) => {

@@ -319,7 +319,7 @@ fn seal(
         let key = build::sender_key_distribution(&how.chat.canonical, key.distribution().encode());
         plaintext.extend(key.encode_to_vec());
     }
-    let plaintext = send::padded(plaintext, step.rng);
+    let plaintext = send::padded(&plaintext, step.rng);
     let account = Arc::clone(step.account());
     let ciphertext = match signal::encrypt(step, &own(&account), &how.asker.address, &plaintext) {
         Ok(ciphertext) => ciphertext,

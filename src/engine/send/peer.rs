@@ -18,7 +18,7 @@ use crate::{
     },
     jid::Jid,
     message::MessageId,
-    proto::{Message as _, e2e},
+    proto::e2e,
     signal::{self, StepError},
     stanza::outgoing::PeerMessage,
 };
@@ -76,7 +76,7 @@ impl Engine {
             to,
             lane: Lane::of(LANE),
             peer: Some(urgency),
-            ..SendOp::new(self.sends.next_order(), id.clone(), message.encode_to_vec().into(), now)
+            ..SendOp::new(self.sends.next_order(), id.clone(), message, now)
         };
         self.act(now, |step| step.put(outgoing_key(op.id.as_str()), op.to_record(&LANE, None).to_bytes()));
         let order = op.order;
@@ -105,7 +105,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, urgency: Urgency) -> Result
             false => Plan::Bundles(vec![phone]),
         });
     }
-    let plaintext = padded(op.message.to_vec(), step.rng);
+    let plaintext = padded(&op.message, step.rng);
     let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
