@@ -272,6 +272,8 @@ pub struct Engine {
     accepting: VecDeque<(CommandId, SendRequest)>,
     /// Requests to send again that wait for keys.
     resends: Vec<asked::Asked>,
+    /// Our own requests to send again.
+    retries: retry::Memory,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -346,6 +348,7 @@ impl Engine {
             sends: Sends::default(),
             accepting: VecDeque::new(),
             resends: Vec::new(),
+            retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -475,7 +478,8 @@ impl Engine {
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
+        let mut step =
+            Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -497,7 +501,10 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        for note in notes {
+            self.retries.note(now, note);
+        }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
                 overlay.insert(account_key(), Some(record));
@@ -761,6 +768,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.retries.expire(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
