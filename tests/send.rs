@@ -322,6 +322,26 @@ fn sends_at_once_keep_their_order_chat_by_chat() {
 }
 
 #[test]
+fn number_and_lid_of_one_person_have_one_order() {
+    let mut world = World::online(&["alice", "bob"]);
+    // Bob's identities are known from now on, his devices are not.
+    world.send("bob", "alice", "hello");
+    world.command("alice", Command::Disconnect).unwrap();
+    world.forget();
+    let names = [world.lid("bob"), world.jid("bob")];
+    let all: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
+    for (n, text) in all.iter().enumerate() {
+        world.send_to("alice", &names[n % 2], text);
+    }
+    world.crash_and_start("alice");
+    for text in ["10", "11"] {
+        world.send_to("alice", &names[0], text);
+    }
+    world.command("alice", Command::Connect).unwrap();
+    assert_eq!(texts(&world.events("bob")), [&all[..], &["10".to_owned(), "11".to_owned()]].concat());
+}
+
+#[test]
 fn a_connection_lost_in_the_middle_of_a_send() {
     // Cut after so many steps of the conversation about devices, keys and the message itself.
     for steps in 0..12 {

@@ -150,6 +150,12 @@ pub enum ControlError {
     /// Nothing was sent to the device yet.
     #[error("no message was sent to the device yet")]
     NoMessage,
+    /// No group has this JID.
+    #[error("no such group")]
+    UnknownGroup,
+    /// The server refuses it with this code, as it would refuse a client.
+    #[error("the server refuses it with error {0}")]
+    Refused(u16),
     /// The phone could not encrypt for a device.
     #[error("the phone could not encrypt: {0}")]
     Encrypt(String),
@@ -165,6 +171,8 @@ impl ControlError {
             Self::NotWaiting => "not_waiting",
             Self::Unencodable => "unencodable",
             Self::NoMessage => "no_message",
+            Self::UnknownGroup => "unknown_group",
+            Self::Refused(_) => "refused",
             Self::Encrypt(_) => "encrypt",
         }
     }
@@ -213,6 +221,8 @@ pub struct DeviceView {
 pub struct ReceivedMessage {
     /// The stanza id.
     pub id: String,
+    /// The group, status or list that it came in; for a chat with one user, that user.
+    pub chat: Jid,
     /// The device that sent it, as the stanza named it.
     pub from: Jid,
     /// For a copy of an own message: whom the message went to.
@@ -222,6 +232,9 @@ pub struct ReceivedMessage {
     /// The decrypted message without its padding.
     #[serde(skip)]
     pub message: Bytes,
+    /// When it was sent, unix seconds.
+    #[serde(skip)]
+    pub timestamp: u64,
 }
 
 /// How a connection is ended.

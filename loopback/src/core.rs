@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Phase, Session};
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
+use crate::group::Groups;
 use crate::queue::{Class, Entry};
 use crate::{ConnId, Output};
 
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) rng: ChaCha20Rng,
     pub(crate) authority: Authority,
     pub(crate) directory: Directory,
+    pub(crate) groups: Groups,
     pub(crate) faults: Faults,
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     pub(crate) outputs: VecDeque<Output>,
@@ -33,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) decoder: Decoder,
     /// What clients sent, when somebody wants to see it.
     pub(crate) recorded: Option<Vec<(ConnId, Node)>>,
+    /// While a query is handled: what devices are told of it, so that the answer goes first.
+    held: Option<Vec<(Address, Entry)>>,
     stanzas: u64,
 }
 
@@ -43,6 +47,7 @@ impl Core {
             rng,
             authority,
             directory: Directory::default(),
+            groups: Groups::default(),
             faults: Faults::default(),
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -50,6 +55,7 @@ impl Core {
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
             recorded: None,
+            held: None,
             stanzas: 0,
         }
     }
@@ -131,6 +137,9 @@ impl Core {
 
     /// Puts a stanza into a device's queue, and on its connection if its backlog is through.
     pub(crate) fn enqueue(&mut self, address: Address, mut entry: Entry) {
+        if let Some(held) = &mut self.held {
+            return held.push((address, entry));
+        }
         let live = self.live_connection(address);
         let Some(device) = self.directory.device_mut(address) else { return };
         entry.delivered = live.is_some();
@@ -138,6 +147,19 @@ impl Core {
         device.queue.push(entry);
         if let Some((id, node)) = node {
             self.send(id, &node);
+        }
+    }
+
+    /// Runs a handler, and keeps back what devices are told by it until [`release`](Self::release).
+    pub(crate) fn hold<R>(&mut self, handler: impl FnOnce(&mut Self) -> R) -> R {
+        self.held = Some(Vec::new());
+        handler(self)
+    }
+
+    /// Tells the devices.
+    pub(crate) fn release(&mut self) {
+        for (address, entry) in self.held.take().unwrap_or_default() {
+            self.enqueue(address, entry);
         }
     }
 

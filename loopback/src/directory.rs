@@ -77,6 +77,8 @@ pub(crate) struct Bundle {
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) key_index: u32,
+    /// Whether the device list says that Meta hosts it.
+    pub(crate) hosted: bool,
     pub(crate) noise: PublicKey,
     pub(crate) identity: PublicKey,
     pub(crate) registration_id: u32,
@@ -142,6 +144,8 @@ pub(crate) struct Account {
     pub(crate) contacts: BTreeSet<u64>,
     /// What the last linking failed of, as the client or the check of its answer says it.
     pub(crate) last_link_error: Option<String>,
+    /// Whether others are not told the LID yet.
+    pub(crate) lid_hidden: bool,
 }
 
 impl Account {
@@ -152,6 +156,11 @@ impl Account {
             Namespace::Lid => Jid::lid(self.lid.to_string()),
         };
         bare.with_device(device)
+    }
+
+    /// The bare address in a namespace, as far as others are told it.
+    pub(crate) fn alias(&self, namespace: Namespace) -> Option<Jid> {
+        (namespace == Namespace::Pn || !self.lid_hidden).then(|| self.jid(namespace, 0))
     }
 
     /// The next free companion id and key index; `None` when the account has as many companions as it may.
@@ -237,6 +246,7 @@ impl Directory {
                 devices: BTreeMap::new(),
                 contacts: BTreeSet::new(),
                 last_link_error: None,
+                lid_hidden: false,
             }
         })
     }
@@ -261,6 +271,22 @@ impl Directory {
             Namespace::Lid => *self.lids.get(&user)?,
         };
         Some(Address { number, device: jid.device() })
+    }
+
+    /// All devices of an account, its phone first.
+    pub(crate) fn all_addresses(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        let devices = self.account(number).into_iter().flat_map(Account::device_list);
+        devices.map(move |(device, _)| Address { number, device })
+    }
+
+    /// The devices of an account that messages to many go to: all but hosted ones.
+    pub(crate) fn addresses(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        self.all_addresses(number).filter(|address| !self.device(*address).is_some_and(|device| device.hosted))
+    }
+
+    /// The companions of an account.
+    pub(crate) fn companions(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        self.all_addresses(number).filter(|address| address.device != 0)
     }
 
     /// Whether the device exists: every phone does.

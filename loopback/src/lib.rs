@@ -21,10 +21,11 @@
 //! | `login`, `linking`, `pair_code`, `passkey`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
 //! | `directory`, `keys`, `usync`, `notices` | accounts, key bundles, device lists and their changes (spec 03 §1, §4.9) |
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
+//! | `group` | groups and communities: queries, changes, notifications (spec 06 §7, §8) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
 //! | `control`, `waiting`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
 //!
-//! Not there: groups, status, channels, app state, media.
+//! Not there: channels, app state, media.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
 
@@ -36,6 +37,7 @@ mod control;
 mod core;
 mod directory;
 mod faults;
+mod group;
 mod handshake;
 #[cfg(feature = "shell")]
 mod http;
@@ -66,6 +68,8 @@ pub use control::{
     AccountView, ControlError, DeviceView, Disconnect, Fault, LinkStage, Linked, PasskeyOptions, PasskeyView,
     ReceivedMessage, ScanError, ScanOptions,
 };
+pub use group::change::GroupChange;
+pub use group::control::{GroupMode, GroupSpec, GroupView, MemberView};
 pub use handshake::Pattern;
 pub use server::Server;
 #[cfg(feature = "shell")]

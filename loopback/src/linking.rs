@@ -338,6 +338,7 @@ impl Device {
     fn linked(key_index: u32, noise: PublicKey, device_identity: Bytes, registration: Registration) -> Self {
         Self {
             key_index,
+            hosted: false,
             noise,
             identity: registration.identity,
             registration_id: registration.registration_id,

@@ -8,6 +8,7 @@ use wamd::node::Node;
 use crate::ConnId;
 use crate::core::{Core, leaf};
 use crate::directory::{Account, Address, Namespace};
+use crate::group::Group;
 use crate::stanza;
 
 /// Tells everybody concerned that a companion was added. It stands in the directory already.
@@ -73,6 +74,12 @@ fn companions(account: &Account) -> impl Iterator<Item = Address> + '_ {
 pub(crate) fn device_hash(account: &Account, namespace: Namespace) -> String {
     let devices = account.device_list().map(|(id, _)| account.jid(namespace, id).ad_string());
     participant_hash(devices.collect())
+}
+
+/// The hash over the devices of a group's members, as its messages go to them.
+pub(crate) fn group_hash(core: &Core, group: &Group) -> String {
+    let devices = group.devices(core).into_iter();
+    participant_hash(devices.map(|address| core.jid(address, group.mode).ad_string()).collect())
 }
 
 /// See [`device_hash`].

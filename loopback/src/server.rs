@@ -16,9 +16,9 @@ use crate::core::{Core, leaf};
 use crate::directory::{Account, Address, Namespace};
 use crate::faults::Refusal;
 use crate::{
-    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, LinkAction, Linked, Output,
-    PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView, connection, linking, notices,
-    pair_code, passkey, phone, routing, stanza, waiting,
+    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, GroupChange, GroupSpec, GroupView, Input,
+    LinkAction, Linked, Output, PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView,
+    connection, group, linking, notices, pair_code, passkey, phone, routing, stanza, waiting,
 };
 
 /// The server and all simulated phones as one value.
@@ -182,10 +182,12 @@ impl Server {
         account.map(|account| account.phone.received.clone()).unwrap_or_default()
     }
 
-    /// Sends a text from the phone of a number, encrypted for every device of both accounts; gives the message id.
+    /// Sends a text from the phone of a number, encrypted for every device of both accounts, or to a group; gives the message
+    /// id.
     ///
     /// # Errors
-    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID, [`ControlError::Encrypt`].
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] or [`ControlError::UnknownGroup`] when nobody has the JID,
+    /// [`ControlError::Encrypt`], [`ControlError::Refused`] when the phone may not write there.
     pub fn send_text(&mut self, now: Now, number: &str, to: &Jid, text: &str) -> Result<String, ControlError> {
         let account = self.phone(now, number)?;
         let number = parse_number(&account.number).ok_or(ControlError::Number)?;
@@ -201,6 +203,59 @@ impl Server {
         let account = self.phone(now, number)?;
         let number = parse_number(&account.number).ok_or(ControlError::Number)?;
         phone::send_content(&mut self.core, number, to, content)
+    }
+
+    /// Posts a text from the phone of a number to an audience: `to` is `status@broadcast`, or a broadcast list, which is any
+    /// JID of that server. Gives the message id.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has a JID of the audience,
+    /// [`ControlError::Refused`] when `to` is no such JID.
+    pub fn send_to_audience(
+        &mut self,
+        now: Now,
+        number: &str,
+        to: &Jid,
+        audience: &[Jid],
+        text: &str,
+    ) -> Result<String, ControlError> {
+        let account = self.phone(now, number)?;
+        let number = parse_number(&account.number).ok_or(ControlError::Number)?;
+        if !to.is_broadcast() {
+            return Err(ControlError::Refused(404));
+        }
+        phone::send_to_audience(&mut self.core, number, to, audience, text)
+    }
+
+    /// Makes a group in the name of the phone of its creator. All members are told, as if a client had made it.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID of a member,
+    /// [`ControlError::Refused`].
+    pub fn create_group(&mut self, now: Now, spec: &GroupSpec) -> Result<GroupView, ControlError> {
+        self.core.now = now;
+        group::control::create(&mut self.core, spec)
+    }
+
+    /// Changes a group in the name of a member, of its creator unless one is named. All members are told.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownGroup`], [`ControlError::UnknownDevice`], [`ControlError::Refused`] with the code that a client
+    /// would get; participants in front of the one that was refused are changed.
+    pub fn change_group(
+        &mut self,
+        now: Now,
+        group: &Jid,
+        by: Option<&Jid>,
+        change: GroupChange,
+    ) -> Result<(), ControlError> {
+        self.core.now = now;
+        group::control::change(&mut self.core, group, by, change)
+    }
+
+    /// All groups, by id.
+    pub fn groups(&self) -> Vec<GroupView> {
+        self.core.groups.iter().map(|group| group::control::view(&self.core, group)).collect()
     }
 
     /// Seals a stanza and sends it on a connection, whatever is going on there.

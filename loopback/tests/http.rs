@@ -304,3 +304,37 @@ fn the_program_says_where_it_listens() {
     assert!(listening.starts_with("ws://127.0.0.1:") && listening.ends_with("/ws/chat"));
     assert!(first["http"].as_str().unwrap().starts_with("http://127.0.0.1:"));
 }
+
+#[tokio::test]
+async fn groups_are_made_and_changed_over_http() {
+    let loopback = Loopback::start().await.unwrap();
+    let bob = loopback.phone("15550000002").await.unwrap();
+    let (bob, lid) = (bob.jid().to_string(), bob.lid().to_string());
+    let body = json!({ "creator": ALICE, "subject": "Picnic", "members": [bob], "mode": "pn" }).to_string();
+    let (status, group) = http(&loopback, "POST", "/control/groups", &body).await;
+    assert_eq!((status, &group["mode"], &group["subject"]), (200, &json!("pn"), &json!("Picnic")));
+    let jid = group["jid"].as_str().unwrap();
+
+    let text = json!({ "number": ALICE, "to": jid, "text": "hello" }).to_string();
+    let (status, sent) = http(&loopback, "POST", "/control/messages", &text).await;
+    assert_eq!(status, 200, "{sent}");
+    let status_post = json!({ "number": ALICE, "to": "status@broadcast", "audience": [lid], "text": "seen?" });
+    assert_eq!(http(&loopback, "POST", "/control/audience", &status_post.to_string()).await.0, 200);
+    let (_, received) = http(&loopback, "POST", "/control/received", r#"{"number":"15550000002"}"#).await;
+    let read: Vec<_> =
+        received["messages"].as_array().unwrap().iter().map(|one| (&one["chat"], &one["text"])).collect();
+    assert_eq!(read, [(&json!(jid), &json!("hello")), (&json!("status@broadcast"), &json!("seen?"))]);
+
+    let change = |change: Value| json!({ "group": jid, "do": change }).to_string();
+    let promote = change(json!({ "change": "promote", "participants": [bob] }));
+    assert_eq!(http(&loopback, "POST", "/control/groups/change", &promote).await.0, 200);
+    let (_, groups) = http(&loopback, "GET", "/control/groups", "").await;
+    let ranks: Vec<_> =
+        groups["groups"][0]["members"].as_array().unwrap().iter().map(|member| member["type"].clone()).collect();
+    assert_eq!(ranks, [json!("superadmin"), json!("admin")]);
+    let (status, refused) = http(&loopback, "POST", "/control/groups/change", &promote.replace(&bob, "1@lid")).await;
+    assert_eq!((status, &refused["error"]["code"]), (422, &json!("refused")));
+    let unknown = change(json!({ "change": "leave" })).replace(jid, "1@g.us");
+    assert_eq!(http(&loopback, "POST", "/control/groups/change", &unknown).await.0, 404);
+    loopback.shutdown().await;
+}

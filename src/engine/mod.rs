@@ -807,12 +807,12 @@ impl Engine {
             }
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
-                self.settle(&settled);
+                self.settle(now, &settled);
                 Ok(())
             }
             Stanza::Ack(ack) => {
                 self.step(now, |step| send::acknowledged(step, ack))?;
-                self.settle(std::slice::from_ref(&ack.id));
+                self.settle(now, std::slice::from_ref(&ack.id));
                 Ok(())
             }
             Stanza::Notification(notification, ack, offline) => {

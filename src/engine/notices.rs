@@ -230,6 +230,16 @@ impl SendFailure {
         Self(SendError::Local { code, text: Some(text.to_owned()) })
     }
 
+    /// The account is not linked any more.
+    pub(crate) fn logged_out() -> Self {
+        Self::new("logged_out", "the account is not linked")
+    }
+
+    /// The stanza would be none that the server can read.
+    pub(crate) fn encoding() -> Self {
+        Self::new("encoding", "the stanza cannot be encoded")
+    }
+
     /// The recipient has no devices.
     pub(crate) fn not_on_whatsapp() -> Self {
         Self::new("not_on_whatsapp", "the recipient has no devices")

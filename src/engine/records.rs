@@ -149,11 +149,87 @@ pub(crate) struct OutgoingRecord {
     /// The encoded stanza, once it is encrypted: sent again as it is until it is acknowledged.
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub(crate) stanza: Option<Bytes>,
-    /// The chat as addressed in the stanza.
+    /// The chat: its canonical name at acceptance, then as addressed in the stanza.
     #[prost(string, tag = "7")]
     pub(crate) chat: String,
+    /// Its other name at acceptance.
+    #[prost(string, optional, tag = "10")]
+    pub(crate) other: Option<String>,
+    /// For the own phone, and no message to anybody: how urgent, as `Urgency` numbers it; 0 for other sends.
+    #[prost(uint32, tag = "8")]
+    pub(crate) peer: u32,
+    /// Who has our sender key once the server takes the stanza.
+    #[prost(message, optional, tag = "9")]
+    pub(crate) distributed: Option<DistributedRecord>,
 }
 record!(OutgoingRecord);
+
+/// Devices that a message hands our sender key to.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct DistributedRecord {
+    /// Id of the sender key.
+    #[prost(uint32, tag = "1")]
+    pub(crate) key: u32,
+    /// Losses ([`LossesRecord`]) when it was encrypted.
+    #[prost(uint64, tag = "2")]
+    pub(crate) losses: u64,
+    /// By canonical user.
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub(crate) users: BTreeMap<String, MarkedDevices>,
+}
+record!(DistributedRecord);
+
+/// Devices of one user.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MarkedDevices {
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) devices: Vec<u32>,
+}
+record!(MarkedDevices);
+
+/// `RecordKind::SenderKeyMarks`, of a chat: the devices that have our sender key.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MarksRecord {
+    /// Id of the sender key.
+    #[prost(uint32, tag = "1")]
+    pub(crate) key: u32,
+    /// Losses ([`LossesRecord`]) that are taken into account.
+    #[prost(uint64, tag = "2")]
+    pub(crate) losses: u64,
+    /// By canonical user.
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub(crate) users: BTreeMap<String, MarkedDevices>,
+}
+record!(MarksRecord);
+
+/// `RecordKind::SenderKeyMarks`, under the empty id: devices that lost every sender key.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct LossesRecord {
+    /// How many there ever were.
+    #[prost(uint64, tag = "1")]
+    pub(crate) count: u64,
+    /// The last of them, in their order.
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) last: Vec<Loss>,
+}
+record!(LossesRecord);
+
+/// One device, or all of a user.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Loss {
+    /// Canonical user.
+    #[prost(string, tag = "1")]
+    pub(crate) user: String,
+    /// Without it: all of them.
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) device: Option<u32>,
+}
+record!(Loss);
 
 /// `RecordKind::Sent`: a message of ours, for receipts and resends.
 #[derive(Clone, PartialEq, Message)]

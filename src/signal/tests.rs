@@ -102,6 +102,36 @@ fn bundles_must_be_signed_and_their_keys_real() {
 }
 
 #[test]
+fn a_session_is_prepared_elsewhere_and_installed_once() {
+    let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+    let (bundle, identity, mut rng) = (bob.bundle.clone(), alice.identity.clone(), alice.rng.clone());
+    let job = move || prepare(&Own { identity: &identity, registration_id: 5 }, &bundle, &mut rng);
+    let prepared = std::thread::spawn(job).join().unwrap().unwrap();
+    let text = format!("{prepared:?}");
+    assert!(!text.contains(&hex::encode(prepared.identity().as_bytes())) && text.contains("[redacted]"));
+    // The other side starts a session, too, while ours is prepared.
+    bob.establish(&alice.bundle.clone()).unwrap();
+    let crossed = bob.encrypt();
+    alice.decrypt(&crossed).unwrap();
+    let mut in_one_step = Party { store: alice.store.clone(), identity: alice.identity.clone(), ..Party::new(1) };
+
+    let peer = alice.peer.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    in_one_step.establish(&bob.bundle.clone()).unwrap();
+    assert!(alice.store == in_one_step.store, "the same as establish with the same randomness");
+    bob.decrypt(&alice.encrypt()).unwrap();
+    alice.decrypt(&bob.encrypt()).unwrap();
+
+    let before = alice.store.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    assert!(alice.store == before, "its first keys are used up");
+    alice.establish(&bob.bundle.clone()).unwrap();
+    let before = alice.store.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    assert!(alice.store == before, "nor when it is archived");
+}
+
+#[test]
 fn a_changed_identity_drops_what_was_built_on_the_old_one() {
     let (mut alice, mut bob) = pair();
     skip(&mut bob, &mut alice, 3);

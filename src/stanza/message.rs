@@ -1,4 +1,4 @@
-//! `<message>` (spec 03 §4.5, §5.1): reading any, writing one to a user.
+//! `<message>` as it comes in (spec 03 §5.1), and as it is sent again to one device (§5.7).
 
 use bytes::Bytes;
 
@@ -301,53 +301,6 @@ impl Resend<'_> {
             .attr_opt("participant", self.participant)
             .attr_opt("recipient", self.recipient)
             .child(enc)
-            .children(has_pre_key.then(|| Node::new("device-identity").bytes(self.device_identity.clone())))
-    }
-}
-
-/// A message to one user: the recipient's devices and our own other ones.
-#[derive(Clone, Debug)]
-pub struct UserMessage<'a> {
-    /// Bare user; all device JIDs are in its namespace.
-    pub to: &'a Jid,
-    /// Message id.
-    pub id: &'a str,
-    /// `text`, `media` …
-    pub kind: &'static str,
-    /// The recipient's phone-number JID, when `to` is a LID.
-    pub recipient_pn: Option<&'a Jid>,
-    /// `edit` attribute.
-    pub edit: Option<&'static str>,
-    /// `mediatype` of every `<enc>`.
-    pub media_type: Option<&'static str>,
-    /// Whether a failure to decrypt stays hidden.
-    pub hide_failure: bool,
-    /// One ciphertext per device.
-    pub devices: &'a [(Jid, Ciphertext)],
-    /// Our serialised `ADVSignedDeviceIdentity`; sent when a ciphertext is a `pkmsg`.
-    pub device_identity: &'a Bytes,
-}
-
-impl UserMessage<'_> {
-    /// The stanza.
-    pub fn to_node(&self) -> Node {
-        let to = self.devices.iter().map(|(jid, ciphertext)| {
-            let enc = Node::new("enc")
-                .attr("v", "2")
-                .attr("type", ciphertext.kind.as_str())
-                .attr_opt("mediatype", self.media_type)
-                .attr_opt("decrypt-fail", self.hide_failure.then_some("hide"))
-                .bytes(ciphertext.bytes.clone());
-            Node::new("to").attr("jid", jid).child(enc)
-        });
-        let has_pre_key = self.devices.iter().any(|(_, ciphertext)| ciphertext.kind == CiphertextKind::PreKey);
-        Node::new("message")
-            .attr("to", self.to)
-            .attr("id", self.id)
-            .attr("type", self.kind)
-            .attr_opt("edit", self.edit)
-            .attr_opt("peer_recipient_pn", self.recipient_pn)
-            .child(Node::new("participants").children(to))
             .children(has_pre_key.then(|| Node::new("device-identity").bytes(self.device_identity.clone())))
     }
 }

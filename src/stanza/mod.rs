@@ -7,7 +7,8 @@
 //! | file | stanzas | spec |
 //! |---|---|---|
 //! | [`iq`] | requests and answers, one file per namespace | 01 §6, 03 §1, §4.9 |
-//! | [`message`] | `<message>` in and out | 03 §4.5, §5.1 |
+//! | [`message`] | `<message>` in, and sent again | 03 §5.1, §5.7 |
+//! | [`outgoing`] | `<message>` out | 03 §4.5 |
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
 //! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
@@ -18,6 +19,7 @@ pub mod ack;
 pub mod fuzz;
 pub mod iq;
 pub mod message;
+pub mod outgoing;
 pub mod receipt;
 pub mod stream;
 

@@ -1,8 +1,6 @@
 //! A send is stored before it is accepted, in the order in which it was asked for.
 
-use std::collections::BTreeSet;
-
-use super::{SendOp, Stage, outgoing_key, sent_record};
+use super::{Lane, SendOp, outgoing_key, sent_record};
 use crate::{
     clock::Now,
     engine::{
@@ -67,10 +65,9 @@ impl Engine {
             // Run again, it keeps its id.
             waiting.id = Some(id.clone());
         }
-        let order = self.sends.next_order;
+        let order = self.sends.next_order();
         if let Some(op) = self.step(now, |step| accept(step, command, &request, &id, order))? {
-            self.sends.next_order += 1;
-            self.sends.ops.insert(order, op);
+            self.sends.insert(op);
             self.run_send(now, order);
         }
         Ok(())
@@ -101,7 +98,7 @@ fn accept(
     let (pending, sent) = (step.record::<OutgoingRecord>(&outgoing), sent_record(step, &user, id.as_str()));
     let (pending, sent) = (pending?, sent?);
     let known = match (pending, sent) {
-        (Some(pending), _) if !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
+        (Some(pending), _) if pending.peer != 0 || !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
             step.reply(command, Err(CommandError::MessageId));
             return Ok(None);
         }
@@ -118,17 +115,12 @@ fn accept(
     let mut message = build::text(text.as_str());
     build::ensure_secret(&mut message, step.rng);
     let op = SendOp {
-        order,
-        id: id.clone(),
         to: request.to.clone(),
-        message: message.encode_to_vec().into(),
+        lane: Lane::of_user(&user),
         client_ref: request.client_ref.clone(),
-        accepted_ms: step.now.wall_ms,
-        skipped: BTreeSet::new(),
-        failure: None,
-        stage: Stage::Ready,
+        ..SendOp::new(order, id.clone(), message.encode_to_vec().into(), step.now)
     };
-    step.put(outgoing, op.to_record(&request.to, None).to_bytes());
+    step.put(outgoing, op.to_record(&op.lane.chat, None).to_bytes());
     step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp: step.now.unix_seconds() }));
     Ok(Some(op))
 }

@@ -18,7 +18,7 @@ use crate::{
     message::{build, classify},
     proto::{Message as _, e2e},
     signal::{self, Address, Ciphertext, StepError},
-    stanza::message::UserMessage,
+    stanza::outgoing::{Head, UserMessage},
 };
 
 /// A device to encrypt for.
@@ -35,7 +35,7 @@ struct Target {
 /// [`Miss`].
 pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     let Some(linked) = step.account().linked.clone() else {
-        return Ok(fail(step, op, &SendFailure::new("logged_out", "the account is not linked")));
+        return Ok(fail(step, op, &SendFailure::logged_out()));
     };
     let user = address::user(step, &op.to)?;
     let own_user = address::user(step, &linked.pn)?;
@@ -127,20 +127,20 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     if ciphertexts.is_empty() {
         return Ok(fail(step, op, &SendFailure::new("no_session", "no device of the recipient has usable keys")));
     }
-    let stanza = UserMessage {
+    let head = Head {
         to: chat,
         id: op.id.as_str(),
         kind: class.stanza_type.as_str(),
-        recipient_pn: user.pn.as_ref().filter(|pn| *pn != chat),
         edit: class.edit.map(|edit| edit.as_str()),
         media_type: class.media_type,
         hide_failure: class.hide_failure,
-        devices: &ciphertexts,
+        meta: &class.meta,
         device_identity: &linked.device_identity,
+        children: &[],
     };
-    let Ok(encoded) = stanza.to_node().encode() else {
-        return Ok(fail(step, op, &SendFailure::new("encoding", "the stanza cannot be encoded")));
-    };
+    let recipient_pn = user.pn.as_ref().filter(|pn| *pn != chat);
+    let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
+    let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
     let encoded = Bytes::from(encoded);
     let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
     step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());

@@ -6,19 +6,25 @@
 //!                  └── answer ──┴── answer ─────┘               connection lost, crash: the same stanza again
 //! ```
 //!
-//! The stages up to encryption are one restartable function per kind of chat ([`direct::plan`]); only what it waits for is
-//! kept here. Sends to one chat are encrypted in the order in which they were accepted.
-
+//! The stages up to encryption are one restartable function per kind of chat; only what it waits for is kept here. Sends to
+//! one chat are encrypted in the order in which they were accepted. A send that hands our sender key over holds up later ones
+//! until the server has it: what comes after it could not be read without it.
 //!
 //! | file | what |
 //! |---|---|
 //! | `accept` | a send is stored, and only then accepted |
 //! | `direct` | to a user: which devices, one ciphertext each |
+//! | `peer` | to our own phone |
+//! | `marks` | which devices have our sender key of a chat |
 //! | `sessions` | sessions with devices that there are none with yet |
 //! | `settle` | the server has it, refuses it, or does not answer |
 
 mod accept;
+#[cfg(test)]
+mod desk;
 mod direct;
+pub(crate) mod marks;
+pub(crate) mod peer;
 mod sessions;
 mod settle;
 
@@ -34,6 +40,7 @@ use crate::{
     clock::Now,
     crypto::Rng,
     engine::{
+        address::User,
         notices::{self, SendFailure},
         queries::Query,
         records::{OutgoingRecord, Record},
@@ -45,6 +52,7 @@ use crate::{
     stanza::iq::usync,
     store::Key,
 };
+use peer::Urgency;
 pub(crate) use sessions::establish_sent;
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
 
@@ -66,8 +74,36 @@ enum Stage {
     Parked,
     /// Waits for answers about these.
     Waiting(BTreeSet<Subject>),
-    /// The stanza left, or will with the next connection.
-    AwaitAck { stanza: Bytes, deadline: Option<Duration> },
+    /// The stanza left, or will with the next connection. Some hold up later sends to the chat.
+    AwaitAck { stanza: Bytes, holds: bool, deadline: Option<Duration> },
+}
+
+/// The chat of a send under the names that it had at acceptance. A person whose LID becomes known later is in the lanes of
+/// both names then.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    /// The canonical name.
+    pub(crate) chat: Jid,
+    /// Another one.
+    pub(crate) other: Option<Jid>,
+}
+
+impl Lane {
+    /// A chat with one name.
+    pub(crate) const fn of(chat: Jid) -> Self {
+        Self { chat, other: None }
+    }
+
+    /// The chat with a user.
+    fn of_user(user: &User) -> Self {
+        Self { chat: user.canonical.clone(), other: user.pn.clone().filter(|pn| *pn != user.canonical) }
+    }
+
+    /// Whether both are of one chat.
+    fn meets(&self, other: &Self) -> bool {
+        let has = |jid: &Jid| self.chat == *jid || self.other.as_ref() == Some(jid);
+        has(&other.chat) || other.other.as_ref().is_some_and(has)
+    }
 }
 
 /// One send.
@@ -75,8 +111,12 @@ enum Stage {
 pub(crate) struct SendOp {
     pub(crate) order: u64,
     pub(crate) id: MessageId,
-    /// The user as the caller named it, without device.
+    /// The chat as the caller named it, without device.
     pub(crate) to: Jid,
+    /// Sends to one chat are encrypted in their order.
+    pub(crate) lane: Lane,
+    /// For our own phone, and no message to anybody.
+    pub(crate) peer: Option<Urgency>,
     /// Serialised `Message`.
     pub(crate) message: Bytes,
     pub(crate) client_ref: Option<String>,
@@ -89,6 +129,23 @@ pub(crate) struct SendOp {
 }
 
 impl SendOp {
+    /// A send that can go on, to nobody yet.
+    fn new(order: u64, id: MessageId, message: Bytes, now: Now) -> Self {
+        Self {
+            order,
+            id,
+            to: Jid::whatsapp_server(),
+            lane: Lane::of(Jid::whatsapp_server()),
+            peer: None,
+            message,
+            client_ref: None,
+            accepted_ms: now.wall_ms,
+            skipped: BTreeSet::new(),
+            failure: None,
+            stage: Stage::Ready,
+        }
+    }
+
     /// The server did not tell the devices of these users.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
         if let Stage::Waiting(subjects) = &self.stage
@@ -107,11 +164,19 @@ impl SendOp {
             accepted_ms: self.accepted_ms,
             stanza,
             chat: chat.to_string(),
+            other: self.lane.other.as_ref().map(Jid::to_string),
+            peer: self.peer.map_or(0, |urgency| urgency as u32),
+            distributed: None,
         }
     }
 
     fn is_encrypted(&self) -> bool {
         matches!(self.stage, Stage::AwaitAck { .. })
+    }
+
+    /// Whether later sends to the chat may go on.
+    fn is_through(&self) -> bool {
+        matches!(self.stage, Stage::AwaitAck { holds: false, .. })
     }
 }
 
@@ -137,19 +202,33 @@ impl Sends {
                 tracing::error!("a stored send is unusable");
                 continue;
             };
-            self.next_order = self.next_order.max(op.order + 1);
-            self.ops.insert(op.order, op);
+            self.insert(op);
         }
     }
 
-    /// Whether an earlier send to the same user is not encrypted yet.
-    fn must_wait(&self, op: &SendOp) -> bool {
-        self.ops.range(..op.order).any(|(_, earlier)| earlier.to == op.to && !earlier.is_encrypted())
+    /// The place of the next send.
+    fn next_order(&self) -> u64 {
+        self.next_order
     }
 
-    /// The next send to a user, if it can go on.
-    fn next_to(&self, to: &Jid) -> Option<u64> {
-        let next = self.ops.values().find(|op| op.to == *to && !op.is_encrypted())?;
+    fn insert(&mut self, op: SendOp) {
+        self.next_order = self.next_order.max(op.order.saturating_add(1));
+        self.ops.insert(op.order, op);
+    }
+
+    /// How many sends to our own phone there are.
+    fn peers(&self) -> usize {
+        self.ops.values().filter(|op| op.peer.is_some()).count()
+    }
+
+    /// Whether an earlier send to the same chat is in the way.
+    fn must_wait(&self, op: &SendOp) -> bool {
+        self.ops.range(..op.order).any(|(_, earlier)| earlier.lane.meets(&op.lane) && !earlier.is_through())
+    }
+
+    /// The next send to a chat, if it can go on.
+    fn next_in(&self, lane: &Lane) -> Option<u64> {
+        let next = self.ops.values().find(|op| op.lane.meets(lane) && !op.is_through())?;
         matches!(next.stage, Stage::Ready).then_some(next.order)
     }
 
@@ -194,6 +273,7 @@ impl Sends {
         let failure = SendFailure::new("logged_out", "the account was logged out");
         let ops = std::mem::take(&mut self.ops);
         ops.into_values()
+            .filter(|op| op.peer.is_none())
             .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
             .collect()
     }
@@ -202,13 +282,15 @@ impl Sends {
 fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
     let record = OutgoingRecord::from_bytes(value).ok()?;
     let stage = match record.stanza {
-        Some(stanza) => Stage::AwaitAck { stanza, deadline: None },
+        Some(stanza) => Stage::AwaitAck { stanza, holds: record.distributed.is_some(), deadline: None },
         None => Stage::Ready,
     };
     Some(SendOp {
         order: record.order,
         id: MessageId::new(id).ok()?,
         to: record.to.parse().ok()?,
+        lane: Lane { chat: record.chat.parse().ok()?, other: record.other.and_then(|other| other.parse().ok()) },
+        peer: Urgency::from_number(record.peer),
         message: record.message,
         client_ref: record.client_ref,
         accepted_ms: record.accepted_ms,
@@ -227,15 +309,18 @@ pub(crate) enum Plan {
     Bundles(Vec<Jid>),
     /// Nothing: this is the encoded stanza, on its way.
     Sent(Bytes),
+    /// The same, and later sends to the chat wait for its acknowledgement.
+    Distributed(Bytes),
     /// It failed; the event is on its way.
     Failed,
 }
 
 /// Goes on with a send as far as its records allow.
 fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
-    match &op.failure {
-        Some(failure) => Ok(fail(step, op, failure)),
-        None => direct::plan(step, op),
+    match (&op.failure, op.peer) {
+        (Some(failure), _) => Ok(fail(step, op, failure)),
+        (None, Some(urgency)) => peer::plan(step, op, urgency),
+        (None, None) => direct::plan(step, op),
     }
 }
 
@@ -248,21 +333,31 @@ pub(crate) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
 /// Settles a send as failed.
 fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     step.delete(outgoing_key(op.id.as_str()));
-    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure));
+    match op.peer {
+        None => step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure)),
+        Some(_) => tracing::warn!(?failure, "a message to the phone cannot be sent"),
+    }
     Plan::Failed
 }
 
 impl Engine {
-    /// Goes on with a send as far as it can, and then with those to the same user that waited for it.
+    /// Goes on with a send as far as it can, and then with those to the same chat that waited for it.
     pub(in crate::engine) fn run_send(&mut self, now: Now, order: u64) {
         let mut next = Some(order);
         while let Some(order) = next {
-            next = self.run_one(now, order).and_then(|to| self.sends.next_to(&to));
+            next = self.run_one(now, order).and_then(|lane| self.sends.next_in(&lane));
         }
     }
 
-    /// Goes on with one send. When it does not hold up later ones any more, answers to whom it is.
-    fn run_one(&mut self, now: Now, order: u64) -> Option<Jid> {
+    /// Goes on with the sends to a chat, if they do not wait for anything.
+    fn run_chat(&mut self, now: Now, lane: &Lane) {
+        if let Some(order) = self.sends.next_in(lane) {
+            self.run_send(now, order);
+        }
+    }
+
+    /// Goes on with one send. When it does not hold up later ones any more, answers to which chat it is.
+    fn run_one(&mut self, now: Now, order: u64) -> Option<Lane> {
         let online = self.connection.is_online();
         let mut op = self.sends.ops.remove(&order)?;
         if op.is_encrypted() {
@@ -275,6 +370,7 @@ impl Engine {
             return None;
         }
         let plan = self.step(now, |step| plan(step, &op));
+        let deadline = Some(now.mono.saturating_add(self.config.ack_timeout));
         let mut through = None;
         match plan {
             Err(needs) => {
@@ -290,10 +386,11 @@ impl Engine {
                 self.ask_bundles(now, devices);
             }
             Ok(Plan::Sent(stanza)) => {
-                op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono.saturating_add(self.config.ack_timeout)) };
-                through = Some(op.to.clone());
+                op.stage = Stage::AwaitAck { stanza, holds: false, deadline };
+                through = Some(op.lane.clone());
             }
-            Ok(Plan::Failed) => return Some(op.to),
+            Ok(Plan::Distributed(stanza)) => op.stage = Stage::AwaitAck { stanza, holds: true, deadline },
+            Ok(Plan::Failed) => return Some(op.lane),
         }
         self.sends.ops.insert(order, op);
         through
@@ -306,7 +403,7 @@ impl Engine {
         let mut ready = Vec::new();
         for op in self.sends.ops.values_mut() {
             match &mut op.stage {
-                Stage::AwaitAck { stanza, deadline: until } => {
+                Stage::AwaitAck { stanza, deadline: until, .. } => {
                     *until = Some(deadline);
                     self.gate.push_after(self.batches, Queued::Frame(connection, stanza.to_vec()));
                 }

@@ -55,6 +55,13 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<(), 
         tracing::warn!("the server acknowledges a message that it was not sent");
         return Ok(());
     }
+    if outgoing.peer != 0 {
+        if let Some(code) = ack.error {
+            tracing::warn!(code, "the server refuses a message to the phone");
+        }
+        step.delete(key);
+        return Ok(());
+    }
     let chat = outgoing.chat.parse::<Jid>().unwrap_or_else(|_| ack.from.to_bare());
     let user = address::user(step, &chat)?;
     let sent = sent_record(step, &user, &ack.id)?;
@@ -92,20 +99,33 @@ pub(crate) fn settle_as_sent(
 }
 
 impl Engine {
-    /// These messages are settled.
-    pub(in crate::engine) fn settle(&mut self, ids: &[String]) {
-        self.sends.ops.retain(|_, op| !(op.is_encrypted() && ids.iter().any(|id| id == op.id.as_str())));
+    /// These messages are settled, and those that waited for them go on.
+    pub(in crate::engine) fn settle(&mut self, now: Now, ids: &[String]) {
+        let is_settled = |op: &SendOp| op.is_encrypted() && ids.iter().any(|id| id == op.id.as_str());
+        let settled: Vec<SendOp> = self.sends.ops.extract_if(.., |_, op| is_settled(op)).map(|(_, op)| op).collect();
+        self.chats_go_on(now, &settled);
     }
 
     /// Reports the sends whose acknowledgement did not come.
     pub(in crate::engine) fn expire_sends(&mut self, now: Now) {
         let late = |op: &SendOp| matches!(op.stage, Stage::AwaitAck { deadline: Some(at), .. } if at <= now.mono);
-        for (_, op) in self.sends.ops.extract_if(.., |_, op| late(op)).collect::<Vec<_>>() {
+        let late: Vec<SendOp> = self.sends.ops.extract_if(.., |_, op| late(op)).map(|(_, op)| op).collect();
+        for op in &late {
             self.act(now, |step| {
                 step.delete(outgoing_key(op.id.as_str()));
-                let failure = SendFailure::timeout();
-                step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
+                if op.peer.is_none() {
+                    let failure = SendFailure::timeout();
+                    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
+                }
             });
+        }
+        self.chats_go_on(now, &late);
+    }
+
+    /// Sends that are over hold up no others.
+    fn chats_go_on(&mut self, now: Now, over: &[SendOp]) {
+        for op in over.iter().filter(|op| !op.is_through()) {
+            self.run_chat(now, &op.lane);
         }
     }
 }
