@@ -281,6 +281,8 @@ pub struct Engine {
     resends: Vec<(asked::Asked, asked::Outcome)>,
     /// Messages that were sent again.
     resent: Window,
+    /// Our own requests to send again.
+    retries: retry::Memory,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -357,6 +359,7 @@ impl Engine {
             group_commands: GroupCommands::default(),
             resends: Vec::new(),
             resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
+            retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -486,7 +489,8 @@ impl Engine {
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
+        let mut step =
+            Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -508,7 +512,10 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        for note in notes {
+            self.retries.note(now, note);
+        }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
                 overlay.insert(account_key(), Some(record));
@@ -775,6 +782,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.retries.expire(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);

@@ -298,6 +298,9 @@ pub(crate) struct ReceivedRecord {
     /// Unix seconds.
     #[prost(uint64, tag = "1")]
     pub(crate) at: u64,
+    /// The sender key that came with it was taken, and its content was not read.
+    #[prost(bool, tag = "2")]
+    pub(crate) keys_only: bool,
 }
 record!(ReceivedRecord);
 
