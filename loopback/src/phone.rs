@@ -169,7 +169,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     let Some(account) = core.directory.account_mut(number) else { return };
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
-    let opened = signal::decrypt(&mut phone.store, &own, &signal_address(sender), kind, &bytes, &mut core.rng);
+    let opened = signal::decrypt(&mut phone.store, &own, &signal_address(sender), kind, &bytes);
     match opened {
         Ok(opened) => {
             let message = keep(phone, entry, &opened.plaintext);
@@ -340,7 +340,7 @@ fn encrypt_bytes(
     let account = core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?;
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
-    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext)
+    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext, &mut core.rng)
         .map_err(|error| ControlError::Encrypt(error.to_string()))?;
     Ok(Node::new("enc").attr("v", "2").attr("type", sealed.kind.as_str()).attr_opt("count", count).bytes(sealed.bytes))
 }

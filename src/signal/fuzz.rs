@@ -21,7 +21,7 @@ pub fn signal(bytes: &[u8]) {
     match kind % 4 {
         0 => decode_messages(bytes),
         1 => decode_records(bytes),
-        2 => decrypt_without_session(bytes, &mut ChaCha20Rng::from_seed([7; 32])),
+        2 => decrypt_without_session(bytes),
         _ => decrypt_with_session(bytes, &mut ChaCha20Rng::from_seed([7; 32])),
     }
 }
@@ -58,13 +58,13 @@ pub fn decode_records(bytes: &[u8]) {
 }
 
 /// Decrypts arbitrary bytes, taken as a pkmsg if the first one is odd, in the place of a device without a session.
-pub fn decrypt_without_session(bytes: &[u8], rng: &mut impl CryptoRng) {
+pub fn decrypt_without_session(bytes: &[u8]) {
     let mut store = MemorySignalStore::new();
     let pair = |seed| KeyPair::from_private(PrivateKey::from_bytes([seed; 32]));
     store.put_pre_key(PreKeyId(1), pair(1));
     store.put_signed_pre_key(SignedPreKeyId(1), pair(2));
     let identity = pair(3);
-    decrypt_in(&mut store, &Own { identity: &identity, registration_id: 1 }, &Address::new("a"), bytes, rng);
+    decrypt_in(&mut store, &Own { identity: &identity, registration_id: 1 }, &Address::new("a"), bytes);
 }
 
 /// Decrypts arbitrary bytes in the place of a device that has started a session and waits for the first answer.
@@ -82,21 +82,15 @@ pub fn decrypt_with_session(bytes: &[u8], rng: &mut impl CryptoRng) {
     let (mut store, address) = (MemorySignalStore::new(), Address::new("a"));
     let own = Own { identity: &identity, registration_id: 1 };
     assert!(establish(&mut store, &own, &address, &bundle, rng).is_ok());
-    decrypt_in(&mut store, &own, &address, bytes, rng);
+    decrypt_in(&mut store, &own, &address, bytes);
 }
 
 /// Decrypts arbitrary bytes in a store. A refusal leaves it as it was.
-pub fn decrypt_in(
-    store: &mut MemorySignalStore,
-    own: &Own<'_>,
-    address: &Address,
-    bytes: &[u8],
-    rng: &mut impl CryptoRng,
-) {
+pub fn decrypt_in(store: &mut MemorySignalStore, own: &Own<'_>, address: &Address, bytes: &[u8]) {
     let Some((&selector, bytes)) = bytes.split_first() else { return };
     let kind = if selector % 2 == 1 { CiphertextKind::PreKey } else { CiphertextKind::Whisper };
     let before = store.encode();
-    match decrypt(store, own, address, kind, bytes, rng) {
+    match decrypt(store, own, address, kind, bytes) {
         Ok(_) => {}
         Err(StepError::Signal(_)) => assert!(store.encode() == before, "a refused message changed the store"),
         Err(StepError::Miss(never)) => match never {},

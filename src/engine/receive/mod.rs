@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
 
 use crate::{
     engine::{
@@ -181,8 +179,7 @@ fn decrypt(
     kind: signal::CiphertextKind,
     enc: &Enc,
 ) -> Result<Outcome, Miss> {
-    let mut rng = ChaCha20Rng::from_rng(step.rng);
-    let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes, &mut rng) {
+    let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes) {
         Ok(decrypted) => decrypted,
         Err(StepError::Miss(miss)) => return Err(miss),
         // Whatever it was, it is stored since the step that advanced the ratchet.

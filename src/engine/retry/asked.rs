@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
 use crate::{
     clock::Now,
     engine::{
@@ -103,7 +106,8 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
     };
     let plaintext = send::padded(plaintext, step.rng);
     let account = Arc::clone(step.account());
-    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext, &mut rng) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {
