@@ -8,7 +8,7 @@
 //! commit  the new chain if the other side turned; skipped keys into pages            &mut self, cannot fail half-way
 //! ```
 
-use crate::crypto::{CryptoRng, Secret};
+use crate::crypto::{CryptoRng, Secret, cipher::cbc_len};
 
 use super::{
     Ciphertext, CiphertextKind, Own, PageId, SignalError, SkippedPage, State,
@@ -92,17 +92,11 @@ impl State {
         let previous_counter = self.previous_counter;
         let (local, remote) = (self.local_identity, self.remote_identity);
         let sender = self.sender_chain(rng)?;
-        let next = sender.chain.next()?;
-        let keys = MessageKeys::derive(&sender.chain.message_seed());
-        let ciphertext = keys.encrypt(plaintext);
-        let mut bytes = Vec::with_capacity(ciphertext.len().saturating_add(64));
-        WhisperMessage::encode_body(
-            &mut bytes,
-            sender.ratchet.public(),
-            sender.chain.index,
-            previous_counter,
-            &ciphertext,
-        );
+        let (seed, next) = sender.chain.step()?;
+        let keys = MessageKeys::derive(&seed);
+        let (ratchet, counter) = (sender.ratchet.public(), sender.chain.index);
+        let mut bytes = WhisperMessage::begin(ratchet, counter, previous_counter, cbc_len(plaintext.len()));
+        keys.append(plaintext, &mut bytes);
         let mac = keys.mac(&local, &remote, &bytes);
         bytes.extend_from_slice(&mac);
         sender.chain = next;
@@ -227,8 +221,8 @@ impl State {
             }
             chain = next;
         }
-        let keys = MessageKeys::derive(&chain.message_seed());
-        Ok((keys, Step::Forward { chain: at, root, next: chain.next()?, passed, skips }))
+        let (seed, next) = chain.step()?;
+        Ok((MessageKeys::derive(&seed), Step::Forward { chain: at, root, next, passed, skips }))
     }
 
     /// The other side has turned: a receiver chain for its key, and a sender chain that is due.
