@@ -14,6 +14,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::renew::{Renewal, renew, resend_key};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
 use crate::{
     clock::Now,
     engine::{
@@ -321,7 +324,8 @@ fn seal(
     }
     let plaintext = send::padded(&plaintext, step.rng);
     let account = Arc::clone(step.account());
-    let ciphertext = match signal::encrypt(step, &own(&account), &how.asker.address, &plaintext) {
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let ciphertext = match signal::encrypt(step, &own(&account), &how.asker.address, &plaintext, &mut rng) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {

@@ -166,7 +166,7 @@ impl Device {
             other => panic!("{other}"),
         };
         let own = Own { identity: &self.identity, registration_id: 1 };
-        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes, &mut self.rng).unwrap();
+        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes).unwrap();
         let message = message::decode(padding::unpad(2, &decrypted.plaintext).unwrap()).unwrap();
         if let Some((chat, key)) = message::build::handed_sender_key(&message) {
             let name = SenderKeyName::new(chat, sender);

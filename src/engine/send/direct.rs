@@ -3,6 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
 use crate::{
@@ -114,10 +116,11 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
     let account = Arc::clone(step.account());
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
-        match signal::encrypt(step, &own(&account), &target.address, plaintext) {
+        match signal::encrypt(step, &own(&account), &target.address, plaintext, &mut rng) {
             Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
             Err(StepError::Miss(miss)) => return Err(miss),
             Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),

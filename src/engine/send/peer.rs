@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 use super::{Lane, Plan, SendOp, fail, outgoing_key, padded};
 use crate::{
@@ -106,7 +108,8 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, urgency: Urgency) -> Result
         });
     }
     let plaintext = padded(&op.message, step.rng);
-    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext, &mut rng) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {

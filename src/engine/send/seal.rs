@@ -164,9 +164,10 @@ fn distribute(
     }
     let message = build::sender_key_distribution(&op.lane.chat, key.encode());
     let plaintext = padded(&message.encode_to_vec(), step.rng);
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts = Vec::with_capacity(targets.len());
     for target in targets {
-        match signal::encrypt(step, &own(account), &target.address, &plaintext) {
+        match signal::encrypt(step, &own(account), &target.address, &plaintext, &mut rng) {
             Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
             Err(StepError::Miss(miss)) => return Err(miss),
             Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be given the sender key"),
