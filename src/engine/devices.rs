@@ -10,7 +10,7 @@ use crate::{
         address::{self, User},
         queries::QueryError,
         records::{DeviceListRecord, Record},
-        sends::Subject,
+        send::Subject,
         step::{Miss, Step},
     },
     event::MappingSource,
@@ -99,7 +99,7 @@ pub(crate) fn notification(
             step.delete(key);
         }
         Notification::IdentityChanged { user } => identity_changed(step, user, offline)?,
-        Notification::Other => {}
+        Notification::Group(_) | Notification::Other => {}
     }
     step.send(&ack.ack());
     Ok(refill)

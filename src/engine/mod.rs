@@ -32,9 +32,11 @@
 //! | `cpu` | work for a pool of threads |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
-//! | `sends`, `encrypt`, `devices`, `resend` | outbound messages, an operation each; and once more for who could not read them |
+//! | `groups` | who is in a group and how it is set |
+//! | `send`, `devices` | outbound messages, an operation each |
+//! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `queries` | which answer belongs to which question |
-//! | `account`, `records`, `address` | what is stored |
+//! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -48,9 +50,10 @@ mod cpu;
 mod debug;
 mod devices;
 mod dirty;
-mod encrypt;
 mod gate;
+mod groups;
 mod inbound;
+mod keys;
 mod lanes;
 mod link;
 mod link_code;
@@ -63,8 +66,9 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
-mod resend;
-mod sends;
+mod retry;
+mod send;
+mod signal_store;
 mod step;
 mod told;
 
@@ -84,6 +88,7 @@ use crate::{
     jid::Jid,
     message::MessageId,
     pairing::{passkey::Assertion, payload::Version},
+    stanza::stream::Notification,
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -91,18 +96,21 @@ use cache::Cache;
 use connection::{Connection, Stop, pauses::Window};
 use cpu::Computed;
 use gate::{Gate, Pick};
+use groups::GroupCommands;
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
-use sends::Sends;
+use retry::asked;
+use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{Audience, AudienceSetting, Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
+pub use groups::GroupRequest;
 pub use records::RecordError;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
@@ -212,7 +220,7 @@ enum Job {
     /// The first send that waits to be accepted.
     Accept,
     /// A request to send a message again.
-    Resend(Box<resend::Asked>),
+    Resend(Box<asked::Asked>),
 }
 
 /// A job whose records are being loaded.
@@ -267,8 +275,14 @@ pub struct Engine {
     sends: Sends,
     /// Sends that wait to be accepted, in order.
     accepting: VecDeque<(CommandId, SendRequest)>,
+    /// Commands that wait for what a group is.
+    group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
-    resends: Vec<resend::Asked>,
+    resends: Vec<(asked::Asked, asked::Outcome)>,
+    /// Messages that were sent again.
+    resent: Window,
+    /// Our own requests to send again.
+    retries: retry::Memory,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -342,7 +356,10 @@ impl Engine {
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
+            group_commands: GroupCommands::default(),
             resends: Vec::new(),
+            resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
+            retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -472,7 +489,8 @@ impl Engine {
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
+        let mut step =
+            Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -494,7 +512,10 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        for note in notes {
+            self.retries.note(now, note);
+        }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
                 overlay.insert(account_key(), Some(record));
@@ -504,6 +525,7 @@ impl Engine {
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
             self.cache = Cache::new(self.config.cache_bytes);
+            self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
         let mut states = Vec::new();
@@ -518,6 +540,7 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
                 Some(value) => batch.puts.push((key, value)),
@@ -620,9 +643,10 @@ impl Engine {
         for (id, _) in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
+        self.interrupt_group_commands();
         for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
             self.cache.unpin(&read);
-            if let Job::Command(id, _) = job {
+            if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
                 self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
             }
         }
@@ -758,6 +782,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.retries.expire(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -789,20 +814,19 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
-            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
-                let asked = resend::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
-                self.run_resend(now, asked);
-                Ok(())
-            }
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => self.asked_again(now, receipt, ack),
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
-                self.settle(&settled);
+                self.settle(now, &settled);
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| sends::acknowledged(step, ack))?;
-                self.settle(std::slice::from_ref(&ack.id));
+                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
+                self.acked(now, &ack.id, acked);
                 Ok(())
+            }
+            Stanza::Notification(Notification::Group(notice), ack, offline) => {
+                self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
             Stanza::Notification(notification, ack, offline) => {
                 let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
@@ -864,6 +888,11 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
+            Command::Group(request) => {
+                if let Err(needs) = self.group_command(now, id, &request) {
+                    self.park(Job::Command(id, Command::Group(request)), needs);
+                }
+            }
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

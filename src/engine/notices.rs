@@ -11,6 +11,7 @@ use crate::{
         account::{Account, Linked},
         address::User,
         link::Failed,
+        receive::Context,
         records::SentRecord,
     },
     event::{
@@ -30,7 +31,7 @@ use crate::{
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
-        message::{Enc, EncKind, InboundMessage},
+        message::InboundMessage,
         stream::{Failure, StreamError},
     },
     store::AccountId,
@@ -229,6 +230,16 @@ impl SendFailure {
         Self(SendError::Local { code, text: Some(text.to_owned()) })
     }
 
+    /// The account is not linked any more.
+    pub(crate) fn logged_out() -> Self {
+        Self::new("logged_out", "the account is not linked")
+    }
+
+    /// The stanza would be none that the server can read.
+    pub(crate) fn encoding() -> Self {
+        Self::new("encoding", "the stanza cannot be encoded")
+    }
+
     /// The recipient has no devices.
     pub(crate) fn not_on_whatsapp() -> Self {
         Self::new("not_on_whatsapp", "the recipient has no devices")
@@ -302,10 +313,11 @@ fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefe
     key.preferring(prefer)
 }
 
-fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Prefer) -> MessageKey {
-    let mut key = key(&inbound.chat, Some(chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
+fn inbound_key(context: &Context<'_>, prefer: Prefer) -> MessageKey {
+    let inbound = context.message;
+    let mut key = key(&inbound.chat, Some(context.chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
     if let Some(author) = inbound.author() {
-        key.participant_alt = sender.other(&author).cloned();
+        key.participant_alt = context.sender.other(&author).cloned();
         key.participant = Some(author);
     }
     key.preferring(prefer)
@@ -339,18 +351,14 @@ fn content(message: &e2e::Message) -> Option<Value> {
 }
 
 /// A message of somebody else.
-pub(crate) fn received(
-    inbound: &InboundMessage,
-    chat: &User,
-    sender: &User,
-    message: &e2e::Message,
-    prefer: Prefer,
-) -> Event {
-    let mut object = object(inbound_key(inbound, chat, sender, prefer), message);
+pub(crate) fn received(context: &Context<'_>, message: &e2e::Message, prefer: Prefer) -> Event {
+    let inbound = context.message;
+    let mut object = object(inbound_key(context, prefer), message);
+    object.key.server_id.clone_from(&inbound.server_id);
     object.message_timestamp = Some(inbound.timestamp);
     object.push_name.clone_from(&inbound.push_name);
     object.broadcast = Some(inbound.chat.is_broadcast());
-    object.source = Some(if inbound.offline { Source::Offline } else { Source::Live });
+    object.source = Some(context.source);
     MessageReceived::new(vec![object]).into()
 }
 
@@ -444,6 +452,8 @@ impl Undecryptable {
     pub(crate) fn failed(error: &SignalError, hidden: bool) -> Self {
         let reason = match error {
             SignalError::NoSession => "no_session",
+            SignalError::NoSenderKey => "no_sender_key",
+            SignalError::BadSignature => "bad_signature",
             SignalError::BadMac => "bad_mac",
             // Another message than the one that used this key before: the sender's state went back.
             SignalError::Duplicate => "duplicate_counter",
@@ -468,26 +478,14 @@ impl Undecryptable {
         Self { reason, will_retry: false, hidden: false }
     }
 
-    /// Encrypted in a way that is not spoken yet.
-    pub(crate) fn unsupported(encs: &[Enc]) -> Self {
-        let mut kinds = encs.iter().map(|enc| &enc.kind);
-        let reason = match kinds.find(|kind| !matches!(kind, EncKind::Pairwise(_))) {
-            Some(EncKind::SenderKey) => "no_sender_key",
-            Some(EncKind::MessageSecret) => "no_message_secret",
-            _ => "unsupported",
-        };
-        Self { reason: reason.to_owned(), will_retry: false, hidden: encs.iter().all(|enc| enc.hide) }
+    /// The reply of a bot to a message whose secret is not known.
+    pub(crate) fn no_message_secret() -> Self {
+        Self { reason: "no_message_secret".to_owned(), will_retry: false, hidden: false }
     }
 }
 
 /// A message arrived that cannot be shown.
-pub(crate) fn undecryptable(
-    inbound: &InboundMessage,
-    chat: &User,
-    sender: &User,
-    why: &Undecryptable,
-    prefer: Prefer,
-) -> Event {
-    let key = inbound_key(inbound, chat, sender, prefer);
+pub(crate) fn undecryptable(context: &Context<'_>, why: &Undecryptable, prefer: Prefer) -> Event {
+    let key = inbound_key(context, prefer);
     MessageUndecryptable::new(key, why.reason.clone(), why.will_retry, why.hidden).into()
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::KeyPair,
-    engine::step::{Step, keys, pair_record},
+    engine::{keys, signal_store::pair_record, step::Step},
     node::Node,
     stanza::iq::prekeys::Upload,
 };

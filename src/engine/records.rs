@@ -23,7 +23,7 @@ pub(crate) trait Record: Message + Default {
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
         out.put_u8(VERSION);
-        out.put_slice(&self.encode_to_vec());
+        self.encode_raw(&mut out);
         out.freeze()
     }
 
@@ -149,11 +149,99 @@ pub(crate) struct OutgoingRecord {
     /// The encoded stanza, once it is encrypted: sent again as it is until it is acknowledged.
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub(crate) stanza: Option<Bytes>,
-    /// The chat as addressed in the stanza.
+    /// The chat: its canonical name at acceptance, then as addressed in the stanza.
     #[prost(string, tag = "7")]
     pub(crate) chat: String,
+    /// Its other name at acceptance.
+    #[prost(string, optional, tag = "10")]
+    pub(crate) other: Option<String>,
+    /// For the own phone, and no message to anybody: how urgent, as `Urgency` numbers it; 0 for other sends.
+    #[prost(uint32, tag = "8")]
+    pub(crate) peer: u32,
+    /// Who has our sender key once the server takes the stanza.
+    #[prost(message, optional, tag = "9")]
+    pub(crate) distributed: Option<DistributedRecord>,
+    /// Who may see a status.
+    #[prost(string, repeated, tag = "11")]
+    pub(crate) viewers: Vec<String>,
+    /// How they were chosen, as `AudienceSetting` numbers it; 0 for no status.
+    #[prost(uint32, tag = "12")]
+    pub(crate) setting: u32,
+    /// Hash of the devices that the message is for, of those under a sender key.
+    #[prost(string, optional, tag = "13")]
+    pub(crate) phash: Option<String>,
+    /// The server wanted it in another addressing mode, once.
+    #[prost(bool, tag = "14")]
+    pub(crate) rebuilt: bool,
 }
 record!(OutgoingRecord);
+
+/// Devices that a message hands our sender key to.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct DistributedRecord {
+    /// Id of the sender key.
+    #[prost(uint32, tag = "1")]
+    pub(crate) key: u32,
+    /// Losses ([`LossesRecord`]) when it was encrypted.
+    #[prost(uint64, tag = "2")]
+    pub(crate) losses: u64,
+    /// By canonical user.
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub(crate) users: BTreeMap<String, MarkedDevices>,
+}
+record!(DistributedRecord);
+
+/// Devices of one user.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MarkedDevices {
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) devices: Vec<u32>,
+}
+record!(MarkedDevices);
+
+/// `RecordKind::SenderKeyMarks`, of a chat: the devices that have our sender key.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MarksRecord {
+    /// Id of the sender key.
+    #[prost(uint32, tag = "1")]
+    pub(crate) key: u32,
+    /// Losses ([`LossesRecord`]) that are taken into account.
+    #[prost(uint64, tag = "2")]
+    pub(crate) losses: u64,
+    /// By canonical user.
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub(crate) users: BTreeMap<String, MarkedDevices>,
+}
+record!(MarksRecord);
+
+/// `RecordKind::SenderKeyMarks`, under the empty id: devices that lost every sender key.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct LossesRecord {
+    /// How many there ever were.
+    #[prost(uint64, tag = "1")]
+    pub(crate) count: u64,
+    /// The last of them, in their order.
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) last: Vec<Loss>,
+}
+record!(LossesRecord);
+
+/// One device, or all of a user.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Loss {
+    /// Canonical user.
+    #[prost(string, tag = "1")]
+    pub(crate) user: String,
+    /// Without it: all of them.
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) device: Option<u32>,
+}
+record!(Loss);
 
 /// `RecordKind::Sent`: a message of ours, for receipts and resends.
 #[derive(Clone, PartialEq, Message)]
@@ -171,11 +259,37 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// How often the message was encrypted again for a device, by its address.
-    #[prost(btree_map = "string, uint32", tag = "5")]
-    pub(crate) resent: BTreeMap<String, u32>,
+    /// Who may see it, of a status.
+    #[prost(string, repeated, tag = "6")]
+    pub(crate) audience: Vec<String>,
 }
 record!(SentRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device and a message: what was sent to it again.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct ResendRecord {
+    /// How often.
+    #[prost(uint32, tag = "1")]
+    pub(crate) count: u32,
+    /// Unix seconds of the last time.
+    #[prost(uint64, tag = "2")]
+    pub(crate) at: u64,
+    /// Base key of the session at the second request; empty before.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) base_key: Bytes,
+}
+record!(ResendRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device: when its session was renewed.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RenewedRecord {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub(crate) at: u64,
+}
+record!(RenewedRecord);
 
 /// `RecordKind::Received`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -184,6 +298,9 @@ pub(crate) struct ReceivedRecord {
     /// Unix seconds.
     #[prost(uint64, tag = "1")]
     pub(crate) at: u64,
+    /// The sender key that came with it was taken, and its content was not read.
+    #[prost(bool, tag = "2")]
+    pub(crate) keys_only: bool,
 }
 record!(ReceivedRecord);
 
@@ -202,3 +319,5 @@ pub(crate) struct RetryCountRecord {
     pub(crate) pre_key_id: u32,
 }
 record!(RetryCountRecord);
+
+pub(crate) use record;

@@ -12,20 +12,18 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::{
     clock::Now,
-    crypto::{KeyPair, PrivateKey, PublicKey},
     engine::{
         account::Account,
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
         records::Record,
+        retry,
     },
     event::Event,
     node::Node,
-    signal::{
-        Address, ArchiveIndex, Own, PageId, PreKeyId, Session, SignalStore, SignedPreKeyId, SkippedPage, State, StateId,
-    },
-    store::{Key, RecordKind},
+    signal::Own,
+    store::Key,
 };
 
 /// A record that the handler needs is not in the cache. Which ones stands in [`Step::needs`].
@@ -57,6 +55,8 @@ pub(crate) struct Step<'e> {
     pub(crate) config: &'e Config,
     /// The engine's randomness. A handler that runs again draws again.
     pub(crate) rng: &'e mut ChaCha20Rng,
+    /// What is remembered of messages that cannot be read.
+    pub(crate) retries: &'e retry::Memory,
     cache: &'e mut Cache,
     account: Arc<Account>,
     account_changed: bool,
@@ -65,6 +65,7 @@ pub(crate) struct Step<'e> {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -76,6 +77,7 @@ pub(super) struct Collected {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -85,12 +87,14 @@ impl<'e> Step<'e> {
         config: &'e Config,
         rng: &'e mut ChaCha20Rng,
         cache: &'e mut Cache,
+        retries: &'e retry::Memory,
         account: Arc<Account>,
     ) -> Self {
         Self {
             now,
             config,
             rng,
+            retries,
             cache,
             account,
             account_changed: false,
@@ -99,6 +103,7 @@ impl<'e> Step<'e> {
             frames: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            notes: Vec::new(),
             clear: false,
         }
     }
@@ -111,6 +116,7 @@ impl<'e> Step<'e> {
             frames: self.frames,
             events: self.events,
             replies: self.replies,
+            notes: self.notes,
             clear: self.clear,
         }
     }
@@ -209,13 +215,19 @@ impl<'e> Step<'e> {
         self.replies.push((command, reply));
     }
 
+    /// Has something about messages that cannot be read remembered, when the step is done.
+    pub(crate) fn note(&mut self, note: retry::Note) {
+        self.notes.push(note);
+    }
+
     /// Removes every record of the account, before what the step writes.
     pub(crate) fn clear_records(&mut self) {
         self.overlay.clear();
         self.clear = true;
     }
 
-    fn signal_record<T, E: std::fmt::Display>(
+    /// Reads a record of the Signal layer, in its own form. A damaged one counts as absent.
+    pub(super) fn signal_record<T, E: std::fmt::Display>(
         &mut self,
         key: &Key,
         decode: impl FnOnce(&[u8]) -> Result<T, E>,
@@ -232,136 +244,4 @@ fn usable<T, E: std::fmt::Display>(decoded: Result<T, E>, key: &Key) -> Option<T
 /// Our own side of every session.
 pub(crate) fn own(account: &Account) -> Own<'_> {
     Own { identity: &account.identity, registration_id: account.registration_id }
-}
-
-/// Keys of the records that belong to a remote device.
-pub(crate) mod keys {
-    use super::*;
-
-    pub(crate) fn session(address: &Address) -> Key {
-        Key::new(RecordKind::Session, address.as_str())
-    }
-
-    pub(crate) fn identity(address: &Address) -> Key {
-        Key::new(RecordKind::Identity, address.as_str())
-    }
-
-    pub(crate) fn archive_index(address: &Address) -> Key {
-        Key::new(RecordKind::ArchiveIndex, address.as_str())
-    }
-
-    pub(crate) fn archived_state(address: &Address, id: StateId) -> Key {
-        Key::joined(RecordKind::ArchivedState, &[address.as_str().as_bytes(), &id.0.to_be_bytes()])
-    }
-
-    pub(crate) fn skipped_page(address: &Address, id: PageId) -> Key {
-        let mut page = [0; 12];
-        for (out, byte) in page.iter_mut().zip([id.state.0, id.chain, id.page].iter().flat_map(|n| n.to_be_bytes())) {
-            *out = byte;
-        }
-        Key::joined(RecordKind::SkippedPage, &[address.as_str().as_bytes(), &page])
-    }
-
-    pub(crate) fn pre_key(id: u32) -> Key {
-        Key::new(RecordKind::PreKey, id.to_be_bytes())
-    }
-
-    pub(crate) fn signed_pre_key(id: u32) -> Key {
-        Key::new(RecordKind::SignedPreKey, id.to_be_bytes())
-    }
-}
-
-/// The stored form of a prekey: private key, then public key, so that loading needs no curve work.
-pub(crate) fn pair_record(pair: &KeyPair) -> Bytes {
-    let mut record = Vec::with_capacity(64);
-    record.extend_from_slice(pair.private().expose());
-    record.extend_from_slice(pair.public().as_bytes());
-    record.into()
-}
-
-/// Reads a stored prekey; `None` when it is damaged.
-pub(crate) fn pair_of(bytes: &[u8]) -> Option<KeyPair> {
-    read_pair(bytes).ok()
-}
-
-fn read_pair(bytes: &[u8]) -> Result<KeyPair, &'static str> {
-    let (private, public) = bytes.split_first_chunk::<32>().ok_or("too short")?;
-    let public = PublicKey::from_slice(public).map_err(|_| "wrong length")?;
-    Ok(KeyPair::from_parts(PrivateKey::from_bytes(*private), public))
-}
-
-impl SignalStore for Step<'_> {
-    type Miss = Miss;
-
-    fn session(&mut self, address: &Address) -> Result<Option<Session>, Miss> {
-        self.signal_record(&keys::session(address), Session::decode)
-    }
-
-    fn archive_index(&mut self, address: &Address) -> Result<Option<ArchiveIndex>, Miss> {
-        self.signal_record(&keys::archive_index(address), ArchiveIndex::decode)
-    }
-
-    fn archived_state(&mut self, address: &Address, id: StateId) -> Result<Option<State>, Miss> {
-        self.signal_record(&keys::archived_state(address, id), State::decode)
-    }
-
-    fn skipped_page(&mut self, address: &Address, id: PageId) -> Result<Option<SkippedPage>, Miss> {
-        self.signal_record(&keys::skipped_page(address, id), SkippedPage::decode)
-    }
-
-    fn identity(&mut self, address: &Address) -> Result<Option<PublicKey>, Miss> {
-        self.signal_record(&keys::identity(address), PublicKey::from_slice)
-    }
-
-    fn pre_key(&mut self, id: PreKeyId) -> Result<Option<KeyPair>, Miss> {
-        self.signal_record(&keys::pre_key(id.0), read_pair)
-    }
-
-    fn signed_pre_key(&mut self, id: SignedPreKeyId) -> Result<Option<KeyPair>, Miss> {
-        self.signal_record(&keys::signed_pre_key(id.0), read_pair)
-    }
-
-    fn put_session(&mut self, address: &Address, session: Session) {
-        self.put(keys::session(address), session.encode());
-    }
-
-    fn delete_session(&mut self, address: &Address) {
-        self.delete(keys::session(address));
-    }
-
-    fn put_archive_index(&mut self, address: &Address, index: ArchiveIndex) {
-        self.put(keys::archive_index(address), index.encode());
-    }
-
-    fn delete_archive_index(&mut self, address: &Address) {
-        self.delete(keys::archive_index(address));
-    }
-
-    fn put_archived_state(&mut self, address: &Address, state: State) {
-        self.put(keys::archived_state(address, state.id()), state.encode());
-    }
-
-    fn delete_archived_state(&mut self, address: &Address, id: StateId) {
-        self.delete(keys::archived_state(address, id));
-    }
-
-    fn put_skipped_page(&mut self, address: &Address, id: PageId, page: SkippedPage) {
-        self.put(keys::skipped_page(address, id), page.encode());
-    }
-
-    fn delete_skipped_page(&mut self, address: &Address, id: PageId) {
-        self.delete(keys::skipped_page(address, id));
-    }
-
-    fn put_identity(&mut self, address: &Address, identity: PublicKey) {
-        self.put(keys::identity(address), identity.as_bytes().to_vec());
-    }
-
-    fn delete_identity(&mut self, address: &Address) {
-        self.delete(keys::identity(address));
-    }
-
-    fn delete_pre_key(&mut self, id: PreKeyId) {
-        self.delete(keys::pre_key(id.0));
-    }
 }

@@ -24,14 +24,17 @@
 //!
 //! What forged input costs is bounded: a Diffie-Hellman per state that could match, and 8,000 hashes (see [`decrypt`]).
 //!
-//! The module names: `wire` is the two messages, `chain` the key derivations, `x3dh` the set-up, `ratchet` one message
-//! against one [`State`], `session` the choice among states, `import` the protobuf form of other stores (spec 03 §2.7).
+//! The module names: `wire` is the two messages, `chain` the key derivations, `x3dh` the key agreement, `establish` the start
+//! of a session, `ratchet` one message against one [`State`], `session` the choice among states, `archive` what becomes of
+//! those that were replaced, `import` the protobuf form of other stores (spec 03 §2.7).
 //! Groups have keys of their own kind, in [`sender_key`].
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod archive;
 mod chain;
 mod codec;
 mod error;
+mod establish;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod import;
@@ -57,8 +60,9 @@ use compact_str::CompactString;
 use crate::crypto::{KeyPair, PublicKey};
 
 pub use error::{SignalError, StepError};
+pub use establish::{Prepared, establish, install, prepare};
 pub use record::{ArchiveIndex, Session};
-pub use session::{decrypt, encrypt, establish, forget, peek, relocate};
+pub use session::{decrypt, encrypt, forget, peek, relocate};
 pub use skipped::{PageId, SkippedPage};
 pub use state::{SenderPosition, State};
 pub use store::SignalStore;

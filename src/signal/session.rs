@@ -5,77 +5,23 @@
 use crate::crypto::{CryptoRng, KeyPair, PublicKey, Secret, constant_time_eq};
 
 use super::{
-    Address, ArchiveIndex, Ciphertext, CiphertextKind, Decrypted, IdentityChange, Own, PageId, Peek, PreKeyBundle,
-    Session, SignalError, SignalStore, State, StateId, StepError,
-    chain::{ChainKey, root_step},
+    Address, ArchiveIndex, Ciphertext, CiphertextKind, Decrypted, IdentityChange, Own, Peek, Session, SignalError,
+    SignalStore, State, StateId, StepError,
+    archive::{Replacement, archive, archived_pages, write_index},
+    chain::ChainKey,
     ratchet::{Budget, Opened, PageWrites, Pages},
-    record::{ArchiveEntry, MAX_ARCHIVED},
-    skipped::SkippedIndex,
-    state::{Pending, ReceiverChain, SenderChain},
+    record::ArchiveEntry,
+    state::{Sender, SenderChain},
     wire::{PreKeyMessage, WhisperMessage},
     x3dh,
 };
 
-/// Starts a session from a bundle; messages go out as pkmsg until the other side has answered.
-///
-/// The state that was current is archived. When the identity differs from the one known, the new one is trusted, and
-/// all sessions built on the old one are dropped. The base key is drawn from `rng` first, then the ratchet key.
-///
-/// # Errors
-/// [`SignalError::BadSignature`] unless the identity signed the signed prekey, [`SignalError::Key`] for a key of small
-/// order; [`StepError::Miss`] when a record is not loaded. Nothing is written then.
-pub fn establish<S: SignalStore>(
-    store: &mut S,
-    own: &Own<'_>,
-    address: &Address,
-    bundle: &PreKeyBundle,
-    rng: &mut impl CryptoRng,
-) -> Result<IdentityChange, StepError<S::Miss>> {
-    let (session, index, known) = (store.session(address), store.archive_index(address), store.identity(address));
-    let mut session = session.map_err(StepError::Miss)?.unwrap_or_default();
-    let index = index.map_err(StepError::Miss)?;
-    let known = known.map_err(StepError::Miss)?;
-    let replacement = Replacement::plan(store, address, session.current.as_ref(), index, &bundle.identity, known)?;
-
-    x3dh::verify_bundle(bundle)?;
-    let (base, ratchet) = (KeyPair::generate(rng), KeyPair::generate(rng));
-    // Id 0 means absent on the wire: a responder would leave such a key out, so leave it out as well.
-    let pre_key = bundle.pre_key.as_ref().filter(|(id, _)| id.0 != 0);
-    let (root, receiving) = x3dh::initiate(own.identity, &base, bundle, pre_key.map(|(_, key)| key))?;
-    let (root, sending) = root_step(&root, ratchet.private(), &bundle.signed_pre_key)?;
-    let state = State {
-        id: session.take_id()?,
-        local_identity: *own.identity.public(),
-        remote_identity: bundle.identity,
-        local_registration_id: own.registration_id,
-        remote_registration_id: bundle.registration_id,
-        base_key: *base.public(),
-        root,
-        previous_counter: 0,
-        pending: Some(Pending { pre_key: pre_key.map(|(id, _)| *id), signed_pre_key: bundle.signed_pre_key_id }),
-        sender: Some(SenderChain { ratchet, chain: sending }),
-        receivers: vec![ReceiverChain {
-            serial: 0,
-            ratchet: bundle.signed_pre_key,
-            chain: receiving,
-            skipped: SkippedIndex::default(),
-        }],
-        next_chain: 1,
-    };
-
-    let change = match replacement.known {
-        None => IdentityChange::New,
-        Some(previous) if previous != bundle.identity => IdentityChange::Changed { previous },
-        Some(_) => IdentityChange::Unchanged,
-    };
-    replacement.write(store, address, &mut session, state, bundle.identity);
-    store.put_session(address, session);
-    Ok(change)
-}
-
 /// Encrypts a message (padded already, spec 03 §4.1) with the current state.
 ///
-/// The bytes may reach the wire only once the session written here is durable, or a lease covers its counter.
+/// The first message after the other side has turned draws a ratchet key from `rng` and makes an exchange; others are without.
+///
+/// The bytes may reach the wire only once the session written here is durable, or a lease covers its counter. A lease is on
+/// a ratchet key, so the first message with a new one always waits.
 ///
 /// # Errors
 /// [`SignalError::NoSession`] when there is none, [`SignalError::Exhausted`] after 2^32 messages without an answer;
@@ -85,9 +31,10 @@ pub fn encrypt<S: SignalStore>(
     own: &Own<'_>,
     address: &Address,
     plaintext: &[u8],
+    rng: &mut impl CryptoRng,
 ) -> Result<Ciphertext, StepError<S::Miss>> {
     let mut session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
-    let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext)?;
+    let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext, rng)?;
     store.put_session(address, session);
     Ok(ciphertext)
 }
@@ -95,7 +42,7 @@ pub fn encrypt<S: SignalStore>(
 /// Decrypts a message, and moves the state that could read it to the front.
 ///
 /// A pkmsg of an unknown base key opens a new session: it consumes its one-time prekey, is trusted with its identity, and
-/// when that changed, the sessions built on the old one are dropped. Randomness is drawn only after the MAC was checked.
+/// when that changed, the sessions built on the old one are dropped.
 ///
 /// A forged msg costs at most 41 Diffie-Hellman operations, if its ratchet key is unknown, and 8,000 hash steps (31,000
 /// in a session of an identity with itself); a
@@ -110,13 +57,12 @@ pub fn decrypt<S: SignalStore>(
     address: &Address,
     kind: CiphertextKind,
     bytes: &[u8],
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     match kind {
-        CiphertextKind::Whisper => decrypt_whisper(store, address, &WhisperMessage::decode(bytes)?, rng),
+        CiphertextKind::Whisper => decrypt_whisper(store, address, &WhisperMessage::decode(bytes)?),
         CiphertextKind::PreKey => {
             let outer = PreKeyMessage::decode(bytes)?;
-            decrypt_pre_key(store, own, address, &outer, &WhisperMessage::decode(outer.message)?, rng)
+            decrypt_pre_key(store, own, address, &outer, &WhisperMessage::decode(outer.message)?)
         }
     }
 }
@@ -206,14 +152,13 @@ fn decrypt_whisper<S: SignalStore>(
     store: &mut S,
     address: &Address,
     message: &WhisperMessage<'_>,
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
     let mut budget = Budget::of(session.current.as_ref());
     let (mut failure, is_own_chain) = match &session.current {
         None => (SignalError::NoSession, false),
         Some(current) => match read(store, address, current, message, &mut budget) {
-            Ok(found) => return accept_current(store, address, session, message, found, rng),
+            Ok(found) => return accept_current(store, address, session, message, found),
             Err(StepError::Signal(failure)) => (failure, current.receiver(&message.ratchet).is_some()),
             Err(miss) => return Err(miss),
         },
@@ -230,7 +175,7 @@ fn decrypt_whisper<S: SignalStore>(
             continue;
         }
         match read(store, address, &state, message, &mut budget) {
-            Ok(found) => return promote(store, address, session, index, state, message, found, rng),
+            Ok(found) => return promote(store, address, session, index, state, message, found),
             Err(StepError::Signal(other)) if telling(&other) > telling(&failure) => failure = other,
             Err(StepError::Signal(_)) => {}
             Err(miss) => return Err(miss),
@@ -245,13 +190,12 @@ fn decrypt_pre_key<S: SignalStore>(
     address: &Address,
     outer: &PreKeyMessage<'_>,
     message: &WhisperMessage<'_>,
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let mut session = store.session(address).map_err(StepError::Miss)?.unwrap_or_default();
     if let Some(current) = session.current.as_ref().filter(|state| is_session_of(state, outer)) {
         check_identity(current, &outer.identity)?;
         let found = read(store, address, current, message, &mut Budget::of(Some(current)))?;
-        return accept_current(store, address, session, message, found, rng);
+        return accept_current(store, address, session, message, found);
     }
 
     let (index, known) = (store.archive_index(address), store.identity(address));
@@ -264,7 +208,7 @@ fn decrypt_pre_key<S: SignalStore>(
         check_identity(&state, &outer.identity)?;
         check_identity(&state, &known.unwrap_or(outer.identity))?;
         let found = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
-        return promote(store, address, session, index.unwrap_or_default(), state, message, found, rng);
+        return promote(store, address, session, index.unwrap_or_default(), state, message, found);
     }
 
     let unknown = SignalError::InvalidSignedPreKeyId(outer.signed_pre_key_id.0);
@@ -273,16 +217,18 @@ fn decrypt_pre_key<S: SignalStore>(
         (Some(id), Some(found)) => Some(found.map_err(StepError::Miss)?.ok_or(SignalError::InvalidPreKeyId(id.0))?),
         _ => None,
     };
-    let replacement = Replacement::plan(store, address, session.current.as_ref(), index, &outer.identity, known)?;
+    let current = session.current.as_ref();
+    let replacement =
+        Replacement::plan(store, address, current, index, &outer.identity, known).map_err(StepError::Miss)?;
 
     let (root, chain) =
         x3dh::respond(own.identity, &signed_pre_key, pre_key.as_ref(), &outer.identity, &outer.base_key)?;
     let mut state = responder_state(own, outer, session.take_id()?, root, signed_pre_key, chain);
     let (opened, pages) = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
 
-    let identity_changed = replacement.known.is_some_and(|known| known != outer.identity);
+    let identity_changed = matches!(replacement.change(&outer.identity), IdentityChange::Changed { .. });
     replacement.write(store, address, &mut session, state, outer.identity);
     write_pages(store, address, writes);
     store.put_session(address, session);
@@ -311,7 +257,7 @@ fn responder_state(
         root,
         previous_counter: 0,
         pending: None,
-        sender: Some(SenderChain { ratchet: signed_pre_key, chain }),
+        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain }),
         receivers: Vec::new(),
         next_chain: 0,
     }
@@ -370,11 +316,10 @@ fn accept_current<S: SignalStore>(
     mut session: Session,
     message: &WhisperMessage<'_>,
     (opened, pages): (Opened, Pages),
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let state = session.current.as_mut().ok_or(SignalError::NoSession)?;
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
     let identity = state.remote_identity;
     write_pages(store, address, writes);
     store.put_session(address, session);
@@ -391,10 +336,9 @@ fn promote<S: SignalStore>(
     mut state: State,
     message: &WhisperMessage<'_>,
     (opened, pages): (Opened, Pages),
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
     let identity = state.remote_identity;
     index.entries.retain(|entry| entry.id != state.id);
     store.delete_archived_state(address, state.id);
@@ -407,89 +351,6 @@ fn promote<S: SignalStore>(
     Ok(Decrypted { plaintext, identity, identity_changed: false, used_pre_key: None })
 }
 
-/// How a new state takes the place of the current one.
-struct Replacement {
-    /// The identity known before.
-    known: Option<PublicKey>,
-    /// The current state has the identity of the new one, and goes to the archive.
-    keep_current: bool,
-    /// What stays archived.
-    index: ArchiveIndex,
-    /// There was an archive.
-    had_index: bool,
-    /// Archived states to delete.
-    drop_states: Vec<StateId>,
-    /// Pages to delete.
-    drop_pages: Vec<PageId>,
-}
-
-impl Replacement {
-    /// Decides what is kept and reads what must be known of the rest.
-    fn plan<S: SignalStore>(
-        store: &mut S,
-        address: &Address,
-        current: Option<&State>,
-        index: Option<ArchiveIndex>,
-        identity: &PublicKey,
-        known: Option<PublicKey>,
-    ) -> Result<Self, StepError<S::Miss>> {
-        let known = known.or_else(|| current.map(|state| state.remote_identity));
-        let is_foreign = known.is_some_and(|known| known != *identity)
-            || current.is_some_and(|state| state.remote_identity != *identity);
-        let had_index = index.is_some();
-        let mut index = index.unwrap_or_default();
-        let room = match current {
-            _ if is_foreign => 0,
-            Some(_) => MAX_ARCHIVED.saturating_sub(1),
-            None => MAX_ARCHIVED,
-        };
-        let dropped = index.entries.split_off(room.min(index.entries.len()));
-        let mut drop_pages = archived_pages(store, address, &dropped).map_err(StepError::Miss)?;
-        if let Some(current) = current.filter(|_| is_foreign) {
-            drop_pages.extend(current.page_ids());
-        }
-        let drop_states = dropped.into_iter().map(|entry| entry.id).collect();
-        Ok(Self { known, keep_current: !is_foreign, index, had_index, drop_states, drop_pages })
-    }
-
-    /// Writes it; the session itself is the caller's to write.
-    fn write<S: SignalStore>(
-        mut self,
-        store: &mut S,
-        address: &Address,
-        session: &mut Session,
-        state: State,
-        identity: PublicKey,
-    ) {
-        self.drop_states.into_iter().for_each(|id| store.delete_archived_state(address, id));
-        self.drop_pages.into_iter().for_each(|id| store.delete_skipped_page(address, id));
-        if let Some(current) = session.current.replace(state).filter(|_| self.keep_current) {
-            archive(store, address, &mut self.index, current);
-        }
-        if self.had_index || !self.index.entries.is_empty() {
-            write_index(store, address, self.index);
-        }
-        if self.known != Some(identity) {
-            store.put_identity(address, identity);
-        }
-    }
-}
-
-/// Puts a state in front of the archive. The caller has made room.
-fn archive<S: SignalStore>(store: &mut S, address: &Address, index: &mut ArchiveIndex, mut state: State) {
-    state.pending = None;
-    index.entries.insert(0, ArchiveEntry::of(&state));
-    store.put_archived_state(address, state);
-}
-
-fn write_index<S: SignalStore>(store: &mut S, address: &Address, index: ArchiveIndex) {
-    if index.entries.is_empty() {
-        store.delete_archive_index(address);
-    } else {
-        store.put_archive_index(address, index);
-    }
-}
-
 fn write_pages<S: SignalStore>(store: &mut S, address: &Address, writes: PageWrites) {
     for (id, page) in writes {
         match page {
@@ -497,21 +358,6 @@ fn write_pages<S: SignalStore>(store: &mut S, address: &Address, writes: PageWri
             None => store.delete_skipped_page(address, id),
         }
     }
-}
-
-/// The pages of archived states: their ids stand in the states, which are read only if they have any.
-fn archived_pages<S: SignalStore>(
-    store: &mut S,
-    address: &Address,
-    entries: &[ArchiveEntry],
-) -> Result<Vec<PageId>, S::Miss> {
-    let with_pages = entries.iter().filter(|entry| entry.has_pages);
-    let states: Vec<_> = with_pages.map(|entry| store.archived_state(address, entry.id)).collect();
-    let mut pages = Vec::new();
-    for state in states {
-        pages.extend(state?.iter().flat_map(State::page_ids));
-    }
-    Ok(pages)
 }
 
 /// A pkmsg belongs to a session that exists.

@@ -45,13 +45,13 @@ impl Party {
 
     fn encrypt(&mut self) -> Ciphertext {
         let own = Own { identity: &self.identity, registration_id: 5 };
-        encrypt(&mut self.store, &own, &self.peer, b"hello").unwrap()
+        encrypt(&mut self.store, &own, &self.peer, b"hello", &mut self.rng).unwrap()
     }
 
     fn decrypt(&mut self, ciphertext: &Ciphertext) -> Result<Decrypted, SignalError> {
         let own = Own { identity: &self.identity, registration_id: 5 };
         let before = self.store.encode();
-        decrypt(&mut self.store, &own, &self.peer, ciphertext.kind, &ciphertext.bytes, &mut self.rng).map_err(|error| {
+        decrypt(&mut self.store, &own, &self.peer, ciphertext.kind, &ciphertext.bytes).map_err(|error| {
             assert_eq!(self.store.encode(), before, "a refused message changed the store");
             match error {
                 StepError::Signal(refusal) => refusal,
@@ -99,6 +99,36 @@ fn bundles_must_be_signed_and_their_keys_real() {
     assert_eq!(alice.establish(&bundle), Ok(IdentityChange::New));
     let mut bob = bob;
     assert_eq!(bob.decrypt(&alice.encrypt()).unwrap().used_pre_key, None);
+}
+
+#[test]
+fn a_session_is_prepared_elsewhere_and_installed_once() {
+    let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+    let (bundle, identity, mut rng) = (bob.bundle.clone(), alice.identity.clone(), alice.rng.clone());
+    let job = move || prepare(&Own { identity: &identity, registration_id: 5 }, &bundle, &mut rng);
+    let prepared = std::thread::spawn(job).join().unwrap().unwrap();
+    let text = format!("{prepared:?}");
+    assert!(!text.contains(&hex::encode(prepared.identity().as_bytes())) && text.contains("[redacted]"));
+    // The other side starts a session, too, while ours is prepared.
+    bob.establish(&alice.bundle.clone()).unwrap();
+    let crossed = bob.encrypt();
+    alice.decrypt(&crossed).unwrap();
+    let mut in_one_step = Party { store: alice.store.clone(), identity: alice.identity.clone(), ..Party::new(1) };
+
+    let peer = alice.peer.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    in_one_step.establish(&bob.bundle.clone()).unwrap();
+    assert!(alice.store == in_one_step.store, "the same as establish with the same randomness");
+    bob.decrypt(&alice.encrypt()).unwrap();
+    alice.decrypt(&bob.encrypt()).unwrap();
+
+    let before = alice.store.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    assert!(alice.store == before, "its first keys are used up");
+    alice.establish(&bob.bundle.clone()).unwrap();
+    let before = alice.store.clone();
+    assert_eq!(install(&mut alice.store, &peer, &prepared), Ok(IdentityChange::Unchanged));
+    assert!(alice.store == before, "nor when it is archived");
 }
 
 #[test]
@@ -192,8 +222,55 @@ fn two_thousand_keys_are_kept_over_several_jumps() {
 }
 
 #[test]
+fn a_turn_is_made_whole_when_something_is_sent() {
+    let (mut alice, mut bob) = pair();
+    alice.decrypt(&bob.encrypt()).unwrap();
+    let position = |party: &mut Party| party.snapshot().session.current().unwrap().sender();
+    assert_eq!(position(&mut alice), None, "bob has turned");
+    let record = alice.snapshot().session.encode();
+    assert_eq!(Session::decode(&record).unwrap(), alice.snapshot().session);
+
+    // Nobody can have turned on a key that is not drawn yet, so this costs no exchange and says the same as if it were.
+    let mut forged = bob.encrypt().bytes.to_vec();
+    forged[5] ^= 1;
+    let forged = Ciphertext { kind: CiphertextKind::Whisper, bytes: forged.into() };
+    assert_eq!(alice.decrypt(&forged), Err(SignalError::BadMac));
+    alice.decrypt(&bob.encrypt()).unwrap();
+
+    // Archived and promoted, it still waits; and it can be made ahead of the message.
+    let late = bob.encrypt();
+    alice.establish(&bob.bundle.clone()).unwrap();
+    assert_eq!(alice.snapshot().states[0].sender(), None);
+    alice.decrypt(&late).unwrap();
+    assert_eq!(position(&mut alice), None);
+    let Ok(session) = alice.store.session(&alice.peer.clone());
+    let (mut session, mut rng) = (session.unwrap(), alice.rng.clone());
+    let state = session.current_mut().unwrap();
+    assert_eq!(state.advance_sender(1), Err(SignalError::NoSession), "there is nothing to reserve");
+    state.begin_sending(&mut rng).unwrap();
+    let mut ahead = Party { store: alice.store.clone(), identity: alice.identity.clone(), ..Party::new(1) };
+    ahead.store.put_session(&alice.peer.clone(), session);
+    let sent = alice.encrypt();
+    assert_eq!(ahead.encrypt(), sent);
+    assert_eq!(position(&mut alice).unwrap().counter, 1);
+    bob.decrypt(&sent).unwrap();
+    bob.decrypt(&alice.encrypt()).unwrap();
+}
+
+#[test]
+fn a_due_turn_needs_a_chain_to_turn_on() {
+    let (mut alice, _) = pair();
+    let mut snapshot = alice.snapshot();
+    let state = snapshot.session.current.as_mut().unwrap();
+    state.receivers.clear();
+    let damaged = SignalError::Record { what: "state", reason: "nobody turned, but a turn is due" };
+    assert_eq!(State::decode(&state.encode()), Err(damaged));
+}
+
+#[test]
 fn a_jump_over_reserved_counters_is_followed() {
     let (mut alice, mut bob) = pair();
+    bob.decrypt(&alice.encrypt()).unwrap();
     let Ok(session) = alice.store.session(&alice.peer.clone());
     let mut session = session.unwrap();
     let before = session.current().unwrap().sender().unwrap();

@@ -7,17 +7,22 @@
 //! | file | stanzas | spec |
 //! |---|---|---|
 //! | [`iq`] | requests and answers, one file per namespace | 01 §6, 03 §1, §4.9 |
-//! | [`message`] | `<message>` in and out | 03 §4.5, §5.1 |
+//! | [`message`] | `<message>` in, and sent again | 03 §5.1, §5.7 |
+//! | [`outgoing`] | `<message>` out | 03 §4.5 |
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
+//! | [`group`], [`group_notice`] | `<group>`, notifications about groups | 06 §7 |
 //! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod ack;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod group;
+pub mod group_notice;
 pub mod iq;
 pub mod message;
+pub mod outgoing;
 pub mod receipt;
 pub mod stream;
 
@@ -49,6 +54,14 @@ pub enum StanzaError {
         /// Tag of the element.
         tag: &'static str,
     },
+    /// There are more elements of a kind than are taken.
+    #[error("more than {max} <{tag}>")]
+    TooMany {
+        /// Tag of the elements.
+        tag: &'static str,
+        /// How many are taken.
+        max: usize,
+    },
 }
 
 /// A required attribute as text.
@@ -57,6 +70,15 @@ fn required_text(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Re
         Some(text) if !text.is_empty() => Ok(text.into_owned()),
         _ => Err(StanzaError::Attribute { tag, name }),
     }
+}
+
+/// Longest id of a message that is taken, bytes: the official ones have at most 40, and ours are parts of record keys.
+pub const MAX_ID: usize = 128;
+
+/// The id of a message, which is there and not too long.
+fn required_id(node: NodeRef<'_>, tag: &'static str) -> Result<String, StanzaError> {
+    let id = required_text(node, tag, "id")?;
+    if id.len() > MAX_ID { Err(StanzaError::Attribute { tag, name: "id" }) } else { Ok(id) }
 }
 
 /// A required attribute as JID.

@@ -90,11 +90,28 @@ pub enum RecordKind {
     RetryCount = 15,
     /// A key of the app-state collections, as the primary shared it; id = key id.
     AppStateKey = 16,
+    /// Our own sender key for a group, a status or a broadcast list; id = chat JID, 0, own address.
+    OwnSenderKey = 17,
+    /// The sender keys of another device in a chat; id = chat JID, 0, address.
+    SenderKey = 18,
+    /// Up to 64 skipped message keys of a sender key; id = chat JID, 0, address, 0, page id.
+    SenderKeyPage = 19,
+    /// Which devices have our sender key for a chat; id = chat JID.
+    SenderKeyMarks = 20,
+    /// What is known of a group; id = group JID.
+    Group = 21,
+    /// The secret of a message, for what refers to it later; id as in `Received`.
+    MessageSecret = 22,
+    /// The privacy token of a user; id = user JID.
+    PrivacyToken = 23,
+    /// What was sent again to a device, and the base key of its session then; id = address, 0, message id. When its session
+    /// was renewed; id = address.
+    ResendBaseKey = 24,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 24] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -111,6 +128,14 @@ impl RecordKind {
         Self::Received,
         Self::RetryCount,
         Self::AppStateKey,
+        Self::OwnSenderKey,
+        Self::SenderKey,
+        Self::SenderKeyPage,
+        Self::SenderKeyMarks,
+        Self::Group,
+        Self::MessageSecret,
+        Self::PrivacyToken,
+        Self::ResendBaseKey,
     ];
 }
 

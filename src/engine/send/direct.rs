@@ -1,0 +1,152 @@
+//! A message to a user (spec 03 §4.2, §4.5): which devices, which sessions, one ciphertext each.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
+use crate::{
+    engine::{
+        account::Linked,
+        address::{self, User},
+        devices, keys,
+        notices::SendFailure,
+        records::{Record, SentRecord},
+        step::{Miss, Step, own},
+    },
+    jid::Jid,
+    message::{self, build},
+    proto::Message as _,
+    signal::{self, Address, Ciphertext, StepError},
+    stanza::outgoing::{Head, UserMessage},
+};
+
+/// A device to encrypt for.
+struct Target {
+    jid: Jid,
+    address: Address,
+    /// One of our own: it gets the copy that says whom the message went to.
+    own: bool,
+}
+
+/// Goes on with a send to a user, or with one about a user's status.
+///
+/// # Errors
+/// [`Miss`].
+pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<Plan, Miss> {
+    let Some(linked) = step.account().linked.clone() else {
+        return Ok(fail(step, op, &SendFailure::logged_out()));
+    };
+    let user = address::user(step, recipient)?;
+    let own_user = address::user(step, &linked.pn)?;
+
+    // Both lists are read before either is missed.
+    let (recipients, own_devices) = (devices::list(step, &user), devices::list(step, &own_user));
+    let (recipients, own_devices) = (recipients?, own_devices?);
+    let mut unknown = Vec::new();
+    if recipients.is_none() {
+        unknown.push(recipient.clone());
+    }
+    if own_devices.is_none() && !linked.own().is_account(recipient) {
+        unknown.push(linked.pn.to_bare());
+    }
+    if !unknown.is_empty() {
+        return Ok(Plan::Devices(unknown));
+    }
+    let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if recipients.is_empty() {
+        return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
+    }
+
+    let targets = targets(step, &user, &linked, &recipients, &own_devices)?;
+    let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
+    step.require(&session_keys)?;
+    let mut usable = Vec::new();
+    let mut missing = Vec::new();
+    for target in targets {
+        // A damaged record is none.
+        let session = signal::SignalStore::session(step, &target.address)?;
+        match session.as_ref().and_then(signal::Session::current) {
+            Some(_) => usable.push(target),
+            None if op.skipped.contains(&target.jid) => {}
+            None => missing.push(target.jid),
+        }
+    }
+    if !missing.is_empty() {
+        return Ok(Plan::Bundles(missing));
+    }
+    let to_self = linked.own().is_account(recipient);
+    if usable.is_empty() || !to_self && usable.iter().all(|target| target.own) {
+        let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
+        return Ok(fail(step, op, &failure));
+    }
+    seal(step, op, &user, &linked, &usable)
+}
+
+/// The recipient's devices and our own other ones, in the namespace of the chat.
+fn targets(
+    step: &mut Step<'_>,
+    user: &User,
+    linked: &Linked,
+    recipients: &[u16],
+    own_devices: &[u16],
+) -> Result<Vec<Target>, Miss> {
+    let chat = &user.canonical;
+    let own_user = match &linked.lid {
+        Some(lid) if chat.is_lid_family() => lid.to_bare(),
+        _ => linked.pn.to_bare(),
+    };
+    let to_self = linked.own().is_account(chat);
+    let recipients = recipients.iter().filter(|_| !to_self).map(|device| (chat.with_device(*device), false));
+    let own = own_devices.iter().map(|device| (own_user.with_device(*device), true));
+    let jids: BTreeSet<(Jid, bool)> = recipients.chain(own).filter(|(jid, _)| !linked.own().is_device(jid)).collect();
+    jids.into_iter().map(|(jid, own)| Ok(Target { address: address::device(step, &jid)?, jid, own })).collect()
+}
+
+/// Encrypts for every device and puts the stanza behind the batch.
+fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
+    let chat = if op.to.is_status_broadcast() { &op.to } else { &user.canonical };
+    let Ok(message) = message::decode(&op.message) else {
+        return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
+    };
+    let class = &op.words;
+    let plain = padded(&op.message, step.rng);
+    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
+
+    let account = Arc::clone(step.account());
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
+    for target in targets {
+        let plaintext = if target.own { &copy } else { &plain };
+        match signal::encrypt(step, &own(&account), &target.address, plaintext, &mut rng) {
+            Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
+            Err(StepError::Miss(miss)) => return Err(miss),
+            Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
+        }
+    }
+    if ciphertexts.is_empty() {
+        return Ok(fail(step, op, &SendFailure::new("no_session", "no device of the recipient has usable keys")));
+    }
+    let head = Head {
+        to: chat,
+        id: op.id.as_str(),
+        kind: class.stanza_type.as_str(),
+        edit: class.edit.map(|edit| edit.as_str()),
+        media_type: class.media_type,
+        hide_failure: class.hide_failure,
+        meta: &class.meta,
+        device_identity: &linked.device_identity,
+        children: &[],
+    };
+    let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
+    let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
+    let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
+    let encoded = Bytes::from(encoded);
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
+    step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
+    step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
+    step.send_encoded(&encoded);
+    Ok(Plan::Sent(encoded))
+}
