@@ -16,7 +16,9 @@ use crate::control::ControlError;
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
 use crate::group::Groups;
+use crate::late::Late;
 use crate::queue::{Class, Entry};
+use crate::tokens::Tokens;
 use crate::{ConnId, Output};
 
 /// The state of the server.
@@ -31,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
+    pub(crate) late: Late,
+    pub(crate) tokens: Tokens,
     pub(crate) now: Now,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
@@ -53,6 +57,8 @@ impl Core {
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
             routed: Routed::default(),
+            late: Late::default(),
+            tokens: Tokens::default(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
             recorded: None,
@@ -166,6 +172,9 @@ impl Core {
 
     /// Queues a notification, whose content `fill` adds.
     pub(crate) fn notify(&mut self, address: Address, kind: &str, from: Jid, fill: impl FnOnce(Node) -> Node) {
+        if self.faults.takes_notice(address, kind) {
+            return;
+        }
         let id = self.stanza_id();
         let node = Node::new("notification")
             .attr("from", &from)

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer};
 use wamd::jid::Jid;
 use wamd::node::Node;
 
+use crate::faults::delivery::{Damage, EncKind};
+
 /// What is to go wrong. Faults of a device count down or stay until they are switched off.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
@@ -228,6 +230,100 @@ pub enum Fault {
         /// The account.
         jid: Jid,
     },
+    /// Have an account register again: another identity, no companions. Contacts are told.
+    ChangeIdentity {
+        /// The account.
+        jid: Jid,
+    },
+    /// Give out all one-time keys of a companion at once. It is told that none is left.
+    EmptyPrekeys {
+        /// The companion.
+        jid: Jid,
+    },
+    /// Leave the one-time key out of the bundles of a device, as if it had none.
+    WithholdPrekey {
+        /// The device.
+        jid: Jid,
+        /// On or off.
+        on: bool,
+    },
+    /// Answer the next queries for the bundle of a device with an error.
+    RefuseBundle {
+        /// The device.
+        jid: Jid,
+        /// The code of the error: 406 says that the device is not registered.
+        #[serde(default = "not_acceptable")]
+        code: u16,
+        /// How many queries.
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// Ask a companion to compare its keys with the server's digest.
+    AskDigest {
+        /// The companion.
+        jid: Jid,
+    },
+    /// Something happens to messages on their way to a device, beside what other such faults do.
+    Delivery {
+        /// The device that receives.
+        jid: Jid,
+        /// What.
+        what: Damage,
+        /// To these ciphertexts, and to messages that have such; to all unless given.
+        #[serde(default)]
+        enc: Option<EncKind>,
+        /// To messages with this id; to all unless given.
+        #[serde(default)]
+        id: Option<String>,
+        /// To every so many of them.
+        #[serde(default = "one")]
+        every: u32,
+        /// So often; for ever unless given.
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// End all that [`Delivery`](Self::Delivery) does to a device. What waits for later messages comes now.
+    Mend {
+        /// The device.
+        jid: Jid,
+    },
+    /// Acknowledge messages of a device otherwise.
+    Acks {
+        /// The device that sends.
+        jid: Jid,
+        /// To this chat, by any of its names; to all chats without a rule of their own unless given.
+        #[serde(default)]
+        chat: Option<Jid>,
+        /// Refuse them with this code: they are not routed.
+        #[serde(default)]
+        error: Option<u16>,
+        /// Say that the server means these devices.
+        #[serde(default)]
+        phash: Option<String>,
+        /// Say that the LID of the chat is stale.
+        #[serde(default)]
+        refresh_lid: bool,
+        /// So often; for ever unless given. 0 ends it.
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Let nobody open a chat with an account who shows no token: its `tctoken`, or a `cstoken`. Others get error 463.
+    DemandToken {
+        /// The account.
+        jid: Jid,
+        /// On or off.
+        on: bool,
+    },
+    /// Lose the next notifications for a companion.
+    LoseNotices {
+        /// The companion.
+        jid: Jid,
+        /// Their `type`.
+        kind: String,
+        /// How many.
+        #[serde(default = "one")]
+        count: u32,
+    },
     /// Send a ping to a device.
     Ping {
         /// The device.
@@ -285,6 +381,10 @@ fn hex_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Err
     hex::decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
 }
 
+const fn not_acceptable() -> u16 {
+    406
+}
+
 const fn one() -> u32 {
     1
 }
@@ -301,5 +401,18 @@ mod tests {
         assert!(serde_json::from_str::<Fault>(r#"{"fault":"tamper_next"}"#).is_err());
         let raw = r#"{"fault":"inject_raw","jid":"15551234567:1@s.whatsapp.net","plaintext":"00f80102"}"#;
         assert!(matches!(serde_json::from_str(raw), Ok(Fault::InjectRaw { .. })));
+        let delivery =
+            r#"{"fault":"delivery","jid":"1:1@lid","what":{"delay":{"ms":500}},"enc":"sender_key","every":3}"#;
+        let (jid, what) = ("1:1@lid".parse().unwrap(), Damage::Delay { ms: 500 });
+        let enc = Some(EncKind::SenderKey);
+        let expected = Fault::Delivery { jid, what, enc, id: None, every: 3, count: None };
+        assert_eq!(serde_json::from_str::<Fault>(delivery).unwrap(), expected);
+        for what in
+            [r#""drop""#, r#""corrupt""#, r#""duplicate""#, r#"{"unavailable":{}}"#, r#"{"behind":{"messages":2}}"#]
+        {
+            assert!(serde_json::from_str::<Damage>(what).is_ok(), "{what}");
+        }
+        assert!(serde_json::from_str::<Fault>(r#"{"fault":"acks","jid":"1:1@lid","error":463,"count":2}"#).is_ok());
+        assert!(serde_json::from_str::<Fault>(r#"{"fault":"acks","jid":"1:1@lid","errors":463}"#).is_err());
     }
 }

@@ -21,6 +21,7 @@
 //! | `login`, `linking`, `pair_code`, `passkey`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
 //! | `directory`, `keys`, `usync`, `notices` | accounts, key bundles, device lists and their changes (spec 03 §1, §4.9) |
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
+//! | `tokens`, `late` | privacy tokens (spec 03 §4.7), messages that come later |
 //! | `group` | groups and communities: queries, changes, notifications (spec 06 §7, §8) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
 //! | `control`, `waiting`, `fault`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
@@ -45,6 +46,7 @@ mod http;
 mod iq;
 mod json;
 mod keys;
+mod late;
 mod linking;
 mod login;
 mod notices;
@@ -58,6 +60,7 @@ mod server;
 #[cfg(feature = "shell")]
 mod shell;
 mod stanza;
+mod tokens;
 mod usync;
 mod waiting;
 
@@ -70,6 +73,7 @@ pub use control::{
     ScanOptions,
 };
 pub use fault::{Fault, LinkStage};
+pub use faults::delivery::{Damage, EncKind};
 pub use group::change::GroupChange;
 pub use group::control::{GroupMode, GroupSpec, GroupView, MemberView};
 pub use handshake::Pattern;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use wamd::crypto::sha256;
+use wamd::crypto::{KeyPair, Rng as _, sha256};
 use wamd::node::Node;
 
 use crate::ConnId;
@@ -29,8 +29,34 @@ pub(crate) fn unlink(core: &mut Core, address: Address) {
     }
     let Some(account) = core.directory.account_mut(address.number) else { return };
     let Some(device) = account.devices.remove(&address.device) else { return };
-    account.phone.forget(address);
+    forget(core, address);
     tell(core, address, "remove", Some(device.key_index));
+}
+
+/// An account registers again: its companions are gone, its phone has another identity, and its contacts hear of it
+/// (spec 03 §4.9).
+pub(crate) fn change_identity(core: &mut Core, number: u64) {
+    let companions: Vec<Address> = core.directory.companions(number).collect();
+    for companion in companions {
+        unlink(core, companion);
+    }
+    forget(core, Address::phone(number));
+    let Some(account) = core.directory.account_mut(number) else { return };
+    account.identity = KeyPair::generate(&mut core.rng);
+    account.raw_id = core.rng.next_u32() >> 1;
+    account.phone.registered_again(&account.identity, &mut core.rng);
+    tell_contacts(core, number, "encrypt", &Node::new("identity"));
+}
+
+/// The phones of an account and of its contacts forget a device.
+fn forget(core: &mut Core, address: Address) {
+    let Some(account) = core.directory.account(address.number) else { return };
+    let phones: Vec<u64> = account.contacts.iter().copied().chain([address.number]).collect();
+    for number in phones {
+        if let Some(account) = core.directory.account_mut(number) {
+            account.phone.forget(address);
+        }
+    }
 }
 
 /// The account's other companions get the whole list, the companions of its contacts the change.
@@ -54,14 +80,14 @@ fn tell(core: &mut Core, changed: Address, change: &str, key_index: Option<u32>)
     for address in own {
         core.notify(address, "account_sync", pn.clone(), |node| node.child(list.clone()));
     }
-    tell_contacts(core, changed.number, "devices", change);
+    tell_contacts(core, changed.number, "devices", &change);
 }
 
 /// Tells the contacts of an account that its devices are others now, without saying which.
 pub(crate) fn devices_updated(core: &mut Core, number: u64) {
     let Some(account) = core.directory.account(number) else { return };
     let update = hashed(account, Node::new("update")).attr("hash", device_hash(account, Namespace::Pn));
-    tell_contacts(core, number, "devices", update);
+    tell_contacts(core, number, "devices", &update);
 }
 
 /// The hashes of an account's device list as they are now, by both names.
@@ -71,7 +97,7 @@ fn hashed(account: &Account, change: Node) -> Node {
 }
 
 /// Queues a notification of an account for the companions of all that it exchanged messages with.
-pub(crate) fn tell_contacts(core: &mut Core, number: u64, kind: &str, content: Node) {
+pub(crate) fn tell_contacts(core: &mut Core, number: u64, kind: &str, content: &Node) {
     let Some(account) = core.directory.account(number) else { return };
     let (pn, lid) = (account.jid(Namespace::Pn, 0), account.alias(Namespace::Lid));
     let contacts = account.contacts.iter().filter(|contact| **contact != number);

@@ -17,7 +17,7 @@ use crate::directory::{Account, Namespace};
 use crate::{
     AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, GroupChange, GroupSpec, GroupView, Input,
     LinkAction, Linked, Output, PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView,
-    connection, faults, group, linking, notices, pair_code, passkey, phone, stanza, waiting,
+    connection, faults, group, late, linking, notices, pair_code, passkey, phone, stanza, tokens, waiting,
 };
 
 /// The server and all simulated phones as one value.
@@ -79,7 +79,8 @@ impl Server {
     /// When to call [`handle`](Self::handle) with [`Input::Tick`] if nothing else happens, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
         let timeout = self.core.config.handshake_timeout;
-        self.core.connections.values().filter_map(|connection| connection.deadline(timeout)).min()
+        let connections = self.core.connections.values().filter_map(|connection| connection.deadline(timeout));
+        connections.chain(self.core.late.deadline()).min()
     }
 
     fn expire(&mut self) {
@@ -90,6 +91,7 @@ impl Server {
         for id in due {
             connection::expire(&mut self.core, id);
         }
+        late::deliver(&mut self.core);
     }
 
     /// The root that clients must trust.
@@ -255,6 +257,12 @@ impl Server {
     /// All groups, by id.
     pub fn groups(&self) -> Vec<GroupView> {
         self.core.groups.iter().map(|group| group::control::view(&self.core, group)).collect()
+    }
+
+    /// The salt from which the account of a number makes its `cstoken`s. A real phone tells it its companions by history and app
+    /// state.
+    pub fn nct_salt(&self, number: &str) -> Option<[u8; 32]> {
+        parse_number(number).and_then(|number| self.core.directory.account(number)).map(tokens::salt)
     }
 
     /// Seals a stanza and sends it on a connection, whatever is going on there.

@@ -152,6 +152,7 @@ pub(crate) fn device(step: &mut Step<'_>, jid: &Jid) -> Result<Address, Miss> {
     Ok(address)
 }
 
-fn address_of(user: &Jid, device: u16) -> Address {
+/// The address of a device of a user under this identity.
+pub(crate) fn address_of(user: &Jid, device: u16) -> Address {
     Address::new(&user.with_device(device).to_string())
 }

@@ -62,7 +62,7 @@ pub enum Command {
     /// State this version of the client from now on. A standing connection is not touched; an account that is
     /// `OUTDATED` connects with it when it is told to, or at once while a newer version is being looked for.
     SetVersion(Version),
-    /// Send a message to a user.
+    /// Send a message to a user, to a group, or as a status.
     Send(SendRequest),
     /// Ask about groups, or change one.
     Group(GroupRequest),
@@ -81,11 +81,13 @@ pub enum Command {
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SendRequest {
-    /// A user, by phone number or LID; a device part is ignored.
+    /// A user, by phone number or LID, whose device part is ignored; a group; or `status@broadcast`.
     pub to: Jid,
     /// What to send.
     pub content: Content,
-    /// The message id. A second send to the same user with the id of an accepted one is answered alike and sends nothing,
+    /// Who may see a status; for nothing else.
+    pub audience: Option<Audience>,
+    /// The message id. A second send to the same chat with the id of an accepted one is answered alike and sends nothing,
     /// unless the first was reported as failed.
     pub id: Option<MessageId>,
     /// The caller's correlation text, given back in `message.sent`.
@@ -95,7 +97,14 @@ pub struct SendRequest {
 impl SendRequest {
     /// A text message.
     pub fn text(to: Jid, text: impl Into<String>) -> Self {
-        Self { to, content: Content::Text(text.into()), id: None, client_ref: None }
+        Self { to, content: Content::Text(text.into()), audience: None, id: None, client_ref: None }
+    }
+
+    /// Says who may see a status.
+    #[must_use]
+    pub fn with_audience(mut self, audience: Audience) -> Self {
+        self.audience = Some(audience);
+        self
     }
 
     /// Sets the message id.
@@ -110,6 +119,57 @@ impl SendRequest {
     pub fn with_client_ref(mut self, client_ref: impl Into<String>) -> Self {
         self.client_ref = Some(client_ref.into());
         self
+    }
+}
+
+/// Who may see a status. The engine does not know the address book: the viewers are all that the caller names, and the
+/// setting is what the server is told about how they were chosen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Audience {
+    /// How the viewers were chosen.
+    pub setting: AudienceSetting,
+    /// The viewers, by phone number or LID; 1 to 8,192.
+    pub viewers: Vec<Jid>,
+}
+
+/// How the viewers of a status are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AudienceSetting {
+    /// All contacts.
+    Contacts,
+    /// Only some.
+    Allowlist,
+    /// All but some.
+    Denylist,
+}
+
+impl AudienceSetting {
+    /// As the stanza has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Contacts => "contacts",
+            Self::Allowlist => "allowlist",
+            Self::Denylist => "denylist",
+        }
+    }
+
+    /// As it is stored.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Contacts => 1,
+            Self::Allowlist => 2,
+            Self::Denylist => 3,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Contacts),
+            2 => Some(Self::Allowlist),
+            3 => Some(Self::Denylist),
+            _ => None,
+        }
     }
 }
 
@@ -179,9 +239,12 @@ pub enum CommandError {
     /// There is no connection that the command could use.
     #[error("the account is not connected")]
     NotConnected,
-    /// The recipient is not a user.
-    #[error("{0} is not a user that a message can be sent to")]
-    NotAUser(String),
+    /// The recipient is not a chat of a kind that messages can be sent to.
+    #[error("{0} is not a chat that a message can be sent to")]
+    NotAChat(String),
+    /// The audience of a status is missing, or is not usable, or the message is no status.
+    #[error("the audience cannot be used: {0}")]
+    Audience(&'static str),
     /// The content cannot be sent.
     #[error("the content cannot be sent: {0}")]
     Content(&'static str),

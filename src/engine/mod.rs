@@ -110,7 +110,7 @@ use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{Audience, AudienceSetting, Command, CommandError, CommandId, Content, Reply, SendRequest};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
@@ -287,6 +287,8 @@ pub struct Engine {
     /// Messages that were sent again.
     resent: Window,
     retention: Retention,
+    /// Our own requests to send again.
+    retries: retry::Memory,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -364,6 +366,7 @@ impl Engine {
             resends: Vec::new(),
             resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
             retention: Retention::default(),
+            retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -493,7 +496,8 @@ impl Engine {
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
+        let mut step =
+            Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -515,7 +519,10 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        for note in notes {
+            self.retries.note(now, note);
+        }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
                 overlay.insert(account_key(), Some(record));
@@ -526,6 +533,7 @@ impl Engine {
         if clear {
             self.cache = Cache::new(self.config.cache_bytes);
             self.retention = Retention::default();
+            self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
         let mut states = Vec::new();
@@ -545,6 +553,7 @@ impl Engine {
             {
                 self.retention.note(now, &key, value.len(), &mut batch);
             }
+            self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
                 Some(value) => batch.puts.push((key, value)),
@@ -793,6 +802,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.retries.expire(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -831,8 +841,8 @@ impl Engine {
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| send::acknowledged(step, ack))?;
-                self.settle(now, std::slice::from_ref(&ack.id));
+                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
+                self.acked(now, &ack.id, acked);
                 Ok(())
             }
             Stanza::Notification(Notification::Group(notice), ack, offline) => {

@@ -31,7 +31,7 @@ use crate::{
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
-        message::{Enc, EncKind, InboundMessage},
+        message::InboundMessage,
         stream::{Failure, StreamError},
     },
     store::AccountId,
@@ -354,6 +354,7 @@ fn content(message: &e2e::Message) -> Option<Value> {
 pub(crate) fn received(context: &Context<'_>, message: &e2e::Message, prefer: Prefer) -> Event {
     let inbound = context.message;
     let mut object = object(inbound_key(context, prefer), message);
+    object.key.server_id.clone_from(&inbound.server_id);
     object.message_timestamp = Some(inbound.timestamp);
     object.push_name.clone_from(&inbound.push_name);
     object.broadcast = Some(inbound.chat.is_broadcast());
@@ -451,6 +452,8 @@ impl Undecryptable {
     pub(crate) fn failed(error: &SignalError, hidden: bool) -> Self {
         let reason = match error {
             SignalError::NoSession => "no_session",
+            SignalError::NoSenderKey => "no_sender_key",
+            SignalError::BadSignature => "bad_signature",
             SignalError::BadMac => "bad_mac",
             // Another message than the one that used this key before: the sender's state went back.
             SignalError::Duplicate => "duplicate_counter",
@@ -475,15 +478,9 @@ impl Undecryptable {
         Self { reason, will_retry: false, hidden: false }
     }
 
-    /// Encrypted in a way that is not spoken yet.
-    pub(crate) fn unsupported(encs: &[Enc]) -> Self {
-        let mut kinds = encs.iter().map(|enc| &enc.kind);
-        let reason = match kinds.find(|kind| !matches!(kind, EncKind::Pairwise(_))) {
-            Some(EncKind::SenderKey) => "no_sender_key",
-            Some(EncKind::MessageSecret) => "no_message_secret",
-            _ => "unsupported",
-        };
-        Self { reason: reason.to_owned(), will_retry: false, hidden: encs.iter().all(|enc| enc.hide) }
+    /// The reply of a bot to a message whose secret is not known.
+    pub(crate) fn no_message_secret() -> Self {
+        Self { reason: "no_message_secret".to_owned(), will_retry: false, hidden: false }
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) trait Record: Message + Default {
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
         out.put_u8(VERSION);
-        out.put_slice(&self.encode_to_vec());
+        self.encode_raw(&mut out);
         out.freeze()
     }
 
@@ -161,6 +161,18 @@ pub(crate) struct OutgoingRecord {
     /// Who has our sender key once the server takes the stanza.
     #[prost(message, optional, tag = "9")]
     pub(crate) distributed: Option<DistributedRecord>,
+    /// Who may see a status.
+    #[prost(string, repeated, tag = "11")]
+    pub(crate) viewers: Vec<String>,
+    /// How they were chosen, as `AudienceSetting` numbers it; 0 for no status.
+    #[prost(uint32, tag = "12")]
+    pub(crate) setting: u32,
+    /// Hash of the devices that the message is for, of those under a sender key.
+    #[prost(string, optional, tag = "13")]
+    pub(crate) phash: Option<String>,
+    /// The server wanted it in another addressing mode, once.
+    #[prost(bool, tag = "14")]
+    pub(crate) rebuilt: bool,
 }
 record!(OutgoingRecord);
 
@@ -286,6 +298,9 @@ pub(crate) struct ReceivedRecord {
     /// Unix seconds.
     #[prost(uint64, tag = "1")]
     pub(crate) at: u64,
+    /// The sender key that came with it was taken, and its content was not read.
+    #[prost(bool, tag = "2")]
+    pub(crate) keys_only: bool,
 }
 record!(ReceivedRecord);
 

@@ -18,6 +18,7 @@ use crate::{
         command::{CommandError, CommandId, Reply},
         config::Config,
         records::Record,
+        retry,
     },
     event::Event,
     node::Node,
@@ -54,6 +55,8 @@ pub(crate) struct Step<'e> {
     pub(crate) config: &'e Config,
     /// The engine's randomness. A handler that runs again draws again.
     pub(crate) rng: &'e mut ChaCha20Rng,
+    /// What is remembered of messages that cannot be read.
+    pub(crate) retries: &'e retry::Memory,
     cache: &'e mut Cache,
     account: Arc<Account>,
     account_changed: bool,
@@ -62,6 +65,7 @@ pub(crate) struct Step<'e> {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -73,6 +77,7 @@ pub(super) struct Collected {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -82,12 +87,14 @@ impl<'e> Step<'e> {
         config: &'e Config,
         rng: &'e mut ChaCha20Rng,
         cache: &'e mut Cache,
+        retries: &'e retry::Memory,
         account: Arc<Account>,
     ) -> Self {
         Self {
             now,
             config,
             rng,
+            retries,
             cache,
             account,
             account_changed: false,
@@ -96,6 +103,7 @@ impl<'e> Step<'e> {
             frames: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            notes: Vec::new(),
             clear: false,
         }
     }
@@ -108,6 +116,7 @@ impl<'e> Step<'e> {
             frames: self.frames,
             events: self.events,
             replies: self.replies,
+            notes: self.notes,
             clear: self.clear,
         }
     }
@@ -204,6 +213,11 @@ impl<'e> Step<'e> {
     /// Answers a command once the step is durable.
     pub(crate) fn reply(&mut self, command: CommandId, reply: Result<Reply, CommandError>) {
         self.replies.push((command, reply));
+    }
+
+    /// Has something about messages that cannot be read remembered, when the step is done.
+    pub(crate) fn note(&mut self, note: retry::Note) {
+        self.notes.push(note);
     }
 
     /// Removes every record of the account, before what the step writes.

@@ -72,6 +72,15 @@ fn required_text(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Re
     }
 }
 
+/// Longest id of a message that is taken, bytes: the official ones have at most 40, and ours are parts of record keys.
+pub const MAX_ID: usize = 128;
+
+/// The id of a message, which is there and not too long.
+fn required_id(node: NodeRef<'_>, tag: &'static str) -> Result<String, StanzaError> {
+    let id = required_text(node, tag, "id")?;
+    if id.len() > MAX_ID { Err(StanzaError::Attribute { tag, name: "id" }) } else { Ok(id) }
+}
+
 /// A required attribute as JID.
 fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<crate::jid::Jid, StanzaError> {
     node.attr_jid(name).ok_or(StanzaError::Attribute { tag, name })

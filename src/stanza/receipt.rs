@@ -144,6 +144,8 @@ pub struct DeliveryReceipt<'a> {
     pub recipient: Option<&'a Jid>,
     /// Absent, `inactive`, `sender`, `peer_msg`, `hist_sync`.
     pub kind: Option<&'static str>,
+    /// `status` for the status.
+    pub context: Option<&'static str>,
 }
 
 impl DeliveryReceipt<'_> {
@@ -155,6 +157,7 @@ impl DeliveryReceipt<'_> {
             .attr_opt("type", self.kind)
             .attr_opt("participant", self.participant)
             .attr_opt("recipient", self.recipient)
+            .attr_opt("context", self.context)
     }
 }
 

@@ -4,10 +4,12 @@ use wamd::jid::Jid;
 use wamd::node::Node;
 
 use super::Refusal;
+use super::acks::AckRule;
+use super::delivery::Rule;
 use crate::control::ControlError;
 use crate::core::{Core, leaf};
 use crate::fault::Fault;
-use crate::{notices, routing, stanza};
+use crate::{keys, notices, routing, stanza};
 
 /// See [`Server::fault`](crate::Server::fault).
 pub(crate) fn apply(core: &mut Core, fault: Fault) -> Result<(), ControlError> {
@@ -112,6 +114,53 @@ pub(crate) fn apply(core: &mut Core, fault: Fault) -> Result<(), ControlError> {
         Fault::DevicesUpdate { jid } => {
             let number = core.named(&jid)?.number;
             notices::devices_updated(core, number);
+        }
+        Fault::ChangeIdentity { jid } => {
+            let number = core.named(&jid)?.number;
+            notices::change_identity(core, number);
+        }
+        Fault::EmptyPrekeys { jid } => {
+            let address = core.named_companion(&jid)?;
+            if let Some(device) = core.directory.device_mut(address) {
+                device.spend_prekeys();
+            }
+            keys::report_low(core, address);
+        }
+        Fault::WithholdPrekey { jid, on } => {
+            let address = core.named(&jid)?;
+            core.faults.of_mut(address).withhold_prekey = on;
+        }
+        Fault::RefuseBundle { jid, code, count } => {
+            let address = core.named(&jid)?;
+            let faults = core.faults.of_mut(address);
+            (faults.refuse_bundle, faults.bundle_error) = (count, code);
+        }
+        Fault::AskDigest { jid } => {
+            let address = core.named_companion(&jid)?;
+            core.notify(address, "encrypt", Jid::whatsapp_server(), |node| node.child(Node::new("digest")));
+        }
+        Fault::Delivery { jid, what, enc, id, every, count } => {
+            let address = core.named(&jid)?;
+            core.faults.delivery.add(address, Rule { what, enc, id, every, left: count, seen: 0 });
+        }
+        Fault::Mend { jid } => {
+            let address = core.named(&jid)?;
+            for entry in core.faults.delivery.clear(address) {
+                routing::hand_over(core, address, entry);
+            }
+        }
+        Fault::Acks { jid, chat, error, phash, refresh_lid, count } => {
+            let address = core.named_companion(&jid)?;
+            core.faults.acks.set(address, chat, AckRule { error, phash, refresh_lid, left: count });
+        }
+        Fault::DemandToken { jid, on } => {
+            let number = core.named(&jid)?.number;
+            let demanded_by = &mut core.tokens.demanded_by;
+            let _ = if on { demanded_by.insert(number) } else { demanded_by.remove(&number) };
+        }
+        Fault::LoseNotices { jid, kind, count } => {
+            let address = core.named_companion(&jid)?;
+            core.faults.lose_notices(address, kind, count);
         }
         Fault::Ping { jid } => {
             let id = core.named_connection(&jid)?;

@@ -14,6 +14,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::renew::{Renewal, renew, resend_key};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
 use crate::{
     clock::Now,
     engine::{
@@ -319,9 +322,10 @@ fn seal(
         let key = build::sender_key_distribution(&how.chat.canonical, key.distribution().encode());
         plaintext.extend(key.encode_to_vec());
     }
-    let plaintext = send::padded(plaintext, step.rng);
+    let plaintext = send::padded(&plaintext, step.rng);
     let account = Arc::clone(step.account());
-    let ciphertext = match signal::encrypt(step, &own(&account), &how.asker.address, &plaintext) {
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let ciphertext = match signal::encrypt(step, &own(&account), &how.asker.address, &plaintext, &mut rng) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {
