@@ -197,6 +197,7 @@ impl Engine {
             self.emit(now, event);
         }
         self.resume_sends(now);
+        self.trim_records(now);
     }
 
     // ---- prekeys ----------------------------------------------------------------------------------------------

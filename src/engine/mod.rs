@@ -36,6 +36,7 @@
 //! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `queries` | which answer belongs to which question |
+//! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -66,6 +67,7 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod retention;
 mod retry;
 mod send;
 mod signal_store;
@@ -102,6 +104,7 @@ use link::Linking;
 use logout::Logouts;
 use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
+use retention::{Queue, Retention};
 use retry::asked;
 use send::Sends;
 use step::{Collected, Miss, Needs, Step};
@@ -219,6 +222,8 @@ enum Job {
     Command(CommandId, Command),
     /// The first send that waits to be accepted.
     Accept,
+    /// Records that may be too old.
+    Trim(Queue),
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
 }
@@ -281,6 +286,7 @@ pub struct Engine {
     resends: Vec<(asked::Asked, asked::Outcome)>,
     /// Messages that were sent again.
     resent: Window,
+    retention: Retention,
     /// Our own requests to send again.
     retries: retry::Memory,
     /// Jobs whose records are being loaded.
@@ -359,6 +365,7 @@ impl Engine {
             group_commands: GroupCommands::default(),
             resends: Vec::new(),
             resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
+            retention: Retention::default(),
             retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
@@ -525,6 +532,7 @@ impl Engine {
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
             self.cache = Cache::new(self.config.cache_bytes);
+            self.retention = Retention::default();
             self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
@@ -540,6 +548,11 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            if let Some(value) = &value
+                && !matches!(self.cache.read(&key), Some(Some(_)))
+            {
+                self.retention.note(now, &key, value.len(), &mut batch);
+            }
             self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
@@ -547,6 +560,7 @@ impl Engine {
                 None => batch.deletes.push(key),
             }
         }
+        let kept = self.retention.seal(&mut batch);
         if !batch.is_empty() {
             self.batches = seq;
             self.gate.push_free(Queued::Output(Output::Commit { seq, batch }));
@@ -568,6 +582,9 @@ impl Engine {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
+        }
+        if kept {
+            self.trim_records(now);
         }
     }
 
@@ -603,7 +620,8 @@ impl Engine {
     /// Loads the account and what was under way.
     fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        let needs = Needs { missing: vec![account_key(), head_key()], read: Vec::new() };
+        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
+        let needs = Needs { missing: keys.collect(), read: Vec::new() };
         self.request(Job::Boot, needs, vec![RecordKind::Outgoing]);
     }
 
@@ -661,6 +679,7 @@ impl Engine {
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
             Job::Accept => self.run_accepting(now),
+            Job::Trim(queue) => self.run_trim(now, queue),
             Job::Resend(asked) => self.run_resend(now, *asked),
         }
     }
@@ -691,6 +710,7 @@ impl Engine {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
+        self.retention = Retention::restore(&records);
         self.sends.restore(scanned);
         self.phase = Phase::Ready;
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {

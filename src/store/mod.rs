@@ -107,11 +107,14 @@ pub enum RecordKind {
     /// What was sent again to a device, and the base key of its session then; id = address, 0, message id. When its session
     /// was renewed; id = address.
     ResendBaseKey = 24,
+    /// Records that are kept for a time, oldest first. The state of a queue; id = its number, u8. An entry; id = its number, 0,
+    /// number of the entry, u64 big-endian.
+    Expiry = 26,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -136,6 +139,7 @@ impl RecordKind {
         Self::MessageSecret,
         Self::PrivacyToken,
         Self::ResendBaseKey,
+        Self::Expiry,
     ];
 }
 
