@@ -86,6 +86,7 @@ use crate::{
     jid::Jid,
     message::MessageId,
     pairing::{passkey::Assertion, payload::Version},
+    stanza::receipt::DeliveryReceipts,
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -197,6 +198,8 @@ enum Queued {
     Output(Output),
     /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
     Frame(ConnectionId, Vec<u8>),
+    /// A receipt of the backlog, to be joined with others that may leave at the same time.
+    Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
 
 /// Work that was stopped by a missing record.
@@ -272,6 +275,8 @@ pub struct Engine {
     accepting: VecDeque<(CommandId, SendRequest)>,
     /// Requests to send again that wait for keys.
     resends: Vec<asked::Asked>,
+    /// Receipts of the backlog at the gate.
+    waiting_receipts: usize,
     /// Our own requests to send again.
     retries: retry::Memory,
     /// Jobs whose records are being loaded.
@@ -348,6 +353,7 @@ impl Engine {
             sends: Sends::default(),
             accepting: VecDeque::new(),
             resends: Vec::new(),
+            waiting_receipts: 0,
             retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
@@ -388,6 +394,7 @@ impl Engine {
             Input::Tick => {}
         }
         self.expire(now);
+        self.join_receipts(now);
         self.cache.trim(self.evictable());
         debug_assert!(
             self.connection.agrees_with(self.told.state()),
@@ -402,6 +409,8 @@ impl Engine {
         loop {
             match self.gate.pop()? {
                 Queued::Output(output) => return Some(output),
+                // All were joined when they became ready.
+                Queued::Receipt(..) => {}
                 Queued::Frame(id, frame) => {
                     if let Some(bytes) = self.seal(id, &frame) {
                         return Some(Output::Send(id, bytes));
@@ -418,7 +427,9 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
+        let phone = self.phone_deadline();
+        let deadlines =
+            [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), phone, halted];
         deadlines.into_iter().flatten().min()
     }
 
@@ -467,11 +478,20 @@ impl Engine {
             };
             match gate.pick(&mut passed, judge)? {
                 Queued::Frame(_, frame) => Some(frame),
-                Queued::Output(_) => None,
+                Queued::Output(_) | Queued::Receipt(..) => None,
             }
         };
         let message = self.connection.wire(id)?.seal(first, next);
         (!message.is_empty()).then(|| message.freeze())
+    }
+
+    /// Joins the receipts of the backlog that may leave now: as many as the store made durable at a time.
+    fn join_receipts(&mut self, now: Now) {
+        if self.waiting_receipts == 0 {
+            return;
+        }
+        let waiting = &mut self.waiting_receipts;
+        self.gate.rewrite(|ready| receipts::join(ready, now, waiting));
     }
 
     // ---- steps ------------------------------------------------------------------------------------------------
@@ -501,7 +521,7 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, notes, clear } = collected;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -513,6 +533,7 @@ impl Engine {
         }
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
+            self.retries = retry::Memory::default();
             self.cache = Cache::new(self.config.cache_bytes);
         }
         let mut envelopes = Vec::with_capacity(events.len());
@@ -555,6 +576,10 @@ impl Engine {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
+            for receipt in receipts {
+                self.waiting_receipts = self.waiting_receipts.saturating_add(1);
+                self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
+            }
         }
     }
 
@@ -591,7 +616,7 @@ impl Engine {
     fn load_account(&mut self) {
         self.phase = Phase::Booting;
         let needs = Needs { missing: vec![account_key(), head_key()], read: Vec::new() };
-        self.request(Job::Boot, needs, vec![RecordKind::Outgoing]);
+        self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
 
     /// Stops a job until its records are there.
@@ -677,7 +702,10 @@ impl Engine {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
-        self.sends.restore(scanned);
+        let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);
+        self.sends.restore(sends);
+        self.retries = retry::Memory::default();
+        self.retries.wanted.restore(now, wanted);
         self.phase = Phase::Ready;
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
             self.told.begin(SessionState::Disconnected);
@@ -732,6 +760,7 @@ impl Engine {
     /// Drops what was to leave, but for what is durable and what somebody waits for.
     fn clear_gate(&mut self) {
         let (ready, held) = (self.gate.take_ready(), self.gate.take_held());
+        self.waiting_receipts = 0;
         // Batches that failed are never confirmed; later ones must not wait for them.
         self.gate.release(self.batches);
         for queued in ready {
@@ -769,6 +798,7 @@ impl Engine {
         }
         self.expire_sends(now);
         self.retries.expire(now);
+        self.ask_phone(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);

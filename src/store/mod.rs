@@ -106,11 +106,13 @@ pub enum RecordKind {
     PrivacyToken = 23,
     /// The base key of the session that a resend was encrypted in; id = address, 0, message id.
     ResendBaseKey = 24,
+    /// A message that our own phone is asked for; id as in `Received`.
+    Placeholder = 25,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -135,6 +137,7 @@ impl RecordKind {
         Self::MessageSecret,
         Self::PrivacyToken,
         Self::ResendBaseKey,
+        Self::Placeholder,
     ];
 }
 
