@@ -99,7 +99,7 @@ pub(crate) fn notification(
             step.delete(key);
         }
         Notification::IdentityChanged { user } => identity_changed(step, user, offline)?,
-        Notification::Other => {}
+        Notification::Group(_) | Notification::Other => {}
     }
     step.send(&ack.ack());
     Ok(refill)

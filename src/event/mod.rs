@@ -23,6 +23,7 @@
 //! | [`session`], [`link`] | `session.*` |
 //! | [`message`] | `message.*` and the message object |
 //! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
+//! | [`group`] | `groups.*`, `group-participants.*`, `group.*`, `community.*` |
 //! | [`state`] | the session state that follows from an event |
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -64,6 +65,7 @@ pub mod account;
 pub mod envelope;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod group;
 pub mod id;
 pub mod link;
 pub mod message;
@@ -75,6 +77,10 @@ use serde_json::Value;
 
 pub use account::{AccountDirty, IdentityChanged, LidMappingUpdated, MappingSource};
 pub use envelope::Envelope;
+pub use group::{
+    CommunityAction, CommunityUpdate, GroupAction, GroupAdmin, GroupJoinRequest, GroupObject, GroupParticipant,
+    GroupParticipantsUpdate, GroupsUpdate, GroupsUpsert, JoinRequestAction, Known,
+};
 pub use id::EventId;
 pub use link::{
     LinkFailure, RefreshReason, SessionPairCode, SessionPairCodeError, SessionPairCodeRefresh,
@@ -222,6 +228,16 @@ events! {
     "account.dirty" AccountDirty(AccountDirty);
     /// A contact's security code changed: new phone or reinstalled app.
     "identity.changed" IdentityChanged(IdentityChanged);
+    /// We are in a group from now on, or it was made.
+    "groups.upsert" GroupsUpsert(GroupsUpsert);
+    /// Something about a group changed: name, description, a switch.
+    "groups.update" GroupsUpdate(GroupsUpdate);
+    /// Participants of a group came, went, or changed.
+    "group-participants.update" GroupParticipantsUpdate(GroupParticipantsUpdate);
+    /// Somebody wants to join a group, or wants no longer.
+    "group.join_request" GroupJoinRequest(GroupJoinRequest);
+    /// A group became a part of a community, or ceased to be one.
+    "community.update" CommunityUpdate(CommunityUpdate);
 }
 
 impl Event {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{jid::Jid, node::NodeRef};
+use crate::{jid::Jid, node::NodeRef, stanza::group_notice::GroupNotice};
 
 /// `<success>`: the login was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +190,8 @@ pub enum Notification {
         /// The user's other identity, when told.
         lid: Option<Jid>,
     },
+    /// Something happened in a group.
+    Group(Box<GroupNotice>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
@@ -213,6 +215,9 @@ impl Notification {
             }
             (Some("account_sync"), Some(from)) if node.child("devices").is_some() => {
                 Self::DevicesChanged { user: from.to_bare(), lid: None }
+            }
+            (Some("w:gp2"), Some(_)) => {
+                GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
             }
             _ => Self::Other,
         }

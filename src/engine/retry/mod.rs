@@ -11,6 +11,7 @@ pub(crate) mod ask;
 pub(crate) mod asked;
 mod limits;
 pub(crate) mod placeholder;
+mod renew;
 
 use crate::{clock::Now, engine::records::PlaceholderRecord, jid::Jid, store::Key};
 use limits::Limits;
