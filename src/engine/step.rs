@@ -17,6 +17,7 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        queries::Query,
         records::Record,
         retry,
     },
@@ -65,6 +66,7 @@ pub(crate) struct Step<'e> {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -77,6 +79,7 @@ pub(super) struct Collected {
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -103,6 +106,7 @@ impl<'e> Step<'e> {
             frames: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
         }
@@ -116,6 +120,7 @@ impl<'e> Step<'e> {
             frames: self.frames,
             events: self.events,
             replies: self.replies,
+            asks: self.asks,
             notes: self.notes,
             clear: self.clear,
         }
@@ -198,6 +203,12 @@ impl<'e> Step<'e> {
     /// Sends an encoded stanza once the step is durable.
     pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
         self.frames.push(frame.to_vec());
+    }
+
+    /// Asks the server once the step is durable, unless it is being asked the same already. `request` has no id yet. Without a
+    /// connection nothing is asked: only what may be left out goes this way.
+    pub(crate) fn ask(&mut self, query: Query, request: Node) {
+        self.asks.push((query, request));
     }
 
     /// Emits an event once the step is durable.

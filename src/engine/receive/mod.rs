@@ -15,14 +15,17 @@
 //! | `bot` | replies of bots |
 //! | `marks` | what was received before |
 //! | `deliver` | what a decrypted message does |
+//! | `target`, `addons` | what refers to another message, encrypted with its secret or not |
 //! | `answer` | the one answer that a stanza gets |
 
+mod addons;
 mod answer;
 mod bot;
 mod decrypt;
-mod deliver;
+pub(crate) mod deliver;
 mod marks;
 mod sender_keys;
+pub(crate) mod target;
 
 use crate::{
     engine::{
