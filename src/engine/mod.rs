@@ -34,6 +34,8 @@
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
 //! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
+//! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
+//! | `tokens`, `restrictions` | whom we may write to |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
@@ -45,6 +47,7 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod content;
 mod cpu;
 mod debug;
 mod devices;
@@ -64,10 +67,13 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod restrictions;
 mod retry;
+mod secrets;
 mod send;
 mod signal_store;
 mod step;
+mod tokens;
 mod told;
 
 use std::{
@@ -85,6 +91,7 @@ use crate::{
     event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
+    node::Node,
     pairing::{passkey::Assertion, payload::Version},
     stanza::receipt::DeliveryReceipts,
     store::{Batch, Key, OutboxEntry, RecordKind},
@@ -97,17 +104,18 @@ use gate::{Gate, Pick};
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
-use queries::{Answer, Queries};
+use queries::{Answer, Queries, Query};
 use records::{OutboxHeadRecord, Record};
 use retry::asked;
 use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use records::RecordError;
+pub use restrictions::Restriction;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -296,6 +304,8 @@ pub struct Engine {
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
     unconfirmed: Vec<Envelope>,
+    /// When the next restriction ends.
+    restriction_ends: Option<Duration>,
 }
 
 /// What can be asked about an account at any time.
@@ -329,6 +339,8 @@ pub struct Snapshot {
     pub batches: u64,
     /// Bytes of stanzas that wait for records.
     pub waiting_bytes: usize,
+    /// What the account may not do for a while; `account.restricted` tells when it changes.
+    pub restrictions: Vec<Restriction>,
 }
 
 impl Engine {
@@ -366,6 +378,7 @@ impl Engine {
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
             acknowledged_before: None,
             unconfirmed: Vec::new(),
+            restriction_ends: None,
             config,
         };
         engine.load_account();
@@ -427,9 +440,8 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let phone = self.phone_deadline();
-        let deadlines =
-            [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), phone, halted];
+        let (queries, sends, phone) = (self.queries.deadline(), self.sends.deadline(), self.phone_deadline());
+        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted, self.restriction_ends];
         deadlines.into_iter().flatten().min()
     }
 
@@ -462,6 +474,7 @@ impl Engine {
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
+            restrictions: self.account.restrictions.clone(),
         }
     }
 
@@ -521,7 +534,7 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, receipts, events, replies, notes, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -580,6 +593,21 @@ impl Engine {
                 self.waiting_receipts = self.waiting_receipts.saturating_add(1);
                 self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
             }
+            for (query, request) in asks {
+                self.ask_after(now, after, id, query, request);
+            }
+        }
+    }
+
+    /// Asks the server what a step wants to know, once the batch is durable; what is under way is not asked twice.
+    fn ask_after(&mut self, now: Now, batch: u64, connection: ConnectionId, query: Query, request: Node) {
+        if self.queries.any(|pending| pending.is_same(&query)) {
+            return;
+        }
+        let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
+        match request.attr("id", id).encode() {
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }
 
@@ -797,6 +825,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_restrictions(now);
         self.retries.expire(now);
         self.ask_phone(now);
         self.expire_code(now);
@@ -905,6 +934,20 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
+            Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
+                self.answer(id, Err(CommandError::NotLinked));
+            }
+            Command::SetNctSalt(salt) => self.act(now, |step| {
+                tokens::set_salt(step, salt);
+                step.reply(id, Ok(Reply::Done));
+            }),
+            Command::CheckRestrictions if !self.connection.is_online() => {
+                self.answer(id, Err(CommandError::NotConnected));
+            }
+            Command::CheckRestrictions => self.act(now, |step| {
+                restrictions::ask(step);
+                step.reply(id, Ok(Reply::Done));
+            }),
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{jid::Jid, node::NodeRef};
+use crate::{
+    jid::Jid,
+    node::NodeRef,
+    stanza::iq::{mex, tokens},
+};
 
 /// `<success>`: the login was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +194,17 @@ pub enum Notification {
         /// The user's other identity, when told.
         lid: Option<Jid>,
     },
+    /// A user gives us privacy tokens.
+    Tokens {
+        /// Who.
+        user: Jid,
+        /// The user's other identity, when told.
+        lid: Option<Jid>,
+        /// The tokens.
+        tokens: Vec<tokens::Token>,
+    },
+    /// What the account may not do for a while.
+    Restrictions(Vec<mex::Restriction>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
@@ -214,6 +229,15 @@ impl Notification {
             (Some("account_sync"), Some(from)) if node.child("devices").is_some() => {
                 Self::DevicesChanged { user: from.to_bare(), lid: None }
             }
+            (Some("privacy_token"), Some(from)) => Self::Tokens {
+                user: from.to_account(),
+                lid: node.attr_jid("sender_lid").map(|lid| lid.to_account()),
+                tokens: tokens::tokens(node),
+            },
+            (Some("mex"), _) => match mex::updates(node) {
+                updates if updates.is_empty() => Self::Other,
+                updates => Self::Restrictions(updates),
+            },
             _ => Self::Other,
         }
     }

@@ -4,16 +4,14 @@ use super::{Lane, SendOp, outgoing_key, sent_record};
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Content, Engine, Job, Reply, SendRequest, address,
+        CommandError, CommandId, Engine, Job, Reply, SendRequest, address, content,
         records::{OutgoingRecord, Record},
+        restrictions,
         step::{Miss, Needs, Step},
     },
-    message::{MessageId, build},
+    message::MessageId,
     proto::Message as _,
 };
-
-/// Longest text that is sent, in characters.
-const MAX_TEXT: usize = 65_536;
 
 impl Engine {
     /// Stores a send; the answer leaves when it is durable.
@@ -53,10 +51,6 @@ impl Engine {
             self.answer(command, Err(CommandError::NotAUser(request.to.redacted().to_string())));
             return Ok(());
         }
-        if let Err(error) = check(&request.content) {
-            self.answer(command, Err(error));
-            return Ok(());
-        }
         let id = match &request.id {
             Some(id) => id.clone(),
             None => self.next_message_id(now),
@@ -71,16 +65,6 @@ impl Engine {
             self.run_send(now, order);
         }
         Ok(())
-    }
-}
-
-fn check(content: &Content) -> Result<(), CommandError> {
-    match content {
-        Content::Text(text) if text.is_empty() => Err(CommandError::Content("the text is empty")),
-        Content::Text(text) if text.chars().count() > MAX_TEXT => {
-            Err(CommandError::Content("the text has more than 65,536 characters"))
-        }
-        Content::Text(_) => Ok(()),
     }
 }
 
@@ -111,9 +95,17 @@ fn accept(
         step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp }));
         return Ok(None);
     }
-    let Content::Text(text) = &request.content;
-    let mut message = build::text(text.as_str());
-    build::ensure_secret(&mut message, step.rng);
+    let message = match restrictions::check(step, &user)? {
+        Ok(()) => content::compose(step, &user, id, &request.content)?,
+        Err(error) => Err(error),
+    };
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            step.reply(command, Err(error));
+            return Ok(None);
+        }
+    };
     let op = SendOp {
         to: request.to.clone(),
         lane: Lane::of_user(&user),

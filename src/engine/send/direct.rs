@@ -9,9 +9,10 @@ use crate::{
     engine::{
         account::Linked,
         address::{self, User},
-        devices, keys,
+        content, devices, keys,
         notices::SendFailure,
         records::{Record, SentRecord},
+        restrictions,
         step::{Miss, Step, own},
     },
     jid::Jid,
@@ -54,6 +55,9 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
         return Ok(Plan::Devices(unknown));
     }
     let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if restrictions::check(step, &user)?.is_err() {
+        return Ok(fail(step, op, &SendFailure::restricted()));
+    }
     if recipients.is_empty() {
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
@@ -111,6 +115,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
     let class = classify(&message);
+    let children = content::children(step, user, &op.id, &message, &op.message)?;
     let plain = padded(op.message.to_vec(), step.rng);
     let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
 
@@ -136,7 +141,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         hide_failure: class.hide_failure,
         meta: &class.meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: &children,
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };

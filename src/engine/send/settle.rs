@@ -7,7 +7,9 @@ use crate::{
         Engine, address,
         notices::{self, SendFailure},
         records::{OutgoingRecord, Record, SentRecord},
+        restrictions,
         step::{Miss, Step},
+        tokens,
     },
     jid::Jid,
     stanza::ack::MessageAck,
@@ -70,10 +72,12 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<(), 
         if let Some((sent_key, _)) = sent {
             step.delete(sent_key);
         }
+        restrictions::refused(step, &user, code)?;
         let failure = SendFailure::refused(code);
         step.emit(notices::send_failed(&chat, &ack.id, outgoing.client_ref.as_deref(), &failure));
         return Ok(());
     }
+    tokens::wrote(step, &user)?;
     let sent = sent.unwrap_or_else(|| (sent_key(&user.canonical, &ack.id), SentRecord::default()));
     settle_as_sent(step, &ack.id, &chat, &user, &outgoing, sent, ack.timestamp);
     Ok(())
