@@ -52,6 +52,8 @@ mod cpu;
 mod debug;
 mod devices;
 mod dirty;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod inbound;
 mod keys;

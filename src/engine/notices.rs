@@ -489,6 +489,11 @@ impl Undecryptable {
         Self { reason, will_retry: false, hidden: false }
     }
 
+    /// The reply of a bot, made with another secret than that of the message it answers.
+    pub(crate) fn bot_reply(hidden: bool) -> Self {
+        Self { reason: "invalid_message".to_owned(), will_retry: false, hidden }
+    }
+
     /// The reply of a bot to a message whose secret is not known.
     pub(crate) fn no_message_secret() -> Self {
         Self { reason: "no_message_secret".to_owned(), will_retry: false, hidden: false }

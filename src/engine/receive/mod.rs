@@ -57,6 +57,8 @@ pub(super) enum Outcome {
     Retry(Failure),
     /// The content stayed on the phone, for this reason.
     Unavailable(String),
+    /// Will never be read; acknowledged without a receipt.
+    Dropped(Undecryptable),
     /// Refused, and told as unreadable when there is something to tell.
     Refused(Nack, Option<Undecryptable>),
 }
