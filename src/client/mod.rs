@@ -28,6 +28,7 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod messages;
 mod network;
 mod proxy;
 pub mod qr;

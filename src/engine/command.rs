@@ -172,7 +172,7 @@ pub enum Content {
         /// The emoji; at most 64 bytes.
         emoji: String,
     },
-    /// New content for a text or a caption of ours, within 20 minutes.
+    /// New content for a text or a caption of ours, within 20 minutes; for a poll or an event of ours at any time.
     Edit {
         /// The id of our message.
         id: MessageId,

@@ -23,7 +23,7 @@ use crate::{
     message::{
         Action, MessageId, build,
         content::Field,
-        normalise, protocol, reporting,
+        normalise, poll_of, protocol, reporting,
         secret::{self, UseCase, addon},
     },
     node::Node,
@@ -55,7 +55,8 @@ pub(crate) fn compose(
     content: &Content,
 ) -> Result<Result<Message, CommandError>, Miss> {
     let Some(linked) = step.account().linked.clone() else { return Ok(Err(CommandError::NotLinked)) };
-    let mut message = match built(step, chat, &linked, content)? {
+    let own = address::user(step, &linked.pn)?;
+    let mut message = match built(step, chat, &linked, &own, id, content)? {
         Ok(message) => message,
         Err(error) => return Ok(Err(error)),
     };
@@ -64,7 +65,6 @@ pub(crate) fn compose(
     if message.encoded_len() > MAX_MESSAGE {
         return Ok(Err(CommandError::Content("the message has more than 1 MiB")));
     }
-    let own = address::user(step, &linked.pn)?;
     let view = normalise(&message);
     if view.action() == Action::Content {
         secrets::remember(step, chat, &own, id.as_str(), step.now.unix_seconds(), &view);
@@ -107,6 +107,8 @@ fn built(
     step: &mut Step<'_>,
     chat: &User,
     linked: &Linked,
+    own: &User,
+    id: &MessageId,
     content: &Content,
 ) -> Result<Result<Message, CommandError>, Miss> {
     let refused = |why| Ok(Err(CommandError::Content(why)));
@@ -127,7 +129,7 @@ fn built(
             Ok(key(chat, linked, target).map(|key| build::pin(key, duration.seconds(), now_ms)))
         }
         Content::Unpin { target } => Ok(key(chat, linked, target).map(|key| build::unpin(key, now_ms))),
-        Content::Vote { poll, options } => vote(step, chat, linked, poll, options, now_ms),
+        Content::Vote { poll, options } => vote(step, chat, linked, own, poll, options, now_ms),
         Content::EventResponse { extra_guests, .. } if *extra_guests > MAX_GUESTS => refused("too many guests"),
         Content::EventResponse { event, answer, extra_guests } => {
             let Some(response) = response(*answer) else { return refused("this is not an answer") };
@@ -144,7 +146,11 @@ fn built(
             }
             let mut message = Message::clone(message);
             build::ensure_secret(&mut message, step.rng);
-            seal(step, chat, linked, target, UseCase::Comment, &message.encode_to_vec(), now_ms)
+            let carrier = seal(step, chat, linked, target, UseCase::Comment, &message.encode_to_vec(), now_ms)?;
+            if carrier.is_ok() {
+                secrets::remember(step, chat, own, id.as_str(), step.now.unix_seconds(), &normalise(&message));
+            }
+            Ok(carrier)
         }
     }
 }
@@ -192,7 +198,7 @@ fn key(chat: &User, linked: &Linked, target: &MessageRef) -> Result<MessageKey, 
     })
 }
 
-/// An edit, unless it is known to be too late.
+/// An edit: plain within its time, or of an event or a poll, encrypted at any time.
 fn edit(
     step: &mut Step<'_>,
     chat: &User,
@@ -208,6 +214,15 @@ fn edit(
     if view.action() != Action::Content {
         return Ok(Err(CommandError::Content("only content can take the place of a message")));
     }
+    let sealed = match view.field() {
+        Some(Field::Event) => Some(UseCase::EventEdit),
+        _ if poll_of(&view).is_some() => Some(UseCase::PollEdit),
+        _ => None,
+    };
+    if let Some(use_case) = sealed {
+        let target = MessageRef::own(id.clone());
+        return seal(step, chat, linked, &target, use_case, &message.encode_to_vec(), now_ms);
+    }
     let sent = sent_record(step, chat, id.as_str())?.map(|(_, sent)| sent.timestamp).filter(|at| *at != 0);
     if sent.is_some_and(|at| step.now.unix_seconds() > at.saturating_add(EDIT_WINDOW)) {
         return Ok(Err(CommandError::TooLate));
@@ -220,6 +235,7 @@ fn vote(
     step: &mut Step<'_>,
     chat: &User,
     linked: &Linked,
+    own: &User,
     poll: &MessageRef,
     options: &[String],
     now_ms: i64,
@@ -242,8 +258,7 @@ fn vote(
     let plaintext = addon::AddonContent::Vote(hashes.clone()).encode();
     let message = seal(step, chat, linked, poll, UseCase::PollVote, &plaintext, now_ms)?;
     if message.is_ok() {
-        let own = address::user(step, &linked.pn)?;
-        kept.count(step, &own, &hashes, now_ms)?;
+        kept.count(step, own, &hashes, now_ms)?;
     }
     Ok(message)
 }
