@@ -413,6 +413,71 @@ fn chats_and_restrictions() {
 }
 
 #[test]
+fn groups() {
+    let id: Jid = "1203630@g.us".parse().unwrap();
+    let mut group = GroupObject::new(id.clone());
+    check(GroupsUpdate::new(vec![group.clone()]), "groups.update", json!({"groups":[{"id":"1203630@g.us"}]}));
+
+    let mut admin = GroupParticipant::new(lid(), Some(pn()), Some(lid()));
+    admin.admin = Some(GroupAdmin::SuperAdmin);
+    group.subject = Some("Team".into());
+    (group.subject_owner, group.subject_owner_pn, group.subject_time) = (Some(lid()), Some(pn()), Some(1_716_890_000));
+    (group.owner, group.owner_pn, group.creation) = (Some(lid()), Some(pn()), Some(1_716_880_000));
+    (group.desc, group.desc_id) = (Some("about".into()), Some("AB12".into()));
+    (group.desc_owner, group.desc_time) = (Some(lid()), Some(1_716_880_000));
+    (group.size, group.addressing_mode) = (Some(3), Some(AddressingMode::Lid));
+    (group.announce, group.restrict, group.member_add_mode) = (Some(false), Some(false), Some(true));
+    (group.join_approval_mode, group.ephemeral_duration) = (Some(false), Some(0));
+    (group.is_community, group.is_community_announce) = (Some(false), Some(false));
+    (group.linked_parent, group.invite_code) = (Known::Nothing, Known::Nothing);
+    (group.author, group.author_pn) = (Some(lid()), Some(pn()));
+    group.participants = Some(vec![admin.clone()]);
+    check(
+        GroupsUpsert::new(vec![group]),
+        "groups.upsert",
+        json!({"groups":[{"id":"1203630@g.us","subject":"Team","subjectOwner":"111111111111@lid",
+            "subjectOwnerPn":"2348012345678@s.whatsapp.net","subjectTime":1716890000,"creation":1716880000,
+            "owner":"111111111111@lid","ownerPn":"2348012345678@s.whatsapp.net","desc":"about","descId":"AB12",
+            "descOwner":"111111111111@lid","descTime":1716880000,"size":3,"addressingMode":"lid","announce":false,
+            "restrict":false,"memberAddMode":true,"joinApprovalMode":false,"ephemeralDuration":0,"isCommunity":false,
+            "isCommunityAnnounce":false,"linkedParent":null,"inviteCode":null,
+            "author":"111111111111@lid","authorPn":"2348012345678@s.whatsapp.net",
+            "participants":[{"id":"111111111111@lid","phoneNumber":"2348012345678@s.whatsapp.net","lid":"111111111111@lid",
+                "phone":"2348012345678","username":null,"admin":"superadmin","label":null}]}]}),
+    );
+    check(
+        GroupParticipantsUpdate::new(
+            id.clone(),
+            Some(lid()),
+            Some(pn()),
+            None,
+            GroupAction::Add,
+            Some("invite".into()),
+            None,
+            vec![admin],
+            false,
+            1_716_894_200,
+        ),
+        "group-participants.update",
+        json!({"id":"1203630@g.us","author":"111111111111@lid","authorPn":"2348012345678@s.whatsapp.net","authorUsername":null,
+            "action":"add","reason":"invite","participants":[{"id":"111111111111@lid",
+                "phoneNumber":"2348012345678@s.whatsapp.net","lid":"111111111111@lid","phone":"2348012345678","username":null,
+                "admin":"superadmin","label":null}],"self":false,"timestamp":1716894200}),
+    );
+    check(
+        GroupJoinRequest::new(id.clone(), lid(), Some(pn()), JoinRequestAction::Created, Some("invite_link".into())),
+        "group.join_request",
+        json!({"id":"1203630@g.us","participant":"111111111111@lid","participantPn":"2348012345678@s.whatsapp.net",
+            "action":"created","method":"invite_link"}),
+    );
+    check(
+        CommunityUpdate::new("1@g.us".parse().unwrap(), id, CommunityAction::Link),
+        "community.update",
+        json!({"parent":"1@g.us","group":"1203630@g.us","action":"link"}),
+    );
+}
+
+#[test]
 fn names_are_the_vocabulary() {
     assert_eq!(
         Event::NAMES.join(" "),
@@ -423,7 +488,8 @@ fn names_are_the_vocabulary() {
          session.keepalive_restored session.offline_sync_started session.offline_sync_completed message.received message.sent \
          message.failed message.delivered message.read message.undecryptable message.updated message.deleted message.reaction \
          message.poll_vote message.event_response message.comment chats.update group.member_tag lid_mapping.updated account.dirty \
-         account.restricted account.message_cap identity.changed"
+         account.restricted account.message_cap identity.changed \
+         groups.upsert groups.update group-participants.update group.join_request community.update"
     );
 }
 

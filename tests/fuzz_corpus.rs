@@ -11,11 +11,17 @@ mod script;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_json::Value;
 use wamd::{
     jid::Jid,
     node::Node,
     noise::{CertificatePolicy, fuzz},
+    signal::{
+        Address,
+        import::import_record,
+        sender_key::{self, SenderKeyName, SenderKeyStore, memory::MemorySenderKeyStore},
+    },
 };
 
 type Target = fn(&[u8]);
@@ -32,8 +38,11 @@ const TARGETS: &[(&str, Target)] = &[
     ("message", wamd::message::fuzz::message),
     ("node_decode", wamd::node::fuzz_decode),
     ("node_roundtrip", node::roundtrip),
+    ("prekey_message", wamd::signal::fuzz::prekey_message),
     ("qr_and_pair_stanzas", wamd::pairing::fuzz::qr_and_pair_stanzas),
-    ("signal", wamd::signal::fuzz::signal),
+    ("sender_key_message", sender_key::fuzz::sender_key_message),
+    ("session_record", wamd::signal::fuzz::session_record),
+    ("signal_message", wamd::signal::fuzz::signal_message),
     ("stanza", wamd::stanza::fuzz::stanza),
 ];
 
@@ -223,13 +232,61 @@ fn signal(seeds: &mut Seeds) {
     for file in ["double_ratchet", "signal_x3dh"] {
         let vectors = vectors(file);
         let steps = vectors["transcripts"].as_array().unwrap().iter().flat_map(|t| t["steps"].as_array().unwrap());
-        for (i, step) in steps.filter(|step| step["op"] == "encrypt").step_by(7).enumerate() {
-            let (bytes, is_pkmsg) = (hex(&step["bytes"]), u8::from(step["type"] == "pkmsg"));
-            seeds.add("signal", &format!("{file} decode {i}"), &[&[0], &bytes]);
-            seeds.add("signal", &format!("{file} new {i}"), &[&[2, is_pkmsg], &bytes]);
-            seeds.add("signal", &format!("{file} known {i}"), &[&[3, is_pkmsg], &bytes]);
+        let (records, messages): (Vec<_>, Vec<_>) =
+            steps.filter(|step| step["op"] == "encrypt" || step["op"] == "state").partition(|s| s["op"] == "state");
+        for (i, step) in messages.iter().step_by(5).enumerate() {
+            let bytes = hex(&step["bytes"]);
+            let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+            match step["type"].as_str().unwrap() {
+                "pkmsg" => seeds.add("prekey_message", &format!("{file} {i}"), &[&[0], &bytes]),
+                _ => seeds.add("signal_message", &format!("{file} {i}"), &[&[5], &len, &bytes]),
+            }
+        }
+        for (i, step) in records.iter().step_by(3).enumerate() {
+            let bytes = hex(&step["record_proto"]);
+            seeds.add("session_record", &format!("{file} import {i}"), &[&bytes]);
+            let session = import_record(&bytes).unwrap().session.encode();
+            let len = u16::try_from(session.len()).unwrap().to_be_bytes();
+            seeds.add("session_record", &format!("{file} session {i}"), &[&session]);
+            seeds.add("session_record", &format!("{file} used {i}"), &[&len, &session]);
         }
     }
+    for (how, name) in [(1, "sealed"), (2, "other prekey"), (4, "other identity"), (8, "other base key")] {
+        seeds.add("prekey_message", name, &[&[how | 1 | 1 << 5], &[0xC1; 32]]);
+    }
+    // Send, deliver, repeat, damage, lie, start anew, reload: see `signal_message`.
+    let scripts: [(&str, &[u8]); 6] = [
+        ("turns", &[0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2]),
+        ("late", &[0, 0, 0, 0x30, 0xF0, 2, 10, 18, 26, 0x17, 2, 2, 2, 3, 11, 19]),
+        ("crossing", &[7, 15, 0, 8, 0, 8, 10, 2, 2, 2, 0, 8, 2, 2, 3, 11]),
+        ("damage", &[0, 4, 0, 9, 8, 4, 0, 60, 2, 4, 0, 45, 7, 0, 4, 0, 9, 2]),
+        ("lie", &[6, 0, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0x4E, 0, 1, 7, 0, 2]),
+        ("archived", &[0, 0, 0, 7, 7, 7, 0, 2, 26, 18, 10, 8, 2]),
+    ];
+    scripts.iter().for_each(|(name, script)| seeds.add("signal_message", name, &[script]));
+
+    let sender_key = vectors("sender_key");
+    let steps = sender_key["transcripts"].as_array().unwrap().iter().flat_map(|t| t["steps"].as_array().unwrap());
+    for (i, step) in steps.filter(|step| step["bytes"].is_string()).enumerate() {
+        let bytes = hex(&step["bytes"]);
+        let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        let how = u8::from(step["op"] != "make_skdm" && step["op"] != "process_skdm");
+        if bytes.len() < 400 {
+            seeds.add("sender_key_message", &format!("decode {i}"), &[&[0], &bytes]);
+            seeds.add("sender_key_message", &format!("receive {i}"), &[&[1, how], &len, &bytes]);
+        }
+    }
+    // The body of a message to the key that `receive` knows: id 1, iteration 3, two blocks.
+    let body = [&[0x33, 0x08, 1, 0x10, 3, 0x1A, 32][..], &[0xC1; 32]].concat();
+    seeds.add("sender_key_message", "signed", &[&[1, 2, 0, 39], &body, &[2, 0, 39], &body]);
+    seeds.add("sender_key_message", "conversation", &[&[2, 0, 5, 5, 9, 0x21, 2, 6, 10, 14, 2, 1, 0, 5, 2, 3]]);
+    let (mut store, mut rng) = (MemorySenderKeyStore::new(), ChaCha20Rng::from_seed([3; 32]));
+    let name = SenderKeyName::new("1@g.us", Address::new("a"));
+    let message = sender_key::rotate(&mut store, &name, &mut rng);
+    assert!(sender_key::process(&mut store, &name, &message.encode()).is_ok());
+    let (Ok(own), Ok(received)) = (store.own_sender_key(&name), store.sender_key(&name));
+    seeds.add("session_record", "own sender key", &[&own.unwrap().encode()]);
+    seeds.add("session_record", "sender key", &[&received.unwrap().encode()]);
 }
 
 fn contents(seeds: &mut Seeds) {
@@ -432,6 +489,44 @@ fn dictionaries() -> BTreeMap<String, String> {
         ("not after", &[0x28, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),
         ("now", &[0x28, 0xE4, 0xE2, 0xCF, 0xAA, 0x06]),
     ];
+    // Fields of the messages (spec 03 §2.2, §3.1), of stored sessions of other clients (§2.7), and what our records begin with.
+    let msg = [
+        ("version", &[0x33][..]),
+        ("ratchet key", &[0x0A, 33, 5]),
+        ("counter", &[0x10, 3]),
+        ("previous counter", &[0x18, 0]),
+        ("underflown counter", &[0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),
+        ("ciphertext", &[0x22, 16]),
+    ];
+    let pkmsg = [
+        ("prekey id", &[0x08, 1][..]),
+        ("base key", &[0x12, 33, 5]),
+        ("identity key", &[0x1A, 33, 5]),
+        ("inner message", &[0x22, 66, 0x33]),
+        ("registration id", &[0x28, 1]),
+        ("signed prekey id", &[0x30, 1]),
+    ];
+    let skmsg = [
+        ("version", &[0x33][..]),
+        ("key id", &[0x08, 1]),
+        ("iteration", &[0x10, 3]),
+        ("chain key", &[0x1A, 32]),
+        ("signing key", &[0x22, 33, 5]),
+        ("ciphertext", &[0x1A, 32]),
+        ("furthest iteration", &[0x10, 0xD0, 0x0F]),
+    ];
+    let records = [
+        ("record version", &[1][..]),
+        ("session with a state", &[1, 0, 0, 0, 1, 1, 0, 0, 0, 0]),
+        ("current session", &[0x0A]),
+        ("archived session", &[0x12]),
+        ("session version", &[0x08, 3]),
+        ("chain", &[0x3A]),
+        ("sender chain", &[0x32]),
+        ("pending prekey", &[0x4A]),
+        ("five chains", &[0, 5]),
+        ("a page of the index", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
     let own = |entries: &[(&str, &[u8])]| -> Vec<(String, Vec<u8>)> {
         entries.iter().map(|(name, bytes)| (String::from(*name), bytes.to_vec())).collect()
     };
@@ -448,7 +543,11 @@ fn dictionaries() -> BTreeMap<String, String> {
         dictionary("handshake_server_hello", &[own(&hello), own(&chain)].concat()),
         dictionary("jid_parse", &jid),
         dictionary("node_decode", &wire),
+        dictionary("prekey_message", &[own(&msg), own(&pkmsg)].concat()),
         dictionary("qr_and_pair_stanzas", &linking),
+        dictionary("sender_key_message", &own(&skmsg)),
+        dictionary("session_record", &own(&records)),
+        dictionary("signal_message", &own(&msg)),
         dictionary("stanza", &wire),
     ])
 }

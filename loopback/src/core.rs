@@ -12,10 +12,13 @@ use wamd::node::{Decoder, Node};
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::connection::{Connection, Phase, Session};
+use crate::control::ControlError;
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
 use crate::group::Groups;
+use crate::late::Late;
 use crate::queue::{Class, Entry};
+use crate::tokens::Tokens;
 use crate::{ConnId, Output};
 
 /// The state of the server.
@@ -30,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
+    pub(crate) late: Late,
+    pub(crate) tokens: Tokens,
     pub(crate) now: Now,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
@@ -52,6 +57,8 @@ impl Core {
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
             routed: Routed::default(),
+            late: Late::default(),
+            tokens: Tokens::default(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
             recorded: None,
@@ -165,6 +172,9 @@ impl Core {
 
     /// Queues a notification, whose content `fill` adds.
     pub(crate) fn notify(&mut self, address: Address, kind: &str, from: Jid, fill: impl FnOnce(Node) -> Node) {
+        if self.faults.takes_notice(address, kind) {
+            return;
+        }
         let id = self.stanza_id();
         let node = Node::new("notification")
             .attr("from", &from)
@@ -193,6 +203,25 @@ impl Core {
             Phase::Online(session) => Some(session),
             _ => None,
         }
+    }
+
+    /// The device that a test names.
+    pub(crate) fn named(&self, jid: &Jid) -> Result<Address, ControlError> {
+        let address = self.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
+        if self.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
+    }
+
+    /// The companion that a test names.
+    pub(crate) fn named_companion(&self, jid: &Jid) -> Result<Address, ControlError> {
+        self.named(jid).and_then(|address| match address.device {
+            0 => Err(ControlError::UnknownDevice),
+            _ => Ok(address),
+        })
+    }
+
+    /// The connection of the companion that a test names.
+    pub(crate) fn named_connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
+        self.connection_of(self.named_companion(jid)?).ok_or(ControlError::NotConnected)
     }
 
     /// The connection of a device, whatever it has been sent already.

@@ -5,7 +5,7 @@ use wamd::node::{Node, NodeRef};
 use crate::ConnId;
 use crate::core::Core;
 use crate::directory::Address;
-use crate::{group, keys, login, notices, stanza, usync};
+use crate::{group, keys, login, notices, stanza, tokens, usync};
 
 /// What a query is answered with, and what happens once the answer is out.
 pub(crate) struct Answer {
@@ -50,7 +50,7 @@ const TABLE: &[(&str, &str, Handler)] = &[
     ("usync", "usync", usync::query),
     ("abt", "props", |_, _, _| Answer::child(props())),
     ("blocklist", "", |_, _, _| Answer::child(Node::new("list").attr("dhash", "none"))),
-    ("privacy", "tokens", |_, _, _| Answer::empty()),
+    ("privacy", "tokens", tokens::issue),
     ("privacy", "", |_, _, _| Answer::child(privacy())),
     ("w:sync:app:state", "sync", app_state),
     ("urn:xmpp:whatsapp:dirty", "clean", |_, _, _| Answer::empty()),

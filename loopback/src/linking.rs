@@ -21,9 +21,10 @@ use wamd::proto::wa6::client_payload::DevicePairingRegistrationData;
 
 use crate::adv::{Claim, Offer};
 use crate::connection::Phase;
-use crate::control::{LinkStage, Linked, ScanError, ScanOptions, parse_number};
+use crate::control::{Linked, ScanError, ScanOptions, parse_number};
 use crate::core::{Core, leaf};
 use crate::directory::{Address, Device, Namespace, SignedPreKey};
+use crate::fault::LinkStage;
 use crate::login::{self, BAD_REQUEST};
 use crate::pair_code::{self, CodeLink};
 use crate::passkey::{self, PasskeyLink};

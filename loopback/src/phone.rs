@@ -78,6 +78,12 @@ impl Phone {
         }
     }
 
+    /// The phone of somebody who registers again: new keys, no sessions, the same mailbox.
+    pub(crate) fn registered_again(&mut self, identity: &KeyPair, rng: &mut impl Rng) {
+        let received = std::mem::take(&mut self.received);
+        *self = Self { received, ..Self::new(identity, rng) };
+    }
+
     /// The bundle of the phone, with a fresh one-time key.
     pub(crate) fn take_bundle(&mut self, identity: &KeyPair, rng: &mut impl Rng) -> Bundle {
         let pair = KeyPair::generate(rng);

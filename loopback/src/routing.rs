@@ -14,11 +14,13 @@ mod direct;
 mod group;
 
 use wamd::jid::Jid;
-use wamd::node::{Node, NodeContent, NodeRef};
+use wamd::node::{Node, NodeRef};
 
 use crate::ConnId;
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
+use crate::faults::acks::AckRule;
+use crate::faults::delivery;
 use crate::queue::{Class, Entry};
 use crate::{phone, stanza};
 
@@ -34,6 +36,8 @@ pub(crate) struct Outgoing {
     content: Content,
     /// What the server makes of the devices, for the ack.
     phash: Option<String>,
+    /// Whether the message goes to a LID that its account has no more.
+    stale_lid: bool,
 }
 
 /// Where a message goes.
@@ -69,16 +73,34 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
         .attr("id", &*stanza_id)
         .attr_opt("from", node.attr_jid("to"))
         .attr("t", core.now.unix_seconds());
-    match plan(core, sender, &node.to_node()) {
+    let rule = ack_rule(core, sender, node);
+    let planned = match rule.error {
+        Some(code) => Err(Refusal(code)),
+        None => plan(core, sender, &node.to_node()),
+    };
+    match planned {
         // The ack goes first: a phone answers at once, and its receipt must not overtake.
         Ok(outgoing) => {
             if !core.faults.take(sender, |faults| &mut faults.drop_ack) {
-                core.send(id, &ack.attr_opt("phash", outgoing.phash.as_ref()));
+                let refresh = (outgoing.stale_lid || rule.refresh_lid).then_some(true);
+                let phash = rule.phash.as_ref().or(outgoing.phash.as_ref());
+                core.send(id, &ack.attr_opt("phash", phash).attr_opt("refresh_lid", refresh));
             }
             route(core, outgoing);
         }
         Err(Refusal(code)) => core.send(id, &ack.attr("error", code)),
     }
+}
+
+/// What a test wants the ack of a message to be.
+fn ack_rule(core: &mut Core, sender: Address, node: NodeRef<'_>) -> AckRule {
+    let to = node.attr_jid("to").map(|to| to.to_bare());
+    let account = to.as_ref().and_then(|to| core.directory.resolve(to));
+    let account = account.and_then(|address| core.directory.account(address.number));
+    let known =
+        account.into_iter().flat_map(|account| [Namespace::Pn, Namespace::Lid].map(|name| account.jid(name, 0)));
+    let names: Vec<Jid> = to.iter().cloned().chain(known).collect();
+    core.faults.acks.take(sender, &names)
 }
 
 /// Decides who gets what of a message.
@@ -109,20 +131,36 @@ pub(crate) fn route(core: &mut Core, mut outgoing: Outgoing) {
     }
 }
 
-/// Puts a finished message into a device's queue, with the faults that are due; the phone reads it at once.
+/// Sends a finished message on its way to a device, with the faults that are due.
 pub(crate) fn deliver(core: &mut Core, target: Address, mut entry: Entry) {
     if core.faults.take(target, |faults| &mut faults.tamper) {
-        tamper(&mut entry.node);
+        delivery::corrupt(&mut entry.node, |child| child.is("enc"));
     }
-    let twice = core.faults.take(target, |faults| &mut faults.duplicate);
+    let fate = core.faults.delivery.apply(target, &mut entry);
+    let twice = core.faults.take(target, |faults| &mut faults.duplicate) || fate.twice;
     for _ in 0..=u8::from(twice) {
+        if fate.behind > 0 {
+            core.faults.delivery.hold(target, fate.behind, entry.clone());
+        } else if fate.delay > std::time::Duration::ZERO {
+            let at = core.now.mono.saturating_add(fate.delay);
+            core.late.push(at, target, entry.clone());
+        } else {
+            hand_over(core, target, entry.clone());
+        }
+    }
+}
+
+/// Puts a message into a device's queue, and behind it those that waited for it; the phone reads it at once.
+pub(crate) fn hand_over(core: &mut Core, target: Address, entry: Entry) {
+    let waited = core.faults.delivery.delivered(target);
+    for entry in std::iter::once(entry).chain(waited) {
         if target.device == 0 {
             phone::receive(core, target.number, &entry);
         } else {
             if let Some(device) = core.directory.device_mut(target) {
                 device.last_message = Some(entry.clone());
             }
-            core.enqueue(target, entry.clone());
+            core.enqueue(target, entry);
         }
     }
 }
@@ -225,21 +263,6 @@ impl Outgoing {
     }
 }
 
-/// Changes one bit of the ciphertexts. A message ends with its MAC, a prekey message with two short ids after it; this far
-/// from the end is what the MAC covers, or the MAC itself, in both. A group message ends with its signature.
-fn tamper(node: &mut Node) {
-    const FROM_END: usize = 12;
-    let NodeContent::Nodes(children) = &mut node.content else { return };
-    for child in children.iter_mut().filter(|child| child.is("enc")) {
-        let NodeContent::Bytes(bytes) = &mut child.content else { continue };
-        let mut changed = bytes.to_vec();
-        if let Some(byte) = changed.iter_mut().nth_back(FROM_END) {
-            *byte ^= 1;
-        }
-        *bytes = changed.into();
-    }
-}
-
 /// Sender and receivers know each other from now on.
 fn note_contacts(core: &mut Core, outgoing: &Outgoing) {
     let one = outgoing.sender.number;
@@ -265,4 +288,5 @@ const FORBIDDEN: Refusal = Refusal(403);
 const NOT_FOUND: Refusal = Refusal(404);
 const NOT_ACCEPTABLE: Refusal = Refusal(406);
 const STALE_MODE: Refusal = Refusal(421);
+const NO_TOKEN: Refusal = Refusal(463);
 const INVALID: Refusal = Refusal(479);

@@ -12,13 +12,12 @@ use wamd::node::Node;
 use crate::authority::Authority;
 use crate::connection::{Connection, Phase};
 use crate::control::parse_number;
-use crate::core::{Core, leaf};
-use crate::directory::{Account, Address, Namespace};
-use crate::faults::Refusal;
+use crate::core::Core;
+use crate::directory::{Account, Namespace};
 use crate::{
     AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, GroupChange, GroupSpec, GroupView, Input,
     LinkAction, Linked, Output, PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView,
-    connection, group, linking, notices, pair_code, passkey, phone, routing, stanza, waiting,
+    connection, faults, group, late, linking, notices, pair_code, passkey, phone, stanza, tokens, waiting,
 };
 
 /// The server and all simulated phones as one value.
@@ -80,7 +79,8 @@ impl Server {
     /// When to call [`handle`](Self::handle) with [`Input::Tick`] if nothing else happens, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
         let timeout = self.core.config.handshake_timeout;
-        self.core.connections.values().filter_map(|connection| connection.deadline(timeout)).min()
+        let connections = self.core.connections.values().filter_map(|connection| connection.deadline(timeout));
+        connections.chain(self.core.late.deadline()).min()
     }
 
     fn expire(&mut self) {
@@ -91,6 +91,7 @@ impl Server {
         for id in due {
             connection::expire(&mut self.core, id);
         }
+        late::deliver(&mut self.core);
     }
 
     /// The root that clients must trust.
@@ -258,6 +259,12 @@ impl Server {
         self.core.groups.iter().map(|group| group::control::view(&self.core, group)).collect()
     }
 
+    /// The salt from which the account of a number makes its `cstoken`s. A real phone tells it its companions by history and app
+    /// state.
+    pub fn nct_salt(&self, number: &str) -> Option<[u8; 32]> {
+        parse_number(number).and_then(|number| self.core.directory.account(number)).map(tokens::salt)
+    }
+
     /// Seals a stanza and sends it on a connection, whatever is going on there.
     pub fn inject(&mut self, now: Now, conn: ConnId, node: &Node) {
         self.core.now = now;
@@ -290,7 +297,7 @@ impl Server {
     /// [`ControlError::UnknownDevice`], [`ControlError::NotConnected`].
     pub fn disconnect(&mut self, now: Now, jid: &Jid, how: Disconnect) -> Result<(), ControlError> {
         self.core.now = now;
-        let address = self.companion(jid)?;
+        let address = self.core.named_companion(jid)?;
         if how == Disconnect::DeviceRemoved {
             notices::unlink(&mut self.core, address);
             return Ok(());
@@ -316,126 +323,7 @@ impl Server {
     /// [`ControlError::UnknownDevice`] for a JID that names nobody, and what each fault needs beyond that.
     pub fn fault(&mut self, now: Now, fault: Fault) -> Result<(), ControlError> {
         self.core.now = now;
-        match fault {
-            Fault::ForgedCertificate { on } => self.core.faults.forged_certificate = on,
-            Fault::RotateStatic => self.core.authority.rotate(),
-            Fault::Deduplicate { on } => self.core.config.deduplicate = on,
-            Fault::MinimumVersion { version } => self.core.config.minimum_version = version,
-            Fault::ForgePrekeySignature { jid, on } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).forge_prekey_signature = on;
-            }
-            Fault::MutePhone { jid, on } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).mute = on;
-            }
-            Fault::TamperNext { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).tamper = count;
-            }
-            Fault::DuplicateNext { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).duplicate = count;
-            }
-            Fault::DropAck { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).drop_ack = count;
-            }
-            Fault::FailLogin { jid, reason, count } => {
-                let address = self.companion(&jid)?;
-                let faults = self.core.faults.of_mut(address);
-                (faults.fail_login, faults.failure) = (count, reason);
-            }
-            Fault::RefuseLogin { jid, node } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.refuse(address, node, 1);
-            }
-            Fault::LoginFailure { jid, reason, attrs, count } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.refuse(address, stanza::failure(reason, &attrs), count);
-            }
-            Fault::LinkFailure { reason, attrs, count } => {
-                self.core.faults.refuse_registrations(stanza::failure(reason, &attrs), count);
-            }
-            Fault::LinkAnswer { stage, code, backoff, count } => {
-                self.core.faults.refuse_stage(stage, code.map(|code| Refusal { code, backoff }), count);
-            }
-            Fault::AnswerIq { jid, xmlns, code, backoff, count } => {
-                let address = self.companion(&jid)?;
-                let refusal = code.map(|code| Refusal { code, backoff });
-                self.core.faults.refuse_queries(address, xmlns, refusal, count);
-            }
-            Fault::Refs { count } => self.core.config.refs = count,
-            Fault::Silence { jid, on } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.of_mut(address).silence = on;
-            }
-            Fault::StreamError { jid, code, conflict, child, stay } => {
-                let id = self.connection(&jid)?;
-                let conflict = conflict.map(|kind| Node::new("conflict").attr("type", kind));
-                let error = Node::new("stream:error").attr_opt("code", code);
-                let error = error.child_opt(conflict).child_opt(child.map(Node::new));
-                if stay { self.core.send(id, &error) } else { self.core.send_last(id, &error) }
-            }
-            Fault::Dirty { jid, kind, timestamp } => {
-                let timestamp = timestamp.unwrap_or_else(|| now.unix_seconds());
-                let dirty = Node::new("dirty").attr("type", kind).attr("timestamp", timestamp);
-                self.tell(&jid, dirty)?;
-            }
-            Fault::EdgeRouting { jid, info, dns_domain } => {
-                let domain = dns_domain.map(|domain| leaf("dns_domain", domain));
-                self.tell(&jid, Node::new("edge_routing").child(leaf("routing_info", info)).child_opt(domain))?;
-            }
-            Fault::ClientExpiration { jid, t } => self.tell(&jid, Node::new("client_expiration").attr("t", t))?,
-            Fault::EndWith { jid, node } => {
-                let id = self.connection(&jid)?;
-                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
-                self.core.send_plaintext(id, &plaintext);
-                self.core.close_soon(id);
-            }
-            Fault::ReplayLast { jid } => {
-                let address = self.companion(&jid)?;
-                let last = self.core.directory.device(address).and_then(|device| device.last_message.clone());
-                routing::deliver(&mut self.core, address, last.ok_or(ControlError::NoMessage)?);
-            }
-            Fault::Ping { jid } => {
-                let id = self.connection(&jid)?;
-                stanza::ping(&mut self.core, id);
-            }
-            Fault::Inject { jid, node } => {
-                let id = self.connection(&jid)?;
-                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
-                self.core.send_plaintext(id, &plaintext);
-            }
-            Fault::InjectRaw { jid, plaintext } => {
-                let id = self.connection(&jid)?;
-                self.core.send_plaintext(id, &plaintext);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends an `<ib>` to a device.
-    fn tell(&mut self, jid: &Jid, content: Node) -> Result<(), ControlError> {
-        let id = self.connection(jid)?;
-        self.core.send(id, &stanza::ib(content));
-        Ok(())
-    }
-
-    fn device(&self, jid: &Jid) -> Result<Address, ControlError> {
-        let address = self.core.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
-        if self.core.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
-    }
-
-    fn companion(&self, jid: &Jid) -> Result<Address, ControlError> {
-        self.device(jid).and_then(|address| match address.device {
-            0 => Err(ControlError::UnknownDevice),
-            _ => Ok(address),
-        })
-    }
-
-    fn connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
-        self.core.connection_of(self.companion(jid)?).ok_or(ControlError::NotConnected)
+        faults::apply(&mut self.core, fault)
     }
 }
 

@@ -62,12 +62,12 @@ impl Group {
         }
         let message = self.alice.group_message(id, &self.jid, "lid", targets, text);
         let message = message.attr("phash", hash(&self.devices()));
-        self.send_node(message)
+        self.send_node(&message)
     }
 
     /// Sends a stanza of Alice's companion; gives its ack.
-    fn send_node(&mut self, message: Node) -> Node {
-        self.world.send(&mut self.alice_client, &message);
+    fn send_node(&mut self, message: &Node) -> Node {
+        self.world.send(&mut self.alice_client, message);
         let id = message.attr_str("id").unwrap().into_owned();
         self.world.pick(&mut self.alice_client, |node| node.is("ack") && node.attr_str("id").as_deref() == Some(&id))
     }
@@ -130,7 +130,7 @@ fn a_group_by_number_names_numbers() {
         attrs: message.attrs.iter().filter(|(name, _)| name != "addressing_mode").cloned().collect(),
         ..message
     };
-    assert_eq!(error(&group.send_node(silent)), None);
+    assert_eq!(error(&group.send_node(&silent)), None);
     let incoming = group.world.expect(&mut group.bob_client, "message");
     assert_eq!(incoming.attr_jid("participant"), Some(group.alice.jid()));
     assert_eq!(incoming.attr_jid("participant_lid"), Some(group.alice.lid().to_bare()));
@@ -145,7 +145,7 @@ fn what_does_not_fit_the_group_is_refused() {
     group.send("R0", &[], "the key exists from now on");
     let send = |group: &mut Group, id: &str, change: &dyn Fn(Node) -> Node| {
         let message = group.alice.group_message(id, &group.jid, "lid", &[], "x");
-        error(&group.send_node(change(message)))
+        error(&group.send_node(&change(message)))
     };
     assert_eq!(send(&mut group, "R1", &|node| node.attr("addressing_mode", "pn")), Some(421));
     let enc = || Node::new("enc").attr("v", "2").attr("type", "msg").bytes(vec![1]);
@@ -155,7 +155,7 @@ fn what_does_not_fit_the_group_is_refused() {
     let nowhere: Jid = "120363000000000000@g.us".parse().unwrap();
     assert_eq!(send(&mut group, "R3", &|node| node.attr("to", &nowhere)), Some(404));
     let empty = Node::new("message").attr("to", &group.jid).attr("id", "R4").attr("type", "text");
-    assert_eq!(error(&group.send_node(empty.attr("addressing_mode", "lid"))), Some(400));
+    assert_eq!(error(&group.send_node(&empty.attr("addressing_mode", "lid"))), Some(400));
 
     let (jid, alice, bob) = (group.jid.clone(), group.alice.lid().to_bare(), group.bob.lid().to_bare());
     let mode = GroupChange::Mode { mode: GroupMode::Pn };
@@ -194,7 +194,7 @@ fn the_ack_tells_a_hash_only_when_the_devices_differ() {
     let message = backlog.iter().find(|node| node.is("message")).unwrap();
     assert_eq!(third.read(message), Err(SignalError::NoSenderKey));
     let silent = group.alice.group_message("H2", &group.jid, "lid", &[], "no hash");
-    assert_eq!(group.send_node(silent).get_attr("phash"), None);
+    assert_eq!(group.send_node(&silent).get_attr("phash"), None);
 }
 
 #[test]
@@ -204,12 +204,12 @@ fn a_direct_message_is_acknowledged_with_the_hash_of_its_devices() {
     group.world.open_session(&mut group.alice_client, &mut group.alice, &bob);
     let enc = group.alice.encrypt(&bob, "to Bob");
     let message = common::fan_out("D1", &bob.to_bare(), vec![(bob.clone(), enc)], &group.alice);
-    let ack = group.send_node(message);
+    let ack = group.send_node(&message);
     let devices = [bob.to_bare(), bob.clone(), group.alice.lid().to_bare(), group.other.lid()];
     assert_eq!(ack.attr_str("phash").as_deref(), Some(&hash(&devices)[..]));
     let enc = group.alice.encrypt(&bob, "again").attr("count", "1");
     let again = Node::new("message").attr("to", &bob).attr("id", "D1").attr("type", "text").child(enc);
-    assert_eq!(group.send_node(again).get_attr("phash"), None);
+    assert_eq!(group.send_node(&again).get_attr("phash"), None);
 }
 
 #[test]
@@ -266,14 +266,14 @@ fn a_retry_receipt_reaches_the_sender_and_its_answer_one_device() {
         .attr("type", "text")
         .attr("participant", &bob)
         .child(enc);
-    assert_eq!(error(&group.send_node(again.clone())), None);
+    assert_eq!(error(&group.send_node(&again.clone())), None);
     let incoming = group.world.rest(&mut group.bob_client).pop().unwrap();
     assert_eq!((incoming.attr_jid("from"), types(&incoming)), (Some(group.jid.clone()), vec!["pkmsg".to_owned()]));
     assert_eq!(incoming.attr_jid("participant"), Some(group.alice.lid()));
     assert_eq!(group.bob.read(&incoming).as_deref(), Ok("once more"));
     group.world.expect_silence(&mut group.other_client);
     let stranger = group.world.server.phone(group.world.now, "15550000009").unwrap().lid;
-    assert_eq!(error(&group.send_node(again.attr("participant", stranger).attr("id", "A2"))), Some(406));
+    assert_eq!(error(&group.send_node(&again.attr("participant", stranger).attr("id", "A2"))), Some(406));
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_status_goes_to_its_audience() {
     group.world.open_session(&mut group.alice_client, &mut group.alice, &bob);
     let first = post(&mut group, "S1", std::slice::from_ref(&bob), &[bob.to_bare()], "first");
     let first = first.child(Node::new("meta").attr("status_setting", "contacts"));
-    assert_eq!(error(&group.send_node(first)), None);
+    assert_eq!(error(&group.send_node(&first)), None);
     let incoming = group.world.expect(&mut group.bob_client, "message");
     assert_eq!(
         (incoming.attr_jid("from"), incoming.attr_jid("participant")),
@@ -377,7 +377,7 @@ fn a_status_goes_to_its_audience() {
 
     group.world.rest(&mut group.alice_client);
     let second = post(&mut group, "S2", &[], &[bob.to_bare()], "second");
-    assert_eq!(error(&group.send_node(second.clone())), None);
+    assert_eq!(error(&group.send_node(&second.clone())), None);
     let incoming = group.world.expect(&mut group.bob_client, "message");
     assert_eq!((types(&incoming), group.bob.read(&incoming)), (vec!["skmsg".to_owned()], Ok("second".to_owned())));
     // A view is a read receipt, for all of the author's devices.
@@ -393,15 +393,15 @@ fn a_status_goes_to_its_audience() {
         ("S6", &|node| node.child(Node::new("meta").attr("status_setting", "everybody"))),
     ];
     for (id, spoil) in malformed {
-        assert_eq!(error(&group.send_node(spoil(second.clone().attr("id", id)))), Some(479), "{id}");
+        assert_eq!(error(&group.send_node(&spoil(second.clone().attr("id", id)))), Some(479), "{id}");
     }
-    assert_eq!(error(&group.send_node(second.attr("id", "S7").attr("type", "reaction"))), None);
+    assert_eq!(error(&group.send_node(&second.attr("id", "S7").attr("type", "reaction"))), None);
     group.world.rest(&mut group.bob_client);
 
     // A reaction goes pairwise.
     let enc = group.alice.encrypt(&bob, "a reaction");
     let reaction = common::fan_out("S8", &Jid::status_broadcast(), vec![(bob.clone(), enc)], &group.alice);
-    assert_eq!(error(&group.send_node(reaction.attr("type", "reaction"))), None);
+    assert_eq!(error(&group.send_node(&reaction.attr("type", "reaction"))), None);
     let incoming = group.world.expect(&mut group.bob_client, "message");
     assert_eq!(types(&incoming), ["pkmsg"]);
     assert_eq!(group.bob.read(&incoming).as_deref(), Ok("a reaction"));

@@ -80,6 +80,15 @@ fn other_identity(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Jid>, Miss> {
     Ok(stored.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
 }
 
+/// News about who is who.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// Tells it.
+    pub(crate) event: LidMappingUpdated,
+    /// Something else was told before.
+    pub(crate) corrects: bool,
+}
+
 /// Stores that two JIDs are the same person, when one is a PN and the other a LID; tells the application when it is news.
 ///
 /// The newest word counts, and it is one to one: what was known of either before is forgotten. Nobody is ever the same
@@ -88,11 +97,22 @@ fn other_identity(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Jid>, Miss> {
 /// # Errors
 /// [`Miss`].
 pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource) -> Result<(), Miss> {
+    if let Some(noted) = note(step, a, b, source)? {
+        step.emit(noted.event);
+    }
+    Ok(())
+}
+
+/// As [`learn`], and leaves it to the caller to tell the news.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource) -> Result<Option<Noted>, Miss> {
     let (a, b) = (a.to_account(), b.to_account());
     let (pn, lid) = match (a.is_pn_family() && b.is_lid_family(), a.is_lid_family() && b.is_pn_family()) {
         (true, _) => (a, b),
         (_, true) => (b, a),
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     if step
         .account()
@@ -100,20 +120,20 @@ pub(crate) fn learn(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource
         .as_ref()
         .is_some_and(|linked| linked.own().is_account(&pn) || linked.own().is_account(&lid))
     {
-        return Ok(());
+        return Ok(None);
     }
     step.require([&map_key(&pn), &map_key(&lid)])?;
     let (lid_before, pn_before) = (other_identity(step, &pn)?, other_identity(step, &lid)?);
     if lid_before.as_ref() == Some(&lid) && pn_before.as_ref() == Some(&pn) {
-        return Ok(());
+        return Ok(None);
     }
     for before in lid_before.iter().chain(&pn_before) {
         step.delete(map_key(before));
     }
     step.put(map_key(&pn), Bytes::from(lid.to_string()));
     step.put(map_key(&lid), Bytes::from(pn.to_string()));
-    step.emit(LidMappingUpdated::new(lid, pn, source));
-    Ok(())
+    let corrects = lid_before.is_some() || pn_before.is_some();
+    Ok(Some(Noted { event: LidMappingUpdated::new(lid, pn, source), corrects }))
 }
 
 /// The address of a device, under which its session is stored. Moves a session that still stands under the PN.

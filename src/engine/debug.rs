@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use super::{Command, Content, Engine, Input, Loaded, MessageRef, Output, Phase, SendRequest, Snapshot};
+use super::{Audience, Command, Content, Engine, Input, Loaded, MessageRef, Output, Phase, SendRequest, Snapshot};
 use crate::{clock::Now, jid::Jid};
 
 impl Debug for Engine {
@@ -119,6 +119,7 @@ impl Debug for Command {
             Self::SetNctSalt(_) => f.write_str("SetNctSalt([redacted])"),
             Self::CheckRestrictions => f.write_str("CheckRestrictions"),
             Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
+            Self::Group(request) => f.debug_tuple("Group").field(request).finish(),
             Self::MarkRead { chat, participant, ids } => f
                 .debug_struct("MarkRead")
                 .field("chat", &chat.redacted())
@@ -134,7 +135,17 @@ impl Debug for SendRequest {
         f.debug_struct("SendRequest")
             .field("to", &self.to.redacted())
             .field("content", &self.content)
+            .field("viewers", &self.audience.as_ref().map(|audience| audience.viewers.len()))
             .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Audience {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("Audience")
+            .field("setting", &self.setting)
+            .field("viewers", &self.viewers.len())
             .finish_non_exhaustive()
     }
 }

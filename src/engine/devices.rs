@@ -103,7 +103,7 @@ pub(crate) fn notification(
         Notification::IdentityChanged { user } => identity_changed(step, user, offline)?,
         Notification::Tokens { user, lid, tokens } => tokens::received(step, user, lid.as_ref(), tokens)?,
         Notification::Restrictions(updates) => updates.iter().for_each(|update| restrictions::told(step, update)),
-        Notification::Other => {}
+        Notification::Group(_) | Notification::Other => {}
     }
     step.send(&ack.ack());
     Ok(refill)

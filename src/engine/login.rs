@@ -171,6 +171,8 @@ impl Engine {
             }
             Answer::Devices(users, result) => self.devices_answered(now, users, result),
             Answer::Bundles(devices, result) => self.bundles_answered(now, devices, result),
+            Answer::Group(group, result) => self.group_answered(now, group, result),
+            Answer::GroupCommand(id, result) => self.group_command_answered(now, id, result),
             Answer::Clean(area, result) => self.cleaned(now, area, result),
             Answer::CodeHello(code, result) => self.code_accepted(now, code, result),
             Answer::CodeFinish(code, result) => self.code_finished(now, code, result),

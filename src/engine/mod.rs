@@ -32,6 +32,7 @@
 //! | `cpu` | work for a pool of threads |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
+//! | `groups` | who is in a group and how it is set |
 //! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
@@ -53,6 +54,7 @@ mod debug;
 mod devices;
 mod dirty;
 mod gate;
+mod groups;
 mod inbound;
 mod keys;
 mod lanes;
@@ -93,6 +95,7 @@ use crate::{
     message::MessageId,
     node::Node,
     pairing::{passkey::Assertion, payload::Version},
+    stanza::stream::Notification,
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -100,6 +103,7 @@ use cache::Cache;
 use connection::{Connection, Stop, pauses::Window};
 use cpu::Computed;
 use gate::{Gate, Pick};
+use groups::GroupCommands;
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
@@ -110,9 +114,12 @@ use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest};
+pub use command::{
+    Audience, AudienceSetting, Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest,
+};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
+pub use groups::GroupRequest;
 pub use records::RecordError;
 pub use restrictions::Restriction;
 
@@ -278,8 +285,12 @@ pub struct Engine {
     sends: Sends,
     /// Sends that wait to be accepted, in order.
     accepting: VecDeque<(CommandId, SendRequest)>,
+    /// Commands that wait for what a group is.
+    group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
-    resends: Vec<asked::Asked>,
+    resends: Vec<(asked::Asked, asked::Outcome)>,
+    /// Messages that were sent again.
+    resent: Window,
     /// Our own requests to send again.
     retries: retry::Memory,
     /// Jobs whose records are being loaded.
@@ -359,7 +370,9 @@ impl Engine {
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
+            group_commands: GroupCommands::default(),
             resends: Vec::new(),
+            resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
             retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
@@ -529,6 +542,7 @@ impl Engine {
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
             self.cache = Cache::new(self.config.cache_bytes);
+            self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
         let mut states = Vec::new();
@@ -543,6 +557,7 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
                 Some(value) => batch.puts.push((key, value)),
@@ -660,9 +675,10 @@ impl Engine {
         for (id, _) in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
+        self.interrupt_group_commands();
         for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
             self.cache.unpin(&read);
-            if let Job::Command(id, _) = job {
+            if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
                 self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
             }
         }
@@ -831,20 +847,19 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
-            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
-                let asked = asked::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
-                self.run_resend(now, asked);
-                Ok(())
-            }
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => self.asked_again(now, receipt, ack),
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
                 self.settle(now, &settled);
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| send::acknowledged(step, ack))?;
-                self.settle(now, std::slice::from_ref(&ack.id));
+                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
+                self.acked(now, &ack.id, acked);
                 Ok(())
+            }
+            Stanza::Notification(Notification::Group(notice), ack, offline) => {
+                self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
             Stanza::Notification(notification, ack, offline) => {
                 let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
@@ -920,6 +935,11 @@ impl Engine {
                 restrictions::ask(step);
                 step.reply(id, Ok(Reply::Done));
             }),
+            Command::Group(request) => {
+                if let Err(needs) = self.group_command(now, id, &request) {
+                    self.park(Job::Command(id, Command::Group(request)), needs);
+                }
+            }
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

@@ -8,13 +8,18 @@ use bytes::Bytes;
 
 use crate::{
     crypto::Rng,
-    engine::dirty::Area,
+    engine::{
+        CommandId,
+        dirty::Area,
+        groups::{GroupAnswer, GroupCommand},
+    },
     jid::Jid,
     node::NodeRef,
     pairing::{PairError, code, passkey},
     stanza::{
         StanzaError,
-        iq::{self, IqError, mex, prekeys, tokens, usync},
+        group::GroupInfo,
+        iq::{self, IqError, groups, mex, prekeys, tokens, usync},
     },
 };
 
@@ -33,6 +38,10 @@ pub(crate) enum Query {
     Devices(Vec<Jid>),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
+    /// What is there to know of a group?
+    Group(Jid),
+    /// What the embedding program wants of groups.
+    GroupCommand(GroupCommand),
     /// An area of server state was fetched again.
     Clean(Area),
     /// Is a code accepted? By its number.
@@ -80,6 +89,8 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    Group(Jid, Result<GroupInfo, QueryError>),
+    GroupCommand(CommandId, Result<GroupAnswer, QueryError>),
     Clean(Area, Result<(), QueryError>),
     CodeHello(u64, Result<Bytes, QueryError>),
     CodeFinish(u64, Result<(), QueryError>),
@@ -111,6 +122,10 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
+            Self::Group(group) => Answer::Group(group, result.and_then(|node| Ok(groups::info(node)?))),
+            Self::GroupCommand(command) => {
+                Answer::GroupCommand(command.id, result.and_then(|node| Ok(command.parse(node)?)))
+            }
             Self::Clean(area) => Answer::Clean(area, result.map(|_| ())),
             Self::CodeHello(code) => Answer::CodeHello(code, result.and_then(|node| Ok(code::parse_reference(node)?))),
             Self::CodeFinish(code) => Answer::CodeFinish(code, result.map(|_| ())),
@@ -137,6 +152,8 @@ impl Query {
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
+            Self::Group(group) => Answer::Group(group, Err(error)),
+            Self::GroupCommand(command) => Answer::GroupCommand(command.id, Err(error)),
             Self::Clean(area) => Answer::Clean(area, Err(error)),
             Self::CodeHello(code) => Answer::CodeHello(code, Err(error)),
             Self::CodeFinish(code) => Answer::CodeFinish(code, Err(error)),
@@ -223,5 +240,20 @@ impl Queries {
     /// Whether a question waits for which `is` holds.
     pub(crate) fn any(&self, mut is: impl FnMut(&Query) -> bool) -> bool {
         self.pending.values().any(|pending| is(&pending.query))
+    }
+
+    /// How many questions wait for which `is` holds.
+    pub(crate) fn count(&self, mut is: impl FnMut(&Query) -> bool) -> usize {
+        self.pending.values().filter(|pending| is(&pending.query)).count()
+    }
+
+    /// The commands about groups that wait for an answer.
+    pub(crate) fn group_commands(&self) -> Vec<CommandId> {
+        let queries = self.pending.values().map(|pending| &pending.query);
+        let commands = queries.filter_map(|query| match query {
+            Query::GroupCommand(command) => Some(command.id),
+            _ => None,
+        });
+        commands.collect()
     }
 }

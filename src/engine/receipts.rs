@@ -77,7 +77,7 @@ fn message_receipt(
     let outgoing = outgoing.filter(|pending| pending.stanza.is_some() && pending.chat == sent.chat);
     let settles = outgoing.is_some();
     if let Some(outgoing) = outgoing {
-        settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp);
+        settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp)?;
     }
     if sent.timestamp == 0 {
         sent.timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());

@@ -23,7 +23,7 @@ pub(crate) trait Record: Message + Default {
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
         out.put_u8(VERSION);
-        out.put_slice(&self.encode_to_vec());
+        self.encode_raw(&mut out);
         out.freeze()
     }
 
@@ -182,6 +182,18 @@ pub(crate) struct OutgoingRecord {
     /// Who has our sender key once the server takes the stanza.
     #[prost(message, optional, tag = "9")]
     pub(crate) distributed: Option<DistributedRecord>,
+    /// Who may see a status.
+    #[prost(string, repeated, tag = "11")]
+    pub(crate) viewers: Vec<String>,
+    /// How they were chosen, as `AudienceSetting` numbers it; 0 for no status.
+    #[prost(uint32, tag = "12")]
+    pub(crate) setting: u32,
+    /// Hash of the devices that the message is for, of those under a sender key.
+    #[prost(string, optional, tag = "13")]
+    pub(crate) phash: Option<String>,
+    /// The server wanted it in another addressing mode, once.
+    #[prost(bool, tag = "14")]
+    pub(crate) rebuilt: bool,
 }
 record!(OutgoingRecord);
 
@@ -268,11 +280,37 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// How often the message was encrypted again for a device, by its address.
-    #[prost(btree_map = "string, uint32", tag = "5")]
-    pub(crate) resent: BTreeMap<String, u32>,
+    /// Who may see it, of a status.
+    #[prost(string, repeated, tag = "6")]
+    pub(crate) audience: Vec<String>,
 }
 record!(SentRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device and a message: what was sent to it again.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct ResendRecord {
+    /// How often.
+    #[prost(uint32, tag = "1")]
+    pub(crate) count: u32,
+    /// Unix seconds of the last time.
+    #[prost(uint64, tag = "2")]
+    pub(crate) at: u64,
+    /// Base key of the session at the second request; empty before.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) base_key: Bytes,
+}
+record!(ResendRecord);
+
+/// `RecordKind::ResendBaseKey`, of a device: when its session was renewed.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RenewedRecord {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub(crate) at: u64,
+}
+record!(RenewedRecord);
 
 /// `RecordKind::Received`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -363,3 +401,4 @@ pub(crate) struct PrivacyTokenRecord {
     pub(crate) talked: bool,
 }
 record!(PrivacyTokenRecord);
+pub(crate) use record;

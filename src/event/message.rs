@@ -588,6 +588,7 @@ pub(super) fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-fn phone(identities: [Option<&Jid>; 2]) -> Option<&str> {
+/// Digits of the first of some identities that is a phone number.
+pub(super) fn phone(identities: [Option<&Jid>; 2]) -> Option<&str> {
     identities.into_iter().flatten().find(|jid| jid.is_pn_family() && !jid.is_server_only()).map(Jid::user)
 }

@@ -25,6 +25,7 @@
 //! | [`content`] | edits, deletions, reactions, votes, answers, comments |
 //! | [`chat`] | `chats.*` |
 //! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
+//! | [`group`] | `groups.*`, `group-participants.*`, `group.*`, `community.*` |
 //! | [`state`] | the session state that follows from an event |
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -68,6 +69,7 @@ pub mod content;
 pub mod envelope;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod group;
 pub mod id;
 pub mod link;
 pub mod message;
@@ -87,6 +89,10 @@ pub use content::{
     MessagePollVote, MessageReaction, MessageUpdated, Pin, PollResult, ReactedMessage, Reaction, UpdatedMessage,
 };
 pub use envelope::Envelope;
+pub use group::{
+    CommunityAction, CommunityUpdate, GroupAction, GroupAdmin, GroupJoinRequest, GroupObject, GroupParticipant,
+    GroupParticipantsUpdate, GroupsUpdate, GroupsUpsert, JoinRequestAction, Known,
+};
 pub use id::EventId;
 pub use link::{
     LinkFailure, RefreshReason, SessionPairCode, SessionPairCodeError, SessionPairCodeRefresh,
@@ -254,6 +260,16 @@ events! {
     "account.message_cap" AccountMessageCap(AccountMessageCap);
     /// A contact's security code changed: new phone or reinstalled app.
     "identity.changed" IdentityChanged(IdentityChanged);
+    /// We are in a group from now on, or it was made.
+    "groups.upsert" GroupsUpsert(GroupsUpsert);
+    /// Something about a group changed: name, description, a switch.
+    "groups.update" GroupsUpdate(GroupsUpdate);
+    /// Participants of a group came, went, or changed.
+    "group-participants.update" GroupParticipantsUpdate(GroupParticipantsUpdate);
+    /// Somebody wants to join a group, or wants no longer.
+    "group.join_request" GroupJoinRequest(GroupJoinRequest);
+    /// A group became a part of a community, or ceased to be one.
+    "community.update" CommunityUpdate(CommunityUpdate);
 }
 
 impl Event {

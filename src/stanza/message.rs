@@ -267,12 +267,20 @@ pub struct Resend<'a> {
     pub id: &'a str,
     /// `text`, `media` …
     pub kind: &'static str,
+    /// When it was sent, unix seconds.
+    pub timestamp: Option<u64>,
     /// `edit` attribute.
     pub edit: Option<&'static str>,
+    /// `lid` or `pn`, in groups.
+    pub addressing_mode: Option<&'static str>,
+    /// The chat is a group, the status or a broadcast list.
+    pub is_shared: bool,
     /// `mediatype` of the `<enc>`.
     pub media_type: Option<&'static str>,
     /// Whether a failure to decrypt stays hidden.
     pub hide_failure: bool,
+    /// Attributes of `<meta>`; without any there is none.
+    pub meta: &'a [(&'static str, &'static str)],
     /// How often it was asked for.
     pub count: u32,
     /// For the device that asked.
@@ -292,15 +300,19 @@ impl Resend<'_> {
             .attr_opt("decrypt-fail", self.hide_failure.then_some("hide"))
             .bytes(self.ciphertext.bytes.clone());
         let has_pre_key = self.ciphertext.kind == CiphertextKind::PreKey;
+        let meta = self.meta.iter().fold(Node::new("meta"), |meta, (name, value)| meta.attr(*name, *value));
         Node::new("message")
             .attr("to", self.to)
             .attr("id", self.id)
             .attr("type", self.kind)
-            .attr("device_fanout", "false")
+            .attr_opt("t", self.timestamp)
+            .attr_opt("device_fanout", (!self.is_shared).then_some("false"))
             .attr_opt("edit", self.edit)
+            .attr_opt("addressing_mode", self.addressing_mode)
             .attr_opt("participant", self.participant)
             .attr_opt("recipient", self.recipient)
             .child(enc)
             .children(has_pre_key.then(|| Node::new("device-identity").bytes(self.device_identity.clone())))
+            .children((!self.meta.is_empty()).then_some(meta))
     }
 }

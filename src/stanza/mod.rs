@@ -11,12 +11,15 @@
 //! | [`outgoing`] | `<message>` out | 03 §4.5 |
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
+//! | [`group`], [`group_notice`] | `<group>`, notifications about groups | 06 §7 |
 //! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod ack;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod group;
+pub mod group_notice;
 pub mod iq;
 pub mod message;
 pub mod outgoing;
@@ -50,6 +53,14 @@ pub enum StanzaError {
     Content {
         /// Tag of the element.
         tag: &'static str,
+    },
+    /// There are more elements of a kind than are taken.
+    #[error("more than {max} <{tag}>")]
+    TooMany {
+        /// Tag of the elements.
+        tag: &'static str,
+        /// How many are taken.
+        max: usize,
     },
 }
 

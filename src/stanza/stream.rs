@@ -7,7 +7,10 @@ use bytes::Bytes;
 use crate::{
     jid::Jid,
     node::NodeRef,
-    stanza::iq::{mex, tokens},
+    stanza::{
+        group_notice::GroupNotice,
+        iq::{mex, tokens},
+    },
 };
 
 /// `<success>`: the login was accepted.
@@ -205,6 +208,8 @@ pub enum Notification {
     },
     /// What the account may not do for a while.
     Restrictions(Vec<mex::Restriction>),
+    /// Something happened in a group.
+    Group(Box<GroupNotice>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
@@ -238,6 +243,9 @@ impl Notification {
                 updates if updates.is_empty() => Self::Other,
                 updates => Self::Restrictions(updates),
             },
+            (Some("w:gp2"), Some(_)) => {
+                GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
+            }
             _ => Self::Other,
         }
     }

@@ -104,7 +104,8 @@ pub enum RecordKind {
     MessageSecret = 22,
     /// The privacy token of a user; id = user JID.
     PrivacyToken = 23,
-    /// The base key of the session that a resend was encrypted in; id = address, 0, message id.
+    /// What was sent again to a device, and the base key of its session then; id = address, 0, message id. When its session
+    /// was renewed; id = address.
     ResendBaseKey = 24,
 }
 

@@ -78,7 +78,7 @@ impl Puppet {
         padding::pad(&mut padded, &mut self.rng);
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
         let Ciphertext { kind, bytes } =
-            signal::encrypt(&mut self.sessions, &own, &self.peer, &padded).expect("there is a session");
+            signal::encrypt(&mut self.sessions, &own, &self.peer, &padded, &mut self.rng).expect("there is a session");
         enc(kind.as_str(), bytes)
     }
 
@@ -117,7 +117,7 @@ impl Puppet {
         };
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
         let bytes = enc.content_bytes().expect("a ciphertext");
-        let decrypted = signal::decrypt(&mut self.sessions, &own, &self.peer, kind, &bytes, &mut self.rng);
+        let decrypted = signal::decrypt(&mut self.sessions, &own, &self.peer, kind, &bytes);
         let plaintext = decrypted.expect("it is for this device").plaintext;
         e2e::Message::decode(padding::unpad(2, &plaintext).expect("padded")).expect("a message")
     }

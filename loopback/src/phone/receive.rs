@@ -21,7 +21,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     let Some(sender) = core.directory.resolve(&author) else { return };
     let mute = core.faults.of(Address::phone(number)).mute;
     let Some(account) = core.directory.account_mut(number) else { return };
-    let opened = open(account, sender, entry, &mut core.rng);
+    let opened = open(account, sender, entry);
     match opened {
         Err(SignalError::Duplicate) if !mute => confirm(core, number, sender, entry),
         Err(error) if !mute => ask_again(core, number, sender, entry, error),
@@ -42,12 +42,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
 
 /// Decrypts all that a stanza holds, what is for the phone alone first, because a sender key may be in there. Nothing when
 /// it holds no ciphertext of a known kind.
-fn open(
-    account: &mut Account,
-    sender: Address,
-    entry: &Entry,
-    rng: &mut impl wamd::crypto::CryptoRng,
-) -> Result<Vec<Vec<u8>>, SignalError> {
+fn open(account: &mut Account, sender: Address, entry: &Entry) -> Result<Vec<Vec<u8>>, SignalError> {
     let own = Own { identity: &account.identity, registration_id: account.phone.registration_id };
     let (phone, address) = (&mut account.phone, signal_address(sender));
     let encs = |wanted: &'static [&'static str]| {
@@ -59,7 +54,7 @@ fn open(
         let is_prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
         let kind = if is_prekey { CiphertextKind::PreKey } else { CiphertextKind::Whisper };
         let bytes = enc.content_bytes().unwrap_or_default();
-        match signal::decrypt(&mut phone.store, &own, &address, kind, &bytes, rng) {
+        match signal::decrypt(&mut phone.store, &own, &address, kind, &bytes) {
             Ok(opened) => {
                 take_sender_key(phone, sender, entry, &opened.plaintext);
                 plaintexts.push(opened.plaintext);

@@ -251,7 +251,7 @@ fn encrypt_bytes(
     let account = core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?;
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
-    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext)
+    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext, &mut core.rng)
         .map_err(|error| ControlError::Encrypt(error.to_string()))?;
     Ok(Node::new("enc").attr("v", "2").attr("type", sealed.kind.as_str()).attr_opt("count", count).bytes(sealed.bytes))
 }

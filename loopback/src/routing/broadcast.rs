@@ -52,6 +52,7 @@ pub(super) fn plan(
         copies,
         content,
         phash: None,
+        stale_lid: false,
     })
 }
 

@@ -3,10 +3,10 @@
 use wamd::jid::Jid;
 use wamd::node::Node;
 
-use super::{BAD_REQUEST, Content, NOT_FOUND, Outgoing, Refusal};
+use super::{BAD_REQUEST, Content, INVALID, NO_TOKEN, NOT_FOUND, Outgoing, Refusal};
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
-use crate::notices;
+use crate::{notices, tokens};
 
 /// A chat with one user.
 pub(super) struct Chat {
@@ -31,6 +31,7 @@ pub(super) fn plan(
     if peer && !own || content.namespace()?.is_some_and(|used| used != namespace) {
         return Err(BAD_REQUEST);
     }
+    check_tokens(core, sender.number, recipient.number, peer, node, &content)?;
     let chat = node.attr_jid("recipient").filter(|_| own).unwrap_or_else(|| to.clone()).to_bare();
     let encs = std::mem::take(&mut content.encs);
     let is_fan_out = !peer && encs.is_empty();
@@ -52,7 +53,26 @@ pub(super) fn plan(
         copies,
         content,
         phash: is_fan_out.then(|| hash(core, sender, recipient.number, namespace)),
+        stale_lid: namespace == Namespace::Lid && !to.same_account(&core.jid(recipient, Namespace::Lid)),
     })
+}
+
+/// Refuses a new chat without the token that it needs, and tokens where none belong (spec 03 §4.7, spec 06 §1.1).
+fn check_tokens(
+    core: &Core,
+    sender: u64,
+    recipient: u64,
+    peer: bool,
+    node: &Node,
+    content: &Content,
+) -> Result<(), Refusal> {
+    let shown = ["tctoken", "cstoken"].into_iter().filter(|tag| node.find_child(tag).is_some()).count();
+    if shown > 1 || peer && shown > 0 {
+        return Err(INVALID);
+    }
+    let is_resend = content.encs.iter().any(|enc| enc.get_attr("count").is_some());
+    let is_free = sender == recipient || is_resend;
+    if is_free || tokens::admits(core, sender, recipient, node) { Ok(()) } else { Err(NO_TOKEN) }
 }
 
 /// The hash over the devices that such a message is for: the recipient's, and the sender's other ones (spec 03 §4.6).

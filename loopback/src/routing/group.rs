@@ -43,6 +43,7 @@ pub(super) fn plan(
         copies,
         content,
         phash,
+        stale_lid: false,
     })
 }
 

@@ -75,7 +75,8 @@ impl Device {
                 Ok(opened) => {
                     let padding = usize::from(*opened.plaintext.last().unwrap());
                     let plain = &opened.plaintext[..opened.plaintext.len() - padding];
-                    text = text.or(e2e::Message::decode(plain).unwrap().conversation);
+                    let plain = e2e::Message::decode(plain).unwrap();
+                    text = text.or(plain.conversation);
                 }
                 Err(StepError::Signal(error)) => return Err(error),
                 Err(StepError::Miss(miss)) => match miss {},

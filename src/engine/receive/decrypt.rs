@@ -6,9 +6,6 @@
 
 use std::sync::Arc;
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-
 use super::{Context, Failure, Outcome, Seen, bot, deliver, marks, seen, sender_keys};
 use crate::{
     engine::{
@@ -124,8 +121,7 @@ fn pairwise(
     kind: signal::CiphertextKind,
     enc: &Enc,
 ) -> Result<Part, Miss> {
-    let mut rng = ChaCha20Rng::from_rng(step.rng);
-    let decrypted = match signal::decrypt(step, &own(account), sender, kind, &enc.bytes, &mut rng) {
+    let decrypted = match signal::decrypt(step, &own(account), sender, kind, &enc.bytes) {
         Ok(decrypted) => decrypted,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => return refused(step, context, enc, &error),

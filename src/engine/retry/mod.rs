@@ -9,6 +9,7 @@
 pub(crate) mod ask;
 pub(crate) mod asked;
 mod limits;
+mod renew;
 
 use crate::{clock::Now, jid::Jid};
 use limits::Limits;

@@ -21,7 +21,7 @@ use crate::{
     jid::Jid,
     message::{self, MessageId, padding},
     node::Node,
-    proto::{Message as _, e2e},
+    proto::e2e,
     signal::{
         self, Address, CiphertextKind, Own, PreKeyBundle, PreKeyId, SignedPreKeyId,
         memory::MemorySignalStore,
@@ -123,7 +123,7 @@ fn decoded(frame: Vec<u8>) -> Node {
 /// A send to nobody yet.
 pub(super) fn op(id: &str, message: &e2e::Message) -> SendOp {
     let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_760_000_000_000 };
-    SendOp::new(0, MessageId::new(id).unwrap(), message.encode_to_vec().into(), now)
+    SendOp::new(0, MessageId::new(id).unwrap(), message, now)
 }
 
 /// A device of somebody.
@@ -166,7 +166,7 @@ impl Device {
             other => panic!("{other}"),
         };
         let own = Own { identity: &self.identity, registration_id: 1 };
-        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes, &mut self.rng).unwrap();
+        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes).unwrap();
         let message = message::decode(padding::unpad(2, &decrypted.plaintext).unwrap()).unwrap();
         if let Some((chat, key)) = message::build::handed_sender_key(&message) {
             let name = SenderKeyName::new(chat, sender);

@@ -3,6 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
 use crate::{
@@ -16,8 +18,8 @@ use crate::{
         step::{Miss, Step, own},
     },
     jid::Jid,
-    message::{build, classify},
-    proto::{Message as _, e2e},
+    message::{self, build},
+    proto::Message as _,
     signal::{self, Address, Ciphertext, StepError},
     stanza::outgoing::{Head, UserMessage},
 };
@@ -30,15 +32,15 @@ struct Target {
     own: bool,
 }
 
-/// Goes on with a send.
+/// Goes on with a send to a user, or with one about a user's status.
 ///
 /// # Errors
 /// [`Miss`].
-pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
+pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<Plan, Miss> {
     let Some(linked) = step.account().linked.clone() else {
         return Ok(fail(step, op, &SendFailure::logged_out()));
     };
-    let user = address::user(step, &op.to)?;
+    let user = address::user(step, recipient)?;
     let own_user = address::user(step, &linked.pn)?;
 
     // Both lists are read before either is missed.
@@ -46,9 +48,9 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     let (recipients, own_devices) = (recipients?, own_devices?);
     let mut unknown = Vec::new();
     if recipients.is_none() {
-        unknown.push(op.to.clone());
+        unknown.push(recipient.clone());
     }
-    if own_devices.is_none() && !linked.own().is_account(&op.to) {
+    if own_devices.is_none() && !linked.own().is_account(recipient) {
         unknown.push(linked.pn.to_bare());
     }
     if !unknown.is_empty() {
@@ -62,7 +64,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
 
-    let targets = targets(step, op, &user, &linked, &recipients, &own_devices)?;
+    let targets = targets(step, &user, &linked, &recipients, &own_devices)?;
     let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
     step.require(&session_keys)?;
     let mut usable = Vec::new();
@@ -79,7 +81,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     if !missing.is_empty() {
         return Ok(Plan::Bundles(missing));
     }
-    let to_self = linked.own().is_account(&op.to);
+    let to_self = linked.own().is_account(recipient);
     if usable.is_empty() || !to_self && usable.iter().all(|target| target.own) {
         let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
         return Ok(fail(step, op, &failure));
@@ -90,7 +92,6 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
 /// The recipient's devices and our own other ones, in the namespace of the chat.
 fn targets(
     step: &mut Step<'_>,
-    op: &SendOp,
     user: &User,
     linked: &Linked,
     recipients: &[u16],
@@ -101,7 +102,7 @@ fn targets(
         Some(lid) if chat.is_lid_family() => lid.to_bare(),
         _ => linked.pn.to_bare(),
     };
-    let to_self = linked.own().is_account(&op.to);
+    let to_self = linked.own().is_account(chat);
     let recipients = recipients.iter().filter(|_| !to_self).map(|device| (chat.with_device(*device), false));
     let own = own_devices.iter().map(|device| (own_user.with_device(*device), true));
     let jids: BTreeSet<(Jid, bool)> = recipients.chain(own).filter(|(jid, _)| !linked.own().is_device(jid)).collect();
@@ -110,20 +111,21 @@ fn targets(
 
 /// Encrypts for every device and puts the stanza behind the batch.
 fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
-    let chat = &user.canonical;
-    let Ok(message) = e2e::Message::decode(op.message.clone()) else {
+    let chat = if op.to.is_status_broadcast() { &op.to } else { &user.canonical };
+    let Ok(message) = message::decode(&op.message) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
-    let class = classify(&message);
-    let children = content::children(step, user, &op.id, &message, &op.message)?;
-    let plain = padded(op.message.to_vec(), step.rng);
-    let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
+    let class = &op.words;
+    let children = content::children(step, chat, user, &op.id, &message, &op.message)?;
+    let plain = padded(&op.message, step.rng);
+    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
     let account = Arc::clone(step.account());
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
-        match signal::encrypt(step, &own(&account), &target.address, plaintext) {
+        match signal::encrypt(step, &own(&account), &target.address, plaintext, &mut rng) {
             Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
             Err(StepError::Miss(miss)) => return Err(miss),
             Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
@@ -143,7 +145,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         device_identity: &linked.device_identity,
         children: &children,
     };
-    let recipient_pn = user.pn.as_ref().filter(|pn| *pn != chat);
+    let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
     let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
     let encoded = Bytes::from(encoded);
