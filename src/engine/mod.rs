@@ -970,11 +970,6 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
-            Command::Group(request) => {
-                if let Err(needs) = self.group_command(now, id, &request) {
-                    self.park(Job::Command(id, Command::Group(request)), needs);
-                }
-            }
             Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
                 self.answer(id, Err(CommandError::NotLinked));
             }
@@ -989,6 +984,11 @@ impl Engine {
                 restrictions::ask(step);
                 step.reply(id, Ok(Reply::Done));
             }),
+            Command::Group(request) => {
+                if let Err(needs) = self.group_command(now, id, &request) {
+                    self.park(Job::Command(id, Command::Group(request)), needs);
+                }
+            }
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

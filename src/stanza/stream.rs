@@ -197,8 +197,6 @@ pub enum Notification {
         /// The user's other identity, when told.
         lid: Option<Jid>,
     },
-    /// Something happened in a group.
-    Group(Box<GroupNotice>),
     /// A user gives us privacy tokens.
     Tokens {
         /// Who.
@@ -210,6 +208,8 @@ pub enum Notification {
     },
     /// What the account may not do for a while.
     Restrictions(Vec<mex::Restriction>),
+    /// Something happened in a group.
+    Group(Box<GroupNotice>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
@@ -234,9 +234,6 @@ impl Notification {
             (Some("account_sync"), Some(from)) if node.child("devices").is_some() => {
                 Self::DevicesChanged { user: from.to_bare(), lid: None }
             }
-            (Some("w:gp2"), Some(_)) => {
-                GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
-            }
             (Some("privacy_token"), Some(from)) => Self::Tokens {
                 user: from.to_account(),
                 lid: node.attr_jid("sender_lid").map(|lid| lid.to_account()),
@@ -246,6 +243,9 @@ impl Notification {
                 updates if updates.is_empty() => Self::Other,
                 updates => Self::Restrictions(updates),
             },
+            (Some("w:gp2"), Some(_)) => {
+                GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
+            }
             _ => Self::Other,
         }
     }

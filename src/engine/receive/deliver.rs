@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     engine::{
+        groups,
         notices::{self, Standing},
         secrets,
         step::{Miss, Step},
@@ -22,6 +23,7 @@ use crate::{
         unwrap_device_sent,
     },
     proto::{Message as _, e2e},
+    stanza::group::Role,
     store::{Key, RecordKind},
 };
 
@@ -163,10 +165,9 @@ pub(super) fn edit(
 
 /// A message was deleted for everybody: by its author, or by an admin of the group, whom the server lets say so.
 fn revoke(step: &mut Step<'_>, context: &Context<'_>, target: &Target) -> Result<(), Miss> {
-    let inbound = context.message;
     let reason = match target.is_by(context.sender) {
         true => DeleteReason::Author,
-        false if inbound.chat.is_group() && inbound.edit.as_deref() == Some("8") => DeleteReason::Admin,
+        false if is_by_admin(step, context)? => DeleteReason::Admin,
         false => {
             tracing::warn!("somebody deletes a message of somebody else");
             return Ok(());
@@ -176,6 +177,19 @@ fn revoke(step: &mut Step<'_>, context: &Context<'_>, target: &Target) -> Result
     let event = notices::deleted(context, target, reason, orphan, step.config.prefer);
     tell(step, context, event);
     Ok(())
+}
+
+/// Whether an admin of a group does something to what others wrote: the server lets admins alone say so in the stanza, and what
+/// is known of the group must not say otherwise.
+fn is_by_admin(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    let inbound = context.message;
+    if !inbound.chat.is_group() || inbound.edit.as_deref() != Some("8") {
+        return Ok(false);
+    }
+    let Some(group) = groups::get(step, &inbound.chat)? else { return Ok(true) };
+    let mut members = group.info.participants.into_iter();
+    let sender = members.find(|member| context.sender.identities().any(|jid| member.person.is(jid)));
+    Ok(sender.is_none_or(|sender| sender.role != Role::Member))
 }
 
 /// A message was pinned for so many seconds, or the pin was taken off.

@@ -116,7 +116,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
     let class = &op.words;
-    let children = content::children(step, user, &op.id, &message, &op.message)?;
+    let children = content::children(step, chat, user, &op.id, &message, &op.message)?;
     let plain = padded(&op.message, step.rng);
     let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
