@@ -90,7 +90,7 @@ use crate::{
     jid::Jid,
     message::MessageId,
     pairing::{passkey::Assertion, payload::Version},
-    stanza::stream::Notification,
+    stanza::{receipt::DeliveryReceipts, stream::Notification},
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -205,6 +205,8 @@ enum Queued {
     Output(Output),
     /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
     Frame(ConnectionId, Vec<u8>),
+    /// A receipt of the backlog, to be joined with others that may leave at the same time.
+    Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
 
 /// Work that was stopped by a missing record.
@@ -287,6 +289,8 @@ pub struct Engine {
     /// Messages that were sent again.
     resent: Window,
     retention: Retention,
+    /// Receipts of the backlog at the gate.
+    waiting_receipts: usize,
     /// Our own requests to send again.
     retries: retry::Memory,
     /// Jobs whose records are being loaded.
@@ -366,6 +370,7 @@ impl Engine {
             resends: Vec::new(),
             resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
             retention: Retention::default(),
+            waiting_receipts: 0,
             retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
@@ -406,6 +411,7 @@ impl Engine {
             Input::Tick => {}
         }
         self.expire(now);
+        self.join_receipts(now);
         self.cache.trim(self.evictable());
         debug_assert!(
             self.connection.agrees_with(self.told.state()),
@@ -420,6 +426,8 @@ impl Engine {
         loop {
             match self.gate.pop()? {
                 Queued::Output(output) => return Some(output),
+                // All were joined when they became ready.
+                Queued::Receipt(..) => {}
                 Queued::Frame(id, frame) => {
                     if let Some(bytes) = self.seal(id, &frame) {
                         return Some(Output::Send(id, bytes));
@@ -436,7 +444,9 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
+        let phone = self.phone_deadline();
+        let deadlines =
+            [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), phone, halted];
         deadlines.into_iter().flatten().min()
     }
 
@@ -485,11 +495,20 @@ impl Engine {
             };
             match gate.pick(&mut passed, judge)? {
                 Queued::Frame(_, frame) => Some(frame),
-                Queued::Output(_) => None,
+                Queued::Output(_) | Queued::Receipt(..) => None,
             }
         };
         let message = self.connection.wire(id)?.seal(first, next);
         (!message.is_empty()).then(|| message.freeze())
+    }
+
+    /// Joins the receipts of the backlog that may leave now: as many as the store made durable at a time.
+    fn join_receipts(&mut self, now: Now) {
+        if self.waiting_receipts == 0 {
+            return;
+        }
+        let waiting = &mut self.waiting_receipts;
+        self.gate.rewrite(|ready| receipts::join(ready, now, waiting));
     }
 
     // ---- steps ------------------------------------------------------------------------------------------------
@@ -519,7 +538,7 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, notes, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, notes, clear } = collected;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -531,6 +550,7 @@ impl Engine {
         }
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
+            self.retries = retry::Memory::default();
             self.cache = Cache::new(self.config.cache_bytes);
             self.retention = Retention::default();
             self.sends.memo.clear();
@@ -582,6 +602,10 @@ impl Engine {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
+            for receipt in receipts {
+                self.waiting_receipts = self.waiting_receipts.saturating_add(1);
+                self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
+            }
         }
         if kept {
             self.trim_records(now);
@@ -622,7 +646,7 @@ impl Engine {
         self.phase = Phase::Booting;
         let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
         let needs = Needs { missing: keys.collect(), read: Vec::new() };
-        self.request(Job::Boot, needs, vec![RecordKind::Outgoing]);
+        self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
 
     /// Stops a job until its records are there.
@@ -711,7 +735,10 @@ impl Engine {
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
         self.retention = Retention::restore(&records);
-        self.sends.restore(scanned);
+        let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);
+        self.sends.restore(sends);
+        self.retries = retry::Memory::default();
+        self.retries.wanted.restore(now, wanted);
         self.phase = Phase::Ready;
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
             self.told.begin(SessionState::Disconnected);
@@ -766,6 +793,7 @@ impl Engine {
     /// Drops what was to leave, but for what is durable and what somebody waits for.
     fn clear_gate(&mut self) {
         let (ready, held) = (self.gate.take_ready(), self.gate.take_held());
+        self.waiting_receipts = 0;
         // Batches that failed are never confirmed; later ones must not wait for them.
         self.gate.release(self.batches);
         for queued in ready {
@@ -803,6 +831,7 @@ impl Engine {
         }
         self.expire_sends(now);
         self.retries.expire(now);
+        self.ask_phone(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);

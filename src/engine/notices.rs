@@ -407,8 +407,11 @@ pub(crate) struct ReceiptAbout<'a> {
     pub(crate) chat: &'a Jid,
     pub(crate) people: &'a User,
     pub(crate) id: &'a str,
+    /// The reader as addressed, without device.
+    pub(crate) jid: &'a Jid,
     pub(crate) reader: &'a User,
-    pub(crate) sent: &'a SentRecord,
+    /// What was sent, if the event is to show it.
+    pub(crate) sent: Option<&'a SentRecord>,
     /// Nobody else had got as far.
     pub(crate) first: bool,
     pub(crate) prefer: Prefer,
@@ -422,15 +425,17 @@ pub(crate) fn receipt(about: &ReceiptAbout<'_>, status: ReceiptStatus, timestamp
         _ => about.reader.pn.as_ref(),
     };
     let reader = reader.unwrap_or(&about.reader.canonical);
-    let in_group = about.chat.is_group();
-    if in_group {
-        key.participant = Some(reader.clone());
+    let is_one_of_many = about.chat.is_group() || about.chat.is_broadcast();
+    if is_one_of_many {
+        key.participant_alt = about.reader.other(about.jid).cloned();
+        key.participant = Some(about.jid.clone());
+        key = key.preferring(about.prefer);
     }
     let receipt = Receipt::new(reader.clone(), status.kind(), timestamp);
     let mut object = MessageObject::with_receipt(key, receipt).with_phones();
-    object.first = in_group && about.first;
+    object.first = is_one_of_many && about.first;
     object.implied = implied;
-    if let Ok(message) = message::decode(&about.sent.message) {
+    if let Some(Ok(message)) = about.sent.map(|sent| message::decode(&sent.message)) {
         object.message = content(&message);
     }
     match status {
@@ -467,7 +472,7 @@ impl Undecryptable {
         Self { reason: reason.to_owned(), will_retry: false, hidden }
     }
 
-    /// Whether the sender was asked to send it again.
+    /// Whether the sender or the phone is asked to send it again.
     pub(crate) fn asked_again(self, will_retry: bool) -> Self {
         Self { will_retry, ..self }
     }

@@ -320,4 +320,33 @@ pub(crate) struct RetryCountRecord {
 }
 record!(RetryCountRecord);
 
+/// `RecordKind::Placeholder`: what the stanza said of a message that the phone is asked for.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PlaceholderRecord {
+    /// As addressed.
+    #[prost(string, tag = "1")]
+    pub(crate) chat: String,
+    /// The sending device, as addressed.
+    #[prost(string, tag = "2")]
+    pub(crate) sender: String,
+    #[prost(bool, tag = "3")]
+    pub(crate) from_me: bool,
+    #[prost(string, tag = "4")]
+    pub(crate) id: String,
+    /// Unix seconds of the message.
+    #[prost(uint64, tag = "5")]
+    pub(crate) timestamp: u64,
+    /// The `edit` attribute.
+    #[prost(string, optional, tag = "6")]
+    pub(crate) edit: Option<String>,
+    /// Unix milliseconds at which the phone is to be asked.
+    #[prost(uint64, tag = "7")]
+    pub(crate) due_ms: u64,
+    /// Unix seconds at which it was; 0 before that.
+    #[prost(uint64, tag = "8")]
+    pub(crate) asked: u64,
+}
+record!(PlaceholderRecord);
+
 pub(crate) use record;

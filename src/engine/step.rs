@@ -23,6 +23,7 @@ use crate::{
     event::Event,
     node::Node,
     signal::Own,
+    stanza::receipt::{DeliveryReceipt, DeliveryReceipts},
     store::Key,
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct Step<'e> {
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
     pub(super) notes: Vec<retry::Note>,
@@ -75,6 +77,7 @@ pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
     pub(super) notes: Vec<retry::Note>,
@@ -101,6 +104,7 @@ impl<'e> Step<'e> {
             overlay: BTreeMap::new(),
             needs: Needs::default(),
             frames: Vec::new(),
+            receipts: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
             notes: Vec::new(),
@@ -114,6 +118,7 @@ impl<'e> Step<'e> {
             account,
             overlay: self.overlay,
             frames: self.frames,
+            receipts: self.receipts,
             events: self.events,
             replies: self.replies,
             notes: self.notes,
@@ -198,6 +203,14 @@ impl<'e> Step<'e> {
     /// Sends an encoded stanza once the step is durable.
     pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
         self.frames.push(frame.to_vec());
+    }
+
+    /// Confirms that a message arrived, once the step is durable. Those of the backlog may go out together.
+    pub(crate) fn confirm(&mut self, offline: bool, receipt: &DeliveryReceipt<'_>) {
+        match offline {
+            true => self.receipts.push(receipt.into()),
+            false => self.send(&receipt.to_node()),
+        }
     }
 
     /// Emits an event once the step is durable.

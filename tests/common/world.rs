@@ -569,8 +569,13 @@ impl World {
     pub fn disk(&mut self, name: &str, disk: Disk) {
         self.actor(name).disk = disk;
         if disk == Disk::Works {
+            // As the driver does: what has come up meanwhile becomes durable at a time.
+            let mut durable = None;
             while let Some((seq, batch)) = self.actor(name).held_batches.pop_front() {
                 self.actor(name).write(batch);
+                durable = Some(seq);
+            }
+            if let Some(seq) = durable {
                 self.tell(name, Input::Durable(seq));
             }
         }

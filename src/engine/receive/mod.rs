@@ -15,6 +15,7 @@
 //! | `bot` | replies of bots |
 //! | `marks` | what was received before |
 //! | `deliver` | what a decrypted message does |
+//! | `recovered` | what the phone sends again |
 //! | `answer` | the one answer that a stanza gets |
 
 mod answer;
@@ -22,6 +23,7 @@ mod bot;
 mod decrypt;
 mod deliver;
 mod marks;
+mod recovered;
 mod sender_keys;
 
 use crate::{
@@ -50,8 +52,8 @@ pub(super) enum Outcome {
     Acknowledged,
     /// Cannot be decrypted now; the sender is asked to encrypt again, or the phone to send it.
     Retry(Failure),
-    /// The content stayed on the phone.
-    Unavailable(Undecryptable),
+    /// The content stayed on the phone, for this reason.
+    Unavailable(String),
     /// Refused, and told as unreadable when there is something to tell.
     Refused(Nack, Option<Undecryptable>),
 }
@@ -126,7 +128,7 @@ fn learn(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
 fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if let Some(kind) = &inbound.unavailable {
-        return Ok(Outcome::Unavailable(Undecryptable::unavailable(kind)));
+        return Ok(Outcome::Unavailable(kind.clone()));
     }
     match &inbound.plaintext {
         Some(plaintext) if inbound.chat.is_newsletter() => match message::decode(plaintext) {
