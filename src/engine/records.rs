@@ -280,7 +280,7 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// Who may see it, of a status.
+    /// Who may see it, of a status; of a reaction to one, its author.
     #[prost(string, repeated, tag = "6")]
     pub(crate) audience: Vec<String>,
 }

@@ -149,7 +149,9 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
     let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
     let encoded = Bytes::from(encoded);
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
+    // What is said of a status is for its author alone.
+    let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
     step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
     step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
     step.send_encoded(&encoded);

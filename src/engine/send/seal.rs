@@ -119,7 +119,8 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         distributed
     });
     let holds = distributed.is_some();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
+    let audience = op.viewers.iter().map(Jid::to_string).collect();
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
     step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
     let outgoing =
         OutgoingRecord { distributed, phash: Some(fanout.phash.clone()), ..op.to_record(chat, Some(encoded.clone())) };
