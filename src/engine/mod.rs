@@ -50,6 +50,8 @@ mod cpu;
 mod debug;
 mod devices;
 mod dirty;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod groups;
 mod inbound;
