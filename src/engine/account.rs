@@ -4,7 +4,11 @@ use bytes::Bytes;
 
 use crate::{
     crypto::{CryptoRng, KeyPair, PrivateKey, Secret, xeddsa},
-    engine::records::{AccountRecord, Record, RecordError},
+    engine::{
+        records::{AccountRecord, Record, RecordError},
+        restrictions::Restriction,
+        tokens::NctSalt,
+    },
     jid::Jid,
     stanza::message::Own,
 };
@@ -59,6 +63,10 @@ pub(crate) struct Account {
     pub(crate) chain: Option<Bytes>,
     pub(crate) logins: u32,
     pub(crate) uploaded: bool,
+    /// The salt of tokens for peers whose token we do not have (spec 03 §4.7).
+    pub(crate) nct_salt: Option<NctSalt>,
+    /// What WhatsApp does not let the account do for a while; at most one of a kind.
+    pub(crate) restrictions: Vec<Restriction>,
     /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
     pub(crate) kept: bool,
 }
@@ -82,6 +90,8 @@ impl Account {
             chain: None,
             logins: 0,
             uploaded: false,
+            nct_salt: None,
+            restrictions: Vec::new(),
             kept: false,
         }
     }
@@ -120,6 +130,8 @@ impl Account {
             chain: self.chain.clone(),
             logins: self.logins,
             uploaded: self.uploaded,
+            nct_salt: self.nct_salt.as_ref().map(|salt| salt.0.clone()),
+            restrictions: self.restrictions.iter().map(Restriction::to_record).collect(),
         };
         Some(record.to_bytes())
     }
@@ -159,6 +171,8 @@ impl Account {
             chain: record.chain,
             logins: record.logins,
             uploaded: record.uploaded,
+            nct_salt: record.nct_salt.map(NctSalt),
+            restrictions: record.restrictions.into_iter().filter_map(Restriction::from_record).collect(),
             kept: true,
         })
     }

@@ -10,8 +10,10 @@ use crate::{
         address::{self, User},
         queries::QueryError,
         records::{DeviceListRecord, Record},
+        restrictions,
         send::Subject,
         step::{Miss, Step},
+        tokens,
     },
     event::MappingSource,
     jid::Jid,
@@ -99,6 +101,8 @@ pub(crate) fn notification(
             step.delete(key);
         }
         Notification::IdentityChanged { user } => identity_changed(step, user, offline)?,
+        Notification::Tokens { user, lid, tokens } => tokens::received(step, user, lid.as_ref(), tokens)?,
+        Notification::Restrictions(updates) => updates.iter().for_each(|update| restrictions::told(step, update)),
         Notification::Group(_) | Notification::Other => {}
     }
     step.send(&ack.ack());
@@ -121,6 +125,7 @@ fn identity_changed(step: &mut Step<'_>, jid: &Jid, offline: bool) -> Result<(),
         signal::forget(step, &address)?;
     }
     step.delete(list_key(&user));
+    tokens::reissue(step, &user)?;
     step.emit_from(offline, notices::identity_changed(jid, false));
     Ok(())
 }

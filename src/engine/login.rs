@@ -179,6 +179,8 @@ impl Engine {
             Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
             Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
             Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
+            Answer::IssueToken(peer, at, result) => self.token_issued(now, peer, at, result),
+            Answer::Restriction(result) => self.restriction_answered(now, result),
             Answer::Logout => self.finish_logout(now),
         }
     }
@@ -197,6 +199,7 @@ impl Engine {
             self.emit(now, event);
         }
         self.resume_sends(now);
+        self.trim_records(now);
     }
 
     // ---- prekeys ----------------------------------------------------------------------------------------------

@@ -35,7 +35,10 @@
 //! | `groups` | who is in a group and how it is set |
 //! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
+//! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
+//! | `tokens`, `restrictions` | whom we may write to |
 //! | `queries` | which answer belongs to which question |
+//! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -46,6 +49,7 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod content;
 mod cpu;
 mod debug;
 mod devices;
@@ -68,10 +72,14 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod restrictions;
+mod retention;
 mod retry;
+mod secrets;
 mod send;
 mod signal_store;
 mod step;
+mod tokens;
 mod told;
 
 use std::{
@@ -89,6 +97,7 @@ use crate::{
     event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
     jid::Jid,
     message::MessageId,
+    node::Node,
     pairing::{passkey::Assertion, payload::Version},
     stanza::{receipt::DeliveryReceipts, stream::Notification},
     store::{Batch, Key, OutboxEntry, RecordKind},
@@ -102,18 +111,22 @@ use groups::GroupCommands;
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
-use queries::{Answer, Queries};
+use queries::{Answer, Queries, Query};
 use records::{OutboxHeadRecord, Record};
+use retention::{Queue, Retention};
 use retry::asked;
 use send::Sends;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Audience, AudienceSetting, Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{
+    Audience, AudienceSetting, Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest,
+};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
 pub use records::RecordError;
+pub use restrictions::Restriction;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -223,6 +236,8 @@ enum Job {
     Command(CommandId, Command),
     /// The first send that waits to be accepted.
     Accept,
+    /// Records that may be too old.
+    Trim(Queue),
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
 }
@@ -285,6 +300,7 @@ pub struct Engine {
     resends: Vec<(asked::Asked, asked::Outcome)>,
     /// Messages that were sent again.
     resent: Window,
+    retention: Retention,
     /// Receipts of the backlog at the gate.
     waiting_receipts: usize,
     /// Our own requests to send again.
@@ -306,6 +322,8 @@ pub struct Engine {
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
     unconfirmed: Vec<Envelope>,
+    /// When the next restriction ends.
+    restriction_ends: Option<Duration>,
 }
 
 /// What can be asked about an account at any time.
@@ -339,6 +357,8 @@ pub struct Snapshot {
     pub batches: u64,
     /// Bytes of stanzas that wait for records.
     pub waiting_bytes: usize,
+    /// What the account may not do for a while; `account.restricted` tells when it changes.
+    pub restrictions: Vec<Restriction>,
 }
 
 impl Engine {
@@ -365,6 +385,7 @@ impl Engine {
             group_commands: GroupCommands::default(),
             resends: Vec::new(),
             resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
+            retention: Retention::default(),
             waiting_receipts: 0,
             retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
@@ -378,6 +399,7 @@ impl Engine {
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
             acknowledged_before: None,
             unconfirmed: Vec::new(),
+            restriction_ends: None,
             config,
         };
         engine.load_account();
@@ -439,9 +461,8 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let phone = self.phone_deadline();
-        let deadlines =
-            [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), phone, halted];
+        let (queries, sends, phone) = (self.queries.deadline(), self.sends.deadline(), self.phone_deadline());
+        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted, self.restriction_ends];
         deadlines.into_iter().flatten().min()
     }
 
@@ -474,6 +495,7 @@ impl Engine {
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
+            restrictions: self.account.restrictions.clone(),
         }
     }
 
@@ -533,7 +555,7 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, receipts, events, replies, notes, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -547,6 +569,7 @@ impl Engine {
         if clear {
             self.retries = retry::Memory::default();
             self.cache = Cache::new(self.config.cache_bytes);
+            self.retention = Retention::default();
             self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
@@ -562,6 +585,11 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            if let Some(value) = &value
+                && !matches!(self.cache.read(&key), Some(Some(_)))
+            {
+                self.retention.note(now, &key, value.len(), &mut batch);
+            }
             self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
@@ -569,6 +597,7 @@ impl Engine {
                 None => batch.deletes.push(key),
             }
         }
+        let kept = self.retention.seal(&mut batch);
         if !batch.is_empty() {
             self.batches = seq;
             self.gate.push_free(Queued::Output(Output::Commit { seq, batch }));
@@ -594,6 +623,24 @@ impl Engine {
                 self.waiting_receipts = self.waiting_receipts.saturating_add(1);
                 self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
             }
+            for (query, request) in asks {
+                self.ask_after(now, after, id, query, request);
+            }
+        }
+        if kept {
+            self.trim_records(now);
+        }
+    }
+
+    /// Asks the server what a step wants to know, once the batch is durable; what is under way is not asked twice.
+    fn ask_after(&mut self, now: Now, batch: u64, connection: ConnectionId, query: Query, request: Node) {
+        if self.queries.any(|pending| pending.is_same(&query)) {
+            return;
+        }
+        let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
+        match request.attr("id", id).encode() {
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }
 
@@ -629,7 +676,8 @@ impl Engine {
     /// Loads the account and what was under way.
     fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        let needs = Needs { missing: vec![account_key(), head_key()], read: Vec::new() };
+        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
+        let needs = Needs { missing: keys.collect(), read: Vec::new() };
         self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
 
@@ -687,6 +735,7 @@ impl Engine {
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
             Job::Accept => self.run_accepting(now),
+            Job::Trim(queue) => self.run_trim(now, queue),
             Job::Resend(asked) => self.run_resend(now, *asked),
         }
     }
@@ -717,6 +766,7 @@ impl Engine {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
+        self.retention = Retention::restore(&records);
         let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);
         self.sends.restore(sends);
         self.retries = retry::Memory::default();
@@ -812,6 +862,7 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_restrictions(now);
         self.retries.expire(now);
         self.ask_phone(now);
         self.expire_code(now);
@@ -924,6 +975,20 @@ impl Engine {
                     self.park(Job::Command(id, Command::Group(request)), needs);
                 }
             }
+            Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
+                self.answer(id, Err(CommandError::NotLinked));
+            }
+            Command::SetNctSalt(salt) => self.act(now, |step| {
+                tokens::set_salt(step, salt);
+                step.reply(id, Ok(Reply::Done));
+            }),
+            Command::CheckRestrictions if !self.connection.is_online() => {
+                self.answer(id, Err(CommandError::NotConnected));
+            }
+            Command::CheckRestrictions => self.act(now, |step| {
+                restrictions::ask(step);
+                step.reply(id, Ok(Reply::Done));
+            }),
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

@@ -1,5 +1,7 @@
 //! The events that the engine tells, put together from what handlers know (spec 07 §5, §7).
 
+mod content;
+
 use std::time::Duration;
 
 use rand_core::Rng;
@@ -26,7 +28,7 @@ use crate::{
         SessionReconnecting, SessionStreamError, Source,
     },
     jid::Jid,
-    message::{self, Action, Normalised, normalise},
+    message::{self, normalise},
     pairing::{PairError, code::PairCode, payload::Version, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
@@ -35,6 +37,10 @@ use crate::{
         stream::{Failure, StreamError},
     },
     store::AccountId,
+};
+pub(crate) use content::{
+    Standing, Vote, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added, pinned,
+    poll_vote, reaction, told, unreadable_addon, vote_message,
 };
 
 /// Wraps an event; its number comes later.
@@ -245,6 +251,11 @@ impl SendFailure {
         Self::new("not_on_whatsapp", "the recipient has no devices")
     }
 
+    /// The account may not begin chats at present.
+    pub(crate) fn restricted() -> Self {
+        Self::new("restricted", "the account may not begin new chats at present")
+    }
+
     /// The server refused it (spec 03 §6.1).
     pub(crate) fn refused(code: u32) -> Self {
         let text = match code {
@@ -294,11 +305,6 @@ impl ReceiptStatus {
             Self::Played => 5,
         }
     }
-}
-
-/// Whether a message is something that the application is told about.
-pub(crate) fn is_visible(view: &Normalised<'_>) -> bool {
-    matches!(view.action(), Action::Content)
 }
 
 /// The key of a message in a chat with a user or group.
@@ -481,6 +487,11 @@ impl Undecryptable {
     pub(crate) fn unavailable(kind: &str) -> Self {
         let reason = if kind.is_empty() { "unavailable".to_owned() } else { kind.to_owned() };
         Self { reason, will_retry: false, hidden: false }
+    }
+
+    /// The reply of a bot, made with another secret than that of the message it answers.
+    pub(crate) fn bot_reply(hidden: bool) -> Self {
+        Self { reason: "invalid_message".to_owned(), will_retry: false, hidden }
     }
 
     /// The reply of a bot to a message whose secret is not known.

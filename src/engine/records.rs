@@ -101,8 +101,29 @@ pub(crate) struct AccountRecord {
     /// Whether prekeys were ever uploaded.
     #[prost(bool, tag = "19")]
     pub(crate) uploaded: bool,
+    /// The salt of tokens for peers whose token we do not have.
+    #[prost(bytes = "bytes", optional, tag = "40")]
+    pub(crate) nct_salt: Option<Bytes>,
+    #[prost(message, repeated, tag = "41")]
+    pub(crate) restrictions: Vec<RestrictionRecord>,
 }
 record!(AccountRecord);
+
+/// A restriction of the account.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RestrictionRecord {
+    /// The code of the refusal that it is about: 463 or 475.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) until_ms: u64,
+    /// Whether the server told the end.
+    #[prost(bool, tag = "3")]
+    pub(crate) is_told: bool,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) enforcement: Option<String>,
+}
 
 /// `RecordKind::OutboxHead`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -349,4 +370,64 @@ pub(crate) struct PlaceholderRecord {
 }
 record!(PlaceholderRecord);
 
+/// `RecordKind::MessageSecret`: what belongs to a message that others may refer to.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MessageSecretRecord {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) secret: Bytes,
+    /// Unix seconds from which on it counts as absent.
+    #[prost(uint64, tag = "2")]
+    pub(crate) expires: u64,
+    /// Unix seconds of the message.
+    #[prost(uint64, tag = "3")]
+    pub(crate) sent: u64,
+    /// What can be voted for, when it is a poll.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) options: Vec<PollOption>,
+}
+record!(MessageSecretRecord);
+
+/// An option of a poll.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PollOption {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Whose last vote names it.
+    #[prost(uint32, tag = "2")]
+    pub(crate) votes: u32,
+}
+
+/// `RecordKind::MessageSecret` with a voter: what somebody voted last.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PollVoteRecord {
+    /// When, by the clock of the voter, unix milliseconds.
+    #[prost(int64, tag = "1")]
+    pub(crate) at_ms: i64,
+    /// The options, by their hashes.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(crate) hashes: Vec<Bytes>,
+}
+record!(PollVoteRecord);
+
+/// `RecordKind::PrivacyToken`: what shows that a user and we know each other.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PrivacyTokenRecord {
+    /// The user's token for us; empty for none.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) token: Bytes,
+    /// Its timestamp, unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) received: u64,
+    /// The timestamp of the token that we issued last; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub(crate) issued: u64,
+    /// A message went to or came from this user.
+    #[prost(bool, tag = "4")]
+    pub(crate) talked: bool,
+}
+record!(PrivacyTokenRecord);
 pub(crate) use record;

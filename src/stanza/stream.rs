@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{jid::Jid, node::NodeRef, stanza::group_notice::GroupNotice};
+use crate::{
+    jid::Jid,
+    node::NodeRef,
+    stanza::{
+        group_notice::GroupNotice,
+        iq::{mex, tokens},
+    },
+};
 
 /// `<success>`: the login was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -192,6 +199,17 @@ pub enum Notification {
     },
     /// Something happened in a group.
     Group(Box<GroupNotice>),
+    /// A user gives us privacy tokens.
+    Tokens {
+        /// Who.
+        user: Jid,
+        /// The user's other identity, when told.
+        lid: Option<Jid>,
+        /// The tokens.
+        tokens: Vec<tokens::Token>,
+    },
+    /// What the account may not do for a while.
+    Restrictions(Vec<mex::Restriction>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
@@ -219,6 +237,15 @@ impl Notification {
             (Some("w:gp2"), Some(_)) => {
                 GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
             }
+            (Some("privacy_token"), Some(from)) => Self::Tokens {
+                user: from.to_account(),
+                lid: node.attr_jid("sender_lid").map(|lid| lid.to_account()),
+                tokens: tokens::tokens(node),
+            },
+            (Some("mex"), _) => match mex::updates(node) {
+                updates if updates.is_empty() => Self::Other,
+                updates => Self::Restrictions(updates),
+            },
             _ => Self::Other,
         }
     }

@@ -109,11 +109,14 @@ pub enum RecordKind {
     ResendBaseKey = 24,
     /// A message that our own phone is asked for; id as in `Received`.
     Placeholder = 25,
+    /// Records that are kept for a time, oldest first. The state of a queue; id = its number, u8. An entry; id = its number, 0,
+    /// number of the entry, u64 big-endian.
+    Expiry = 26,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -139,6 +142,7 @@ impl RecordKind {
         Self::PrivacyToken,
         Self::ResendBaseKey,
         Self::Placeholder,
+        Self::Expiry,
     ];
 }
 

@@ -11,9 +11,10 @@ use crate::{
     engine::{
         account::Linked,
         address::{self, User},
-        devices, keys,
+        content, devices, keys,
         notices::SendFailure,
         records::{Record, SentRecord},
+        restrictions,
         step::{Miss, Step, own},
     },
     jid::Jid,
@@ -56,6 +57,9 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
         return Ok(Plan::Devices(unknown));
     }
     let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if restrictions::check(step, &user)?.is_err() {
+        return Ok(fail(step, op, &SendFailure::restricted()));
+    }
     if recipients.is_empty() {
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
@@ -112,6 +116,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
     let class = &op.words;
+    let children = content::children(step, user, &op.id, &message, &op.message)?;
     let plain = padded(&op.message, step.rng);
     let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
@@ -138,7 +143,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         hide_failure: class.hide_failure,
         meta: &class.meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: &children,
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };

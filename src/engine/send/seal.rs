@@ -15,13 +15,14 @@ use super::{
 use crate::{
     engine::{
         account::Account,
+        content,
         notices::SendFailure,
         records::{OutgoingRecord, Record, SentRecord},
         step::{Miss, Step, own},
     },
     event::AddressingMode,
     jid::Jid,
-    message::{build, distribution::ROTATE_AFTER},
+    message::{self, build, distribution::ROTATE_AFTER},
     proto::Message as _,
     signal::{
         self, Ciphertext, Session, SignalStore, StepError,
@@ -81,6 +82,10 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
 
     let words = &op.words;
     let is_status = op.to.is_status_broadcast();
+    let report = match message::decode(&op.message) {
+        Ok(message) if !is_status => content::report(step, &op.lane.chat, &op.id, &message, &op.message),
+        _ => None,
+    };
     let mut meta = words.meta.clone();
     meta.extend(status::setting(op));
     let head = Head {
@@ -92,7 +97,7 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         hide_failure: words.hide_failure,
         meta: &meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: report.as_slice(),
     };
     let viewers = if is_status { status::viewers(fanout, &devices) } else { Vec::new() };
     let stanza = SenderKeyMessage {
