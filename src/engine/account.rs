@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     crypto::{CryptoRng, KeyPair, PrivateKey, Secret, xeddsa},
-    engine::records::{AccountRecord, Record, RecordError},
+    engine::records::{AccountRecord, Record, RecordError, RetiredPreKeyRecord},
     jid::Jid,
     stanza::message::Own,
 };
@@ -59,6 +59,14 @@ pub(crate) struct Account {
     pub(crate) chain: Option<Bytes>,
     pub(crate) logins: u32,
     pub(crate) uploaded: bool,
+    /// Users are addressed by LID where it is known (spec 03 §4.10).
+    pub(crate) lid_migrated: bool,
+    /// When the server's digest of our keys was last compared, unix seconds.
+    pub(crate) digest_checked: u64,
+    /// When the signed prekey was made, unix seconds; 0 when that is not known.
+    pub(crate) signed_pre_key_made: u64,
+    /// Former signed prekeys, and those that the server may have without having said so: id, and since when, unix seconds.
+    pub(crate) retired_pre_keys: Vec<(u32, u64)>,
     /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
     pub(crate) kept: bool,
 }
@@ -82,6 +90,10 @@ impl Account {
             chain: None,
             logins: 0,
             uploaded: false,
+            lid_migrated: false,
+            digest_checked: 0,
+            signed_pre_key_made: 0,
+            retired_pre_keys: Vec::new(),
             kept: false,
         }
     }
@@ -120,6 +132,14 @@ impl Account {
             chain: self.chain.clone(),
             logins: self.logins,
             uploaded: self.uploaded,
+            lid_migrated: self.lid_migrated,
+            digest_checked: self.digest_checked,
+            signed_pre_key_made: self.signed_pre_key_made,
+            retired_pre_keys: self
+                .retired_pre_keys
+                .iter()
+                .map(|(id, since)| RetiredPreKeyRecord { id: *id, since: *since })
+                .collect(),
         };
         Some(record.to_bytes())
     }
@@ -159,6 +179,10 @@ impl Account {
             chain: record.chain,
             logins: record.logins,
             uploaded: record.uploaded,
+            lid_migrated: record.lid_migrated,
+            digest_checked: record.digest_checked,
+            signed_pre_key_made: record.signed_pre_key_made,
+            retired_pre_keys: record.retired_pre_keys.iter().map(|key| (key.id, key.since)).collect(),
             kept: true,
         })
     }

@@ -29,11 +29,12 @@
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
 //! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
-//! | `cpu` | work for a pool of threads |
+//! | `cpu`, `slices` | work for a pool of threads, and how much of it at a time |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
+//! | `send`, `devices` | outbound messages, an operation each, and the devices that they go to |
+//! | `prekeys` | keys with which others start sessions |
 //! | `groups` | who is in a group and how it is set |
-//! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `queries` | which answer belongs to which question |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
@@ -69,6 +70,7 @@ mod records;
 mod retry;
 mod send;
 mod signal_store;
+mod slices;
 mod step;
 mod told;
 
@@ -104,6 +106,7 @@ use queries::{Answer, Queries};
 use records::{OutboxHeadRecord, Record};
 use retry::asked;
 use send::Sends;
+use slices::Slices;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
@@ -221,6 +224,10 @@ enum Job {
     Accept,
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
+    /// Work for many devices.
+    Slice(u64),
+    /// A question about devices.
+    AskDevices(devices::Asked),
 }
 
 /// A job whose records are being loaded.
@@ -250,7 +257,7 @@ enum Phase {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
 const MAX_UPLOADS: u32 = 5;
-/// The span in which uploads are counted.
+/// The span in which uploads and comparisons are counted, each.
 const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
@@ -292,8 +299,20 @@ pub struct Engine {
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
     logouts: Logouts,
+    /// Work for many devices.
+    slices: Slices,
+    /// Questions about devices that the server put off.
+    held: devices::Held,
+    /// Prekeys that are being made.
+    upload: Option<prekeys::Upload>,
     /// Uploads of prekeys.
     uploads: Window,
+    /// Uploads that failed in a row.
+    upload_failures: u32,
+    /// Comparisons of our keys with what the server holds.
+    digests: Window,
+    /// A signed prekey that the server has not taken yet.
+    rotation: Option<prekeys::Rotation>,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
@@ -365,7 +384,13 @@ impl Engine {
             last_received: None,
             last_pong: None,
             logouts: Logouts::default(),
+            slices: Slices::default(),
+            held: devices::Held::default(),
+            upload: None,
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            upload_failures: 0,
+            digests: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            rotation: None,
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             config,
@@ -391,7 +416,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
-            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
+            Input::Computed(id, CpuResult(computed)) => self.computed(now, id, computed),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
@@ -427,7 +452,9 @@ impl Engine {
         };
         let linking = self.linking.deadline();
         let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
-        deadlines.into_iter().flatten().min()
+        let upload = self.upload.as_ref().and_then(prekeys::Upload::deadline);
+        let work = [self.slices.deadline(), self.held.deadline(), upload];
+        deadlines.into_iter().chain(work).flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -480,6 +507,15 @@ impl Engine {
         };
         let message = self.connection.wire(id)?.seal(first, next);
         (!message.is_empty()).then(|| message.freeze())
+    }
+
+    /// The pool has done a job.
+    fn computed(&mut self, now: Now, id: CpuId, computed: Computed) {
+        match computed {
+            Computed::CodeKey(key) => self.code_key(now, id, &key),
+            Computed::Keys(keys) => self.keys_made(now, id, &keys),
+            Computed::Sessions(_) | Computed::Lists(_) => self.slice_computed(now, id, computed),
+        }
     }
 
     // ---- steps ------------------------------------------------------------------------------------------------
@@ -653,6 +689,8 @@ impl Engine {
             Job::Command(id, command) => self.run_command(now, id, command),
             Job::Accept => self.run_accepting(now),
             Job::Resend(asked) => self.run_resend(now, *asked),
+            Job::Slice(slice) => self.run_slice(now, slice),
+            Job::AskDevices(asked) => self.run_devices_query(now, asked),
         }
     }
 
@@ -718,6 +756,9 @@ impl Engine {
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
+        self.slices.clear();
+        self.held.clear();
+        self.upload = None;
         self.cache = Cache::new(self.config.cache_bytes);
         self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
@@ -773,6 +814,9 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_held(now);
+        self.expire_slices(now);
+        self.expire_upload(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -819,9 +863,10 @@ impl Engine {
                 self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
             Stanza::Notification(notification, ack, offline) => {
-                let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
-                if refill {
-                    self.refill_pre_keys(now);
+                match self.step(now, |step| devices::notification(step, notification, ack, *offline))? {
+                    devices::Wanted::Nothing => {}
+                    devices::Wanted::PreKeys => self.refill_pre_keys(now),
+                    devices::Wanted::Digest => self.check_digest(now),
                 }
                 Ok(())
             }

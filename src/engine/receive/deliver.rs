@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Context, Outcome};
 use crate::{
     engine::{
-        notices,
+        address, notices,
         step::{Miss, Step},
     },
     message::{normalise, protocol, unwrap_device_sent},
@@ -33,7 +33,7 @@ pub(super) fn deliver(
     if let Some(protocol) = view.content().protocol_message.as_deref()
         && protocol::own_sender(protocol).is_some()
     {
-        return Ok(housekeeping(step, context, protocol));
+        return housekeeping(step, context, protocol);
     }
     if !notices::is_visible(&view) {
         return Ok(Outcome::Received);
@@ -50,11 +50,11 @@ pub(super) fn deliver(
 }
 
 /// Messages by which own devices keep each other up to date (spec 06 §5). From anybody else they are dropped.
-fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Outcome {
+fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if !inbound.from_me {
         tracing::warn!("somebody else sent a message that only own devices send");
-        return Outcome::Received;
+        return Ok(Outcome::Received);
     }
     if let Some(share) = &protocol.app_state_sync_key_share {
         for key in &share.keys {
@@ -64,8 +64,13 @@ fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::Prot
             }
         }
     }
-    match protocol.history_sync_notification {
+    if let Some(table) = &protocol.lid_migration_mapping_sync_message
+        && inbound.sender.device() == 0
+    {
+        address::learn_table(step, table)?;
+    }
+    Ok(match protocol.history_sync_notification {
         Some(_) => Outcome::Handled("hist_sync"),
         None => Outcome::Received,
-    }
+    })
 }

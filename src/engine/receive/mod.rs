@@ -12,7 +12,7 @@ use crate::{
     engine::{
         Account,
         address::{self, User},
-        keys,
+        devices, keys,
         notices::{self, Undecryptable},
         records::{ReceivedRecord, Record},
         retry::ask::{ask_again, mark_failed, mark_told, retry_key},
@@ -199,8 +199,7 @@ fn decrypt(
         }
     };
     if decrypted.identity_changed {
-        let event = notices::identity_changed(&context.message.sender, true);
-        step.emit_from(context.message.offline, event);
+        devices::changed_implicitly(step, &context.message.sender, context.message.offline)?;
     }
     let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
     let content = padding::unpad(version, &decrypted.plaintext)

@@ -49,11 +49,11 @@ use crate::{
     event::Event,
     jid::Jid,
     message::{MessageId, padding},
-    stanza::iq::{groups, usync},
+    stanza::iq::groups,
     store::Key,
 };
 use peer::Urgency;
-pub(crate) use sessions::establish_sent;
+pub(crate) use sessions::{PrepareSessions, PreparedSessions, Sessions, Started, establish_sent};
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
 
 /// What the server is asked about. A user and its primary device have the same JID, but the questions differ.
@@ -194,6 +194,11 @@ pub(crate) struct Sends {
 impl Sends {
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// Notes that the server is asked; false when it is already.
+    pub(crate) fn note_asked(&mut self, subject: Subject) -> bool {
+        self.asked.insert(subject)
     }
 
     /// Takes over what was stored.
@@ -457,17 +462,6 @@ impl Engine {
         if self.sends.asked.insert(Subject::Group(group.clone())) {
             let request = groups::info_request(&group);
             self.ask(now, Query::Group(group), request);
-        }
-    }
-
-    /// Asks which devices users have; what is under way is not asked twice.
-    fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
-        let users: Vec<Jid> =
-            users.into_iter().filter(|user| self.sends.asked.insert(Subject::Devices(user.clone()))).collect();
-        if !users.is_empty() {
-            let sid = self.queries.next_id();
-            let request = usync::devices_request(&sid, &users);
-            self.ask(now, Query::Devices(users), request);
         }
     }
 }
