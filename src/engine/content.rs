@@ -57,12 +57,14 @@ pub(crate) fn compose(
 ) -> Result<Result<Message, CommandError>, Miss> {
     let Some(linked) = step.account().linked.clone() else { return Ok(Err(CommandError::NotLinked)) };
     let own = address::user(step, &linked.pn)?;
-    let group = if chat.canonical.is_group() { groups::head(step, &chat.canonical)? } else { None };
-    let me = match group.as_ref().map(|group| group.info.addressing_mode) {
+    // What refers to no other message is the same in every group, however large.
+    let refers = !matches!(content, Content::Text(_) | Content::Message(_));
+    let group = if refers && chat.canonical.is_group() { groups::get(step, &chat.canonical)? } else { None };
+    let me = match group.as_ref().map(|group| group.addressing_mode) {
         Some(AddressingMode::Pn) => linked.pn.to_account(),
         _ => own_in_family(&linked, &chat.canonical),
     };
-    let announces = group.is_some_and(|group| group.info.is_announcement_group);
+    let announces = group.is_some_and(|group| group.is_announcement_group);
     let place = Place { chat, linked: &linked, own: &own, me, announces };
     let mut message = match built(step, &place, id, content)? {
         Ok(message) => message,

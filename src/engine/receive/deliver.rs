@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     engine::{
-        groups,
+        address, groups,
         notices::{self, Standing},
         secrets,
         step::{Miss, Step},
@@ -50,7 +50,7 @@ pub(super) fn deliver(
     if let Some(protocol) = view.content().protocol_message.as_deref()
         && let Some(sender) = protocol::own_sender(protocol)
     {
-        return Ok(housekeeping(step, context, protocol, sender));
+        return housekeeping(step, context, protocol, sender);
     }
     if news {
         tokens::met(step, context.chat)?;
@@ -187,7 +187,7 @@ fn is_by_admin(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss>
         return Ok(false);
     }
     let Some(group) = groups::get(step, &inbound.chat)? else { return Ok(true) };
-    let mut members = group.info.participants.into_iter();
+    let mut members = group.participants.into_iter();
     let sender = members.find(|member| context.sender.identities().any(|jid| member.person.is(jid)));
     Ok(sender.is_none_or(|sender| sender.role != Role::Member))
 }
@@ -262,11 +262,11 @@ fn housekeeping(
     context: &Context<'_>,
     protocol: &e2e::ProtocolMessage,
     sender: OwnSender,
-) -> Outcome {
+) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if !inbound.from_me || sender == OwnSender::Primary && inbound.sender.device() != 0 {
         tracing::warn!("somebody else sent a message that only own devices send");
-        return Outcome::Received;
+        return Ok(Outcome::Received);
     }
     if let Some(share) = &protocol.app_state_sync_key_share {
         for key in &share.keys {
@@ -276,8 +276,13 @@ fn housekeeping(
             }
         }
     }
-    match protocol.history_sync_notification {
+    if let Some(table) = &protocol.lid_migration_mapping_sync_message
+        && inbound.sender.device() == 0
+    {
+        address::learn_table(step, table)?;
+    }
+    Ok(match protocol.history_sync_notification {
         Some(_) => Outcome::Handled("hist_sync"),
         None => Outcome::Received,
-    }
+    })
 }
