@@ -488,8 +488,8 @@ fn names_are_the_vocabulary() {
          session.keepalive_restored session.offline_sync_started session.offline_sync_completed message.received message.sent \
          message.failed message.delivered message.read message.undecryptable message.updated message.deleted message.reaction \
          message.poll_vote message.event_response message.comment chats.update group.member_tag lid_mapping.updated account.dirty \
-         account.restricted account.message_cap identity.changed groups.upsert groups.update group-participants.update \
-         group.join_request community.update"
+         account.restricted account.message_cap identity.changed \
+         groups.upsert groups.update group-participants.update group.join_request community.update"
     );
 }
 

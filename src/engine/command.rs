@@ -65,14 +65,14 @@ pub enum Command {
     SetVersion(Version),
     /// Send a message to a user, to a group, or as a status.
     Send(SendRequest),
-    /// Ask about groups, or change one.
-    Group(GroupRequest),
     /// Keep the NCT salt of the account, with which tokens for strangers are made; an empty one forgets it. For a program that
     /// brings an account along from elsewhere.
     SetNctSalt(Bytes),
     /// Ask the server what the account may not do at present. What it answers comes as `account.restricted` and
     /// `account.message_cap`.
     CheckRestrictions,
+    /// Ask about groups, or change one.
+    Group(GroupRequest),
     /// Tell the authors of messages that they were read.
     MarkRead {
         /// The chat.
@@ -139,6 +139,35 @@ impl SendRequest {
     }
 }
 
+/// A message that is referred to: the `fromMe`, `id` and `participant` of the key that events show.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageRef {
+    /// Its id.
+    pub id: MessageId,
+    /// We wrote it.
+    pub from_me: bool,
+    /// Who wrote it, exactly as the event shows; in groups, unless we did.
+    pub participant: Option<Jid>,
+}
+
+impl MessageRef {
+    /// A message of ours.
+    pub fn own(id: MessageId) -> Self {
+        Self { id, from_me: true, participant: None }
+    }
+
+    /// A message of the other side of a chat with one user.
+    pub fn theirs(id: MessageId) -> Self {
+        Self { id, from_me: false, participant: None }
+    }
+
+    /// A message of a member of a group.
+    pub fn of_member(id: MessageId, author: Jid) -> Self {
+        Self { id, from_me: false, participant: Some(author) }
+    }
+}
+
 /// Who may see a status. The engine does not know the address book: the viewers are all that the caller names, and the
 /// setting is what the server is told about how they were chosen.
 #[derive(Clone, PartialEq, Eq)]
@@ -190,35 +219,6 @@ impl AudienceSetting {
     }
 }
 
-/// A message that is referred to: the `fromMe`, `id` and `participant` of the key that events show.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MessageRef {
-    /// Its id.
-    pub id: MessageId,
-    /// We wrote it.
-    pub from_me: bool,
-    /// Who wrote it, exactly as the event shows; in groups, unless we did.
-    pub participant: Option<Jid>,
-}
-
-impl MessageRef {
-    /// A message of ours.
-    pub fn own(id: MessageId) -> Self {
-        Self { id, from_me: true, participant: None }
-    }
-
-    /// A message of the other side of a chat with one user.
-    pub fn theirs(id: MessageId) -> Self {
-        Self { id, from_me: false, participant: None }
-    }
-
-    /// A message of a member of a group.
-    pub fn of_member(id: MessageId, author: Jid) -> Self {
-        Self { id, from_me: false, participant: Some(author) }
-    }
-}
-
 /// The content of a message to send.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
@@ -235,7 +235,7 @@ pub enum Content {
         /// The emoji; at most 64 bytes.
         emoji: String,
     },
-    /// New content for a text or a caption of ours, within 20 minutes.
+    /// New content for a text or a caption of ours, within 20 minutes; for a poll or an event of ours at any time.
     Edit {
         /// The id of our message.
         id: MessageId,

@@ -12,25 +12,26 @@ use crate::{
         CommandError, Content, MessageRef,
         account::Linked,
         address::{self, User},
+        groups,
         receive::deliver::EDIT_WINDOW,
         secrets,
         send::sent_record,
         step::{Miss, Step},
         tokens,
     },
-    event::EventAnswer,
+    event::{AddressingMode, EventAnswer},
     jid::Jid,
     message::{
-        Action, MessageId, build,
+        self, Action, MessageId, build,
         content::Field,
-        normalise, protocol, reporting,
+        normalise, poll_of, protocol, reporting,
         secret::{self, UseCase, addon},
     },
     node::Node,
     proto::{
         Message as _,
         common::MessageKey,
-        e2e::{EventResponseMessage, Message, event_response_message::EventResponseType},
+        e2e::{EventResponseMessage, Message, ReactionMessage, event_response_message::EventResponseType},
     },
 };
 
@@ -55,7 +56,17 @@ pub(crate) fn compose(
     content: &Content,
 ) -> Result<Result<Message, CommandError>, Miss> {
     let Some(linked) = step.account().linked.clone() else { return Ok(Err(CommandError::NotLinked)) };
-    let mut message = match built(step, chat, &linked, content)? {
+    let own = address::user(step, &linked.pn)?;
+    // What refers to no other message is the same in every group, however large.
+    let refers = !matches!(content, Content::Text(_) | Content::Message(_));
+    let group = if refers && chat.canonical.is_group() { groups::get(step, &chat.canonical)? } else { None };
+    let me = match group.as_ref().map(|group| group.addressing_mode) {
+        Some(AddressingMode::Pn) => linked.pn.to_account(),
+        _ => own_in_family(&linked, &chat.canonical),
+    };
+    let announces = group.is_some_and(|group| group.is_announcement_group);
+    let place = Place { chat, linked: &linked, own: &own, me, announces };
+    let mut message = match built(step, &place, id, content)? {
         Ok(message) => message,
         Err(error) => return Ok(Err(error)),
     };
@@ -64,7 +75,6 @@ pub(crate) fn compose(
     if message.encoded_len() > MAX_MESSAGE {
         return Ok(Err(CommandError::Content("the message has more than 1 MiB")));
     }
-    let own = address::user(step, &linked.pn)?;
     let view = normalise(&message);
     if view.action() == Action::Content {
         secrets::remember(step, chat, &own, id.as_str(), step.now.unix_seconds(), &view);
@@ -73,26 +83,32 @@ pub(crate) fn compose(
 }
 
 /// The children of a stanza to one user that come from its content and its recipient: `<reporting>`, and `<tctoken>` or
-/// `<cstoken>`. `message` is what `encoded` holds, and what every recipient gets.
+/// `<cstoken>` unless it is about a status. `chat` is the `to` of the stanza; `message` is what `encoded` holds, and what every
+/// recipient gets.
 ///
 /// # Errors
 /// [`Miss`].
 pub(crate) fn children(
     step: &mut Step<'_>,
+    chat: &Jid,
     user: &User,
     id: &MessageId,
     message: &Message,
     encoded: &[u8],
 ) -> Result<Vec<Node>, Miss> {
-    let token = tokens::attach(step, user)?;
-    let report = report(step, &user.canonical, id, message, encoded);
+    let token = match user.is(chat) {
+        true => tokens::attach(step, user)?,
+        false => None,
+    };
+    let me = step.account().linked.as_ref().map(|linked| own_in_family(linked, &user.canonical));
+    let report = me.and_then(|me| reporting::attach(message, encoded, id.as_str(), &me, chat));
     Ok(report.into_iter().chain(token).collect())
 }
 
-/// `<reporting>`, for a message that goes to a user or a group. `chat` is the `to` of the stanza.
-pub(crate) fn report(step: &Step<'_>, chat: &Jid, id: &MessageId, message: &Message, encoded: &[u8]) -> Option<Node> {
-    let linked = step.account().linked.clone()?;
-    reporting::attach(message, encoded, id.as_str(), &own_in_family(&linked, chat), chat)
+/// `<reporting>`, for a message that goes to a group in which we are `me` (spec 03 §4.8).
+pub(crate) fn group_report(group: &Jid, me: &Jid, id: &MessageId, encoded: &[u8]) -> Option<Node> {
+    let message = message::decode(encoded).ok()?;
+    reporting::attach(&message, encoded, id.as_str(), me, group)
 }
 
 /// Our own identity in the family of somebody else's.
@@ -103,10 +119,28 @@ fn own_in_family(linked: &Linked, other: &Jid) -> Jid {
     }
 }
 
+/// Where a message goes, and who we are there.
+struct Place<'a> {
+    chat: &'a User,
+    linked: &'a Linked,
+    own: &'a User,
+    /// Ourselves, as the chat addresses us.
+    me: Jid,
+    /// It is the announcement group of a community, whose members do not know each other: reactions are encrypted.
+    announces: bool,
+}
+
+impl Place<'_> {
+    /// Keys of messages name their author.
+    fn has_authors(&self) -> bool {
+        self.chat.canonical.is_group() || self.chat.canonical.is_broadcast()
+    }
+}
+
 fn built(
     step: &mut Step<'_>,
-    chat: &User,
-    linked: &Linked,
+    place: &Place<'_>,
+    id: &MessageId,
     content: &Content,
 ) -> Result<Result<Message, CommandError>, Miss> {
     let refused = |why| Ok(Err(CommandError::Content(why)));
@@ -115,19 +149,24 @@ fn built(
         Content::Text(text) => Ok(checked_text(text).map(|()| build::text(text.as_str()))),
         Content::Message(message) => Ok(checked(message).map(|()| Message::clone(message))),
         Content::Reaction { emoji, .. } if emoji.len() > MAX_EMOJI => refused("a reaction is one emoji"),
-        Content::Reaction { target, emoji } => {
-            Ok(key(chat, linked, target).map(|key| build::reaction(key, emoji.as_str(), now_ms)))
+        Content::Reaction { target, emoji } if place.announces => {
+            let reaction =
+                ReactionMessage { text: Some(emoji.clone()), sender_timestamp_ms: Some(now_ms), ..Default::default() };
+            seal(step, place, target, UseCase::Reaction, &reaction.encode_to_vec(), now_ms)
         }
-        Content::Edit { id, message } => edit(step, chat, linked, id, message, now_ms),
-        Content::Delete { target } if !target.from_me && !chat.canonical.is_group() => {
+        Content::Reaction { target, emoji } => {
+            Ok(key(place, target).map(|key| build::reaction(key, emoji.as_str(), now_ms)))
+        }
+        Content::Edit { id, message } => edit(step, place, id, message, now_ms),
+        Content::Delete { target } if !target.from_me && !place.chat.canonical.is_group() => {
             refused("only own messages can be deleted here")
         }
-        Content::Delete { target } => Ok(key(chat, linked, target).map(build::revoke)),
+        Content::Delete { target } => Ok(key(place, target).map(build::revoke)),
         Content::Pin { target, duration } => {
-            Ok(key(chat, linked, target).map(|key| build::pin(key, duration.seconds(), now_ms)))
+            Ok(key(place, target).map(|key| build::pin(key, duration.seconds(), now_ms)))
         }
-        Content::Unpin { target } => Ok(key(chat, linked, target).map(|key| build::unpin(key, now_ms))),
-        Content::Vote { poll, options } => vote(step, chat, linked, poll, options, now_ms),
+        Content::Unpin { target } => Ok(key(place, target).map(|key| build::unpin(key, now_ms))),
+        Content::Vote { poll, options } => vote(step, place, poll, options, now_ms),
         Content::EventResponse { extra_guests, .. } if *extra_guests > MAX_GUESTS => refused("too many guests"),
         Content::EventResponse { event, answer, extra_guests } => {
             let Some(response) = response(*answer) else { return refused("this is not an answer") };
@@ -136,7 +175,7 @@ fn built(
                 timestamp_ms: Some(now_ms),
                 extra_guest_count: i32::try_from(*extra_guests).ok().filter(|guests| *guests != 0),
             };
-            seal(step, chat, linked, event, UseCase::EventResponse, &response.encode_to_vec(), now_ms)
+            seal(step, place, event, UseCase::EventResponse, &response.encode_to_vec(), now_ms)
         }
         Content::Comment { target, message } => {
             if let Err(error) = checked(message) {
@@ -144,7 +183,18 @@ fn built(
             }
             let mut message = Message::clone(message);
             build::ensure_secret(&mut message, step.rng);
-            seal(step, chat, linked, target, UseCase::Comment, &message.encode_to_vec(), now_ms)
+            let carrier = seal(step, place, target, UseCase::Comment, &message.encode_to_vec(), now_ms)?;
+            if carrier.is_ok() {
+                secrets::remember(
+                    step,
+                    place.chat,
+                    place.own,
+                    id.as_str(),
+                    step.now.unix_seconds(),
+                    &normalise(&message),
+                );
+            }
+            Ok(carrier)
         }
     }
 }
@@ -174,29 +224,25 @@ fn checked(message: &Message) -> Result<(), CommandError> {
 }
 
 /// The key that others find a message by. In a group it names the author.
-fn key(chat: &User, linked: &Linked, target: &MessageRef) -> Result<MessageKey, CommandError> {
-    let is_group = chat.canonical.is_group() || chat.canonical.is_broadcast();
-    let participant = match (is_group, target.from_me, &target.participant) {
+fn key(place: &Place<'_>, target: &MessageRef) -> Result<MessageKey, CommandError> {
+    let participant = match (place.has_authors(), target.from_me, &target.participant) {
         (false, _, _) => None,
-        (true, true, participant) => {
-            Some(participant.as_ref().map_or_else(|| own_in_family(linked, &chat.canonical), Jid::to_account))
-        }
-        (true, false, Some(participant)) => Some(participant.clone()),
+        (true, true, _) => Some(place.me.clone()),
+        (true, false, Some(participant)) => Some(participant.to_bare()),
         (true, false, None) => return Err(CommandError::Content("the author of the message is missing")),
     };
     Ok(MessageKey {
-        remote_jid: Some(chat.canonical.to_string()),
+        remote_jid: Some(place.chat.canonical.to_string()),
         from_me: Some(target.from_me),
         id: Some(target.id.as_str().to_owned()),
-        participant: participant.map(|jid| jid.to_bare().to_string()),
+        participant: participant.map(|jid| jid.to_string()),
     })
 }
 
-/// An edit, unless it is known to be too late.
+/// An edit: plain within its time, or of an event or a poll, encrypted at any time.
 fn edit(
     step: &mut Step<'_>,
-    chat: &User,
-    linked: &Linked,
+    place: &Place<'_>,
     id: &MessageId,
     message: &Message,
     now_ms: i64,
@@ -208,18 +254,26 @@ fn edit(
     if view.action() != Action::Content {
         return Ok(Err(CommandError::Content("only content can take the place of a message")));
     }
-    let sent = sent_record(step, chat, id.as_str())?.map(|(_, sent)| sent.timestamp).filter(|at| *at != 0);
+    let sealed = match view.field() {
+        Some(Field::Event) => Some(UseCase::EventEdit),
+        _ if poll_of(&view).is_some() => Some(UseCase::PollEdit),
+        _ => None,
+    };
+    if let Some(use_case) = sealed {
+        let target = MessageRef::own(id.clone());
+        return seal(step, place, &target, use_case, &message.encode_to_vec(), now_ms);
+    }
+    let sent = sent_record(step, place.chat, id.as_str())?.map(|(_, sent)| sent.timestamp).filter(|at| *at != 0);
     if sent.is_some_and(|at| step.now.unix_seconds() > at.saturating_add(EDIT_WINDOW)) {
         return Ok(Err(CommandError::TooLate));
     }
-    let key = key(chat, linked, &MessageRef::own(id.clone()));
+    let key = key(place, &MessageRef::own(id.clone()));
     Ok(key.map(|key| build::edit(key, message.clone(), now_ms)))
 }
 
 fn vote(
     step: &mut Step<'_>,
-    chat: &User,
-    linked: &Linked,
+    place: &Place<'_>,
     poll: &MessageRef,
     options: &[String],
     now_ms: i64,
@@ -227,11 +281,11 @@ fn vote(
     if options.len() > addon::MAX_OPTIONS {
         return Ok(Err(CommandError::Content("too many options")));
     }
-    let author = match author(step, chat, linked, poll)? {
+    let author = match author(step, place, poll)? {
         Ok((_, author)) => author,
         Err(error) => return Ok(Err(error)),
     };
-    let Some(mut kept) = secrets::lookup(step, chat, &author, poll.id.as_str())? else {
+    let Some(mut kept) = secrets::lookup(step, place.chat, &author, poll.id.as_str())? else {
         return Ok(Err(CommandError::UnknownMessage));
     };
     let known = &kept.record.options;
@@ -240,10 +294,9 @@ fn vote(
     }
     let hashes: Vec<[u8; 32]> = options.iter().map(|name| secret::option_hash(name)).collect();
     let plaintext = addon::AddonContent::Vote(hashes.clone()).encode();
-    let message = seal(step, chat, linked, poll, UseCase::PollVote, &plaintext, now_ms)?;
+    let message = seal(step, place, poll, UseCase::PollVote, &plaintext, now_ms)?;
     if message.is_ok() {
-        let own = address::user(step, &linked.pn)?;
-        kept.count(step, &own, &hashes, now_ms)?;
+        kept.count(step, place.own, &hashes, now_ms)?;
     }
     Ok(message)
 }
@@ -251,46 +304,44 @@ fn vote(
 /// Encrypts with the secret of the message that it is about.
 fn seal(
     step: &mut Step<'_>,
-    chat: &User,
-    linked: &Linked,
+    place: &Place<'_>,
     target: &MessageRef,
     use_case: UseCase,
     plaintext: &[u8],
     now_ms: i64,
 ) -> Result<Result<Message, CommandError>, Miss> {
-    let key = match key(chat, linked, target) {
+    let key = match key(place, target) {
         Ok(key) => key,
         Err(error) => return Ok(Err(error)),
     };
-    let (jid, author) = match author(step, chat, linked, target)? {
+    let (jid, author) = match author(step, place, target)? {
         Ok(author) => author,
         Err(error) => return Ok(Err(error)),
     };
-    let kept = secrets::lookup(step, chat, &author, target.id.as_str())?;
+    let kept = secrets::lookup(step, place.chat, &author, target.id.as_str())?;
     let Some(secret) = kept.and_then(|kept| kept.secret()) else { return Ok(Err(CommandError::UnknownMessage)) };
     let about = secret::Target {
         secret: &secret,
         id: target.id.as_str(),
         author: secret::Person { jid: &jid, alternate: None },
     };
-    let sealed = secret::seal(&about, &own_in_family(linked, &jid), use_case, plaintext, step.rng);
+    let sealed = secret::seal(&about, &own_in_family(place.linked, &jid), use_case, plaintext, step.rng);
     Ok(Ok(addon::carrier(use_case, key, sealed, now_ms)))
 }
 
 /// Who wrote a message that is referred to: as the chat addresses them, and under both identities.
 fn author(
     step: &mut Step<'_>,
-    chat: &User,
-    linked: &Linked,
+    place: &Place<'_>,
     target: &MessageRef,
 ) -> Result<Result<(Jid, User), CommandError>, Miss> {
-    let is_group = chat.canonical.is_group() || chat.canonical.is_broadcast();
-    let jid = match (target.from_me, is_group, &target.participant) {
-        (true, _, Some(participant)) if is_group => participant.to_account(),
-        (true, ..) => own_in_family(linked, &chat.canonical),
-        (false, true, Some(participant)) => participant.to_account(),
-        (false, true, None) => return Ok(Err(CommandError::Content("the author of the message is missing"))),
-        (false, false, _) => chat.canonical.clone(),
+    if target.from_me {
+        return Ok(Ok((place.me.clone(), place.own.clone())));
+    }
+    let jid = match (place.has_authors(), &target.participant) {
+        (true, Some(participant)) => participant.to_account(),
+        (true, None) => return Ok(Err(CommandError::Content("the author of the message is missing"))),
+        (false, _) => place.chat.canonical.clone(),
     };
     let user = address::user(step, &jid)?;
     Ok(Ok((jid, user)))

@@ -29,11 +29,12 @@
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
 //! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
-//! | `cpu` | work for a pool of threads |
+//! | `cpu`, `slices` | work for a pool of threads, and how much of it at a time |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
+//! | `send`, `devices` | outbound messages, an operation each, and the devices that they go to |
+//! | `prekeys` | keys with which others start sessions |
 //! | `groups` | who is in a group and how it is set |
-//! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
 //! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
 //! | `tokens`, `restrictions` | whom we may write to |
@@ -78,6 +79,7 @@ mod retry;
 mod secrets;
 mod send;
 mod signal_store;
+mod slices;
 mod step;
 mod tokens;
 mod told;
@@ -116,6 +118,7 @@ use records::{OutboxHeadRecord, Record};
 use retention::{Queue, Retention};
 use retry::asked;
 use send::Sends;
+use slices::Slices;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
@@ -240,6 +243,10 @@ enum Job {
     Trim(Queue),
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
+    /// Work for many devices.
+    Slice(u64),
+    /// A question about devices.
+    AskDevices(devices::Asked),
 }
 
 /// A job whose records are being loaded.
@@ -269,7 +276,7 @@ enum Phase {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
 const MAX_UPLOADS: u32 = 5;
-/// The span in which uploads are counted.
+/// The span in which uploads and comparisons are counted, each.
 const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
@@ -316,8 +323,20 @@ pub struct Engine {
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
     logouts: Logouts,
+    /// Work for many devices.
+    slices: Slices,
+    /// Questions about devices that the server put off.
+    held: devices::Held,
+    /// Prekeys that are being made.
+    upload: Option<prekeys::Upload>,
     /// Uploads of prekeys.
     uploads: Window,
+    /// Uploads that failed in a row.
+    upload_failures: u32,
+    /// Comparisons of our keys with what the server holds.
+    digests: Window,
+    /// A signed prekey that the server has not taken yet.
+    rotation: Option<prekeys::Rotation>,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
@@ -396,7 +415,13 @@ impl Engine {
             last_received: None,
             last_pong: None,
             logouts: Logouts::default(),
+            slices: Slices::default(),
+            held: devices::Held::default(),
+            upload: None,
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            upload_failures: 0,
+            digests: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            rotation: None,
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             restriction_ends: None,
@@ -423,7 +448,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
-            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
+            Input::Computed(id, CpuResult(computed)) => self.computed(now, id, computed),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
@@ -462,8 +487,10 @@ impl Engine {
         };
         let linking = self.linking.deadline();
         let (queries, sends, phone) = (self.queries.deadline(), self.sends.deadline(), self.phone_deadline());
-        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted, self.restriction_ends];
-        deadlines.into_iter().flatten().min()
+        let upload = self.upload.as_ref().and_then(prekeys::Upload::deadline);
+        let work = [self.slices.deadline(), self.held.deadline(), upload, self.restriction_ends];
+        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted];
+        deadlines.into_iter().chain(work).flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -526,6 +553,15 @@ impl Engine {
         }
         let waiting = &mut self.waiting_receipts;
         self.gate.rewrite(|ready| receipts::join(ready, now, waiting));
+    }
+
+    /// The pool has done a job.
+    fn computed(&mut self, now: Now, id: CpuId, computed: Computed) {
+        match computed {
+            Computed::CodeKey(key) => self.code_key(now, id, &key),
+            Computed::Keys(keys) => self.keys_made(now, id, &keys),
+            Computed::Sessions(_) | Computed::Lists(_) => self.slice_computed(now, id, computed),
+        }
     }
 
     // ---- steps ------------------------------------------------------------------------------------------------
@@ -737,6 +773,8 @@ impl Engine {
             Job::Accept => self.run_accepting(now),
             Job::Trim(queue) => self.run_trim(now, queue),
             Job::Resend(asked) => self.run_resend(now, *asked),
+            Job::Slice(slice) => self.run_slice(now, slice),
+            Job::AskDevices(asked) => self.run_devices_query(now, asked),
         }
     }
 
@@ -806,6 +844,9 @@ impl Engine {
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
+        self.slices.clear();
+        self.held.clear();
+        self.upload = None;
         self.cache = Cache::new(self.config.cache_bytes);
         self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
@@ -865,6 +906,9 @@ impl Engine {
         self.expire_restrictions(now);
         self.retries.expire(now);
         self.ask_phone(now);
+        self.expire_held(now);
+        self.expire_slices(now);
+        self.expire_upload(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -916,9 +960,10 @@ impl Engine {
                 self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
             Stanza::Notification(notification, ack, offline) => {
-                let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
-                if refill {
-                    self.refill_pre_keys(now);
+                match self.step(now, |step| devices::notification(step, notification, ack, *offline))? {
+                    devices::Wanted::Nothing => {}
+                    devices::Wanted::PreKeys => self.refill_pre_keys(now),
+                    devices::Wanted::Digest => self.check_digest(now),
                 }
                 Ok(())
             }
@@ -975,11 +1020,6 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
-            Command::Group(request) => {
-                if let Err(needs) = self.group_command(now, id, &request) {
-                    self.park(Job::Command(id, Command::Group(request)), needs);
-                }
-            }
             Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
                 self.answer(id, Err(CommandError::NotLinked));
             }
@@ -994,6 +1034,11 @@ impl Engine {
                 restrictions::ask(step);
                 step.reply(id, Ok(Reply::Done));
             }),
+            Command::Group(request) => {
+                if let Err(needs) = self.group_command(now, id, &request) {
+                    self.park(Job::Command(id, Command::Group(request)), needs);
+                }
+            }
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

@@ -5,7 +5,7 @@ mod content;
 use std::time::Duration;
 
 use rand_core::Rng;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     clock::Now,
@@ -342,16 +342,19 @@ fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
     object
 }
 
-/// The content as JSON. The message secret is left out, and what held nothing else with it; content that is too deep or
-/// too large for JSON as well: the application still hears of the message.
+/// The content as JSON. The message secret is left out, with the version of the reporting token that is made with it, and what held
+/// nothing else; content that is too deep or too large for JSON as well: the application still hears of the message.
 fn content(message: &e2e::Message) -> Option<Value> {
     let options = json::Options::default();
     let content = json::to_json_message(message, &options);
     let mut content = content.inspect_err(|error| tracing::warn!(%error, "message content is left out")).ok()?;
     if let Value::Object(fields) = &mut content
-        && fields.get("messageContextInfo").and_then(Value::as_object).is_some_and(Map::is_empty)
+        && let Some(Value::Object(context)) = fields.get_mut("messageContextInfo")
     {
-        fields.remove("messageContextInfo");
+        context.remove("reportingTokenVersion");
+        if context.is_empty() {
+            fields.remove("messageContextInfo");
+        }
     }
     Some(content)
 }

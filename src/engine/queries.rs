@@ -10,8 +10,10 @@ use crate::{
     crypto::Rng,
     engine::{
         CommandId,
+        devices::Asked,
         dirty::Area,
         groups::{GroupAnswer, GroupCommand},
+        notices::SendFailure,
     },
     jid::Jid,
     node::NodeRef,
@@ -32,10 +34,14 @@ pub(crate) enum Query {
     PreKeyCount,
     /// Take these prekeys.
     PreKeyUpload,
+    /// What does the server hold of our keys?
+    KeyDigest,
+    /// Take this signed prekey, by its id.
+    Rotate(u32),
     /// Start delivering.
     Active,
     /// Which devices do these users have?
-    Devices(Vec<Jid>),
+    Devices(Asked),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
     /// What is there to know of a group?
@@ -86,9 +92,17 @@ pub(crate) enum Answer {
     Keepalive,
     PreKeyCount(Result<u64, QueryError>),
     PreKeyUpload(Result<(), QueryError>),
+    KeyDigest(Result<prekeys::Digest, QueryError>),
+    Rotate(u32, Result<(), QueryError>),
     Active(Result<(), QueryError>),
-    Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
+    Devices(Asked, Result<usync::DevicesAnswer, QueryError>),
+    /// The devices of these users are as they were known, if they were.
+    SameDevices(Vec<Jid>),
+    /// The devices of these users cannot be had.
+    NoDevices(Vec<Jid>, SendFailure),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    /// The first have no bundle; the second are not registered any more.
+    NoBundles(Vec<Jid>, Vec<Jid>),
     Group(Jid, Result<GroupInfo, QueryError>),
     GroupCommand(CommandId, Result<GroupAnswer, QueryError>),
     Clean(Area, Result<(), QueryError>),
@@ -119,6 +133,8 @@ impl Query {
             Self::Keepalive => Answer::Keepalive,
             Self::PreKeyCount => Answer::PreKeyCount(result.and_then(|node| Ok(prekeys::count(node)?))),
             Self::PreKeyUpload => Answer::PreKeyUpload(result.map(|_| ())),
+            Self::KeyDigest => Answer::KeyDigest(result.and_then(|node| Ok(prekeys::digest(node)?))),
+            Self::Rotate(id) => Answer::Rotate(id, result.map(|_| ())),
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
@@ -149,6 +165,8 @@ impl Query {
             Self::Keepalive => return None,
             Self::PreKeyCount => Answer::PreKeyCount(Err(error)),
             Self::PreKeyUpload => Answer::PreKeyUpload(Err(error)),
+            Self::KeyDigest => Answer::KeyDigest(Err(error)),
+            Self::Rotate(id) => Answer::Rotate(id, Err(error)),
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),

@@ -101,6 +101,18 @@ pub(crate) struct AccountRecord {
     /// Whether prekeys were ever uploaded.
     #[prost(bool, tag = "19")]
     pub(crate) uploaded: bool,
+    /// The account talks to users by LID (spec 03 §4.10).
+    #[prost(bool, tag = "20")]
+    pub(crate) lid_migrated: bool,
+    /// When the server's digest of our keys was last compared, unix seconds.
+    #[prost(uint64, tag = "21")]
+    pub(crate) digest_checked: u64,
+    /// When the signed prekey was made, unix seconds; 0 when that is not known.
+    #[prost(uint64, tag = "22")]
+    pub(crate) signed_pre_key_made: u64,
+    /// Signed prekeys that are not offered any more, or not yet, and are kept for messages on their way.
+    #[prost(message, repeated, tag = "23")]
+    pub(crate) retired_pre_keys: Vec<RetiredPreKeyRecord>,
     /// The salt of tokens for peers whose token we do not have.
     #[prost(bytes = "bytes", optional, tag = "40")]
     pub(crate) nct_salt: Option<Bytes>,
@@ -125,6 +137,18 @@ pub(crate) struct RestrictionRecord {
     pub(crate) enforcement: Option<String>,
 }
 
+/// A signed prekey in an [`AccountRecord`] that is not the current one.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RetiredPreKeyRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) id: u32,
+    /// Unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) since: u64,
+}
+record!(RetiredPreKeyRecord);
+
 /// `RecordKind::OutboxHead`.
 #[derive(Clone, Copy, PartialEq, Message)]
 #[prost(skip_debug)]
@@ -139,14 +163,42 @@ record!(OutboxHeadRecord);
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct DeviceListRecord {
-    /// Device ids; 0 is the primary.
-    #[prost(uint32, repeated, tag = "1")]
-    pub(crate) devices: Vec<u32>,
-    /// Unix seconds of the answer.
+    // Tag 1 was the ids of the devices, without what is needed to judge a change.
+    /// Unix seconds of the answer; 0 when the list must be asked for.
     #[prost(uint64, tag = "2")]
     pub(crate) fetched: u64,
+    /// The devices that count.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) devices: Vec<DeviceRecord>,
+    /// The server's hash of the list, under the identity that the record has.
+    #[prost(string, optional, tag = "4")]
+    pub(crate) hash: Option<String>,
+    /// Which registration of the account the key-index list is of.
+    #[prost(uint32, optional, tag = "5")]
+    pub(crate) raw_id: Option<u32>,
+    /// When the primary made the key-index list, unix seconds.
+    #[prost(uint64, tag = "6")]
+    pub(crate) timestamp: u64,
+    /// When another identity of the user showed itself in a session, unix seconds; 0 for never. The notification that says the
+    /// same is no news.
+    #[prost(uint64, tag = "7")]
+    pub(crate) identity_changed: u64,
 }
 record!(DeviceListRecord);
+
+/// One device in a [`DeviceListRecord`].
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct DeviceRecord {
+    /// 0 is the primary.
+    #[prost(uint32, tag = "1")]
+    pub(crate) id: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) key_index: Option<u32>,
+    #[prost(bool, tag = "3")]
+    pub(crate) hosted: bool,
+}
+record!(DeviceRecord);
 
 /// `RecordKind::Outgoing`: a send that was accepted and is not settled yet.
 #[derive(Clone, PartialEq, Message)]
@@ -280,7 +332,7 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// Who may see it, of a status.
+    /// Who may see it, of a status; of a reaction to one, its author.
     #[prost(string, repeated, tag = "6")]
     pub(crate) audience: Vec<String>,
 }

@@ -88,13 +88,13 @@ pub fn quotable(message: &Message) -> Message {
 /// Gives a message for users the secret that reactions, votes, edits and comments on it are encrypted with, and tells it.
 ///
 /// A secret that is there already stays. `None` for what takes none: reactions, votes, edits, revokes, pins, keys and
-/// other signalling.
+/// other signalling, and what carries a comment, which has one inside.
 pub fn ensure_secret(message: &mut Message, rng: &mut impl Rng) -> Option<Secret<32>> {
     let view = normalise(message);
     if let Some(secret) = view.message_secret() {
         return Some(Secret::new(*secret));
     }
-    let takes_none = matches!(view.field(), Some(Field::PollUpdate | Field::EncEventResponse));
+    let takes_none = matches!(view.field(), Some(Field::PollUpdate | Field::EncEventResponse | Field::EncComment));
     if view.action() != Action::Content || takes_none {
         return None;
     }

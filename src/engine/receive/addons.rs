@@ -82,7 +82,7 @@ pub(super) fn addon(
         }
         AddonContent::Reaction(inside) => reaction(step, context, &target, &inside),
         AddonContent::Message(message) => match addon.use_case {
-            UseCase::Comment => comment(step, context, &target, &message),
+            UseCase::Comment => comment(step, context, &target, content, &message),
             UseCase::PollAddOption => match added_option(&message) {
                 Some(name) => {
                     add_option(step, context, &target, kept, name);
@@ -117,10 +117,17 @@ fn vote(
     Ok(())
 }
 
-/// A comment can be reacted to in turn: it brings a secret of its own.
-fn comment(step: &mut Step<'_>, context: &Context<'_>, target: &Target, message: &Message) -> Result<(), Miss> {
-    let id = &context.message.ack.id;
-    secrets::remember(step, context.chat, context.sender, id, sent_at(context), &normalise(message));
+/// A comment can be reacted to in turn: it brings a secret of its own, inside or outside.
+fn comment(
+    step: &mut Step<'_>,
+    context: &Context<'_>,
+    target: &Target,
+    carrier: &Message,
+    message: &Message,
+) -> Result<(), Miss> {
+    let (id, inner) = (&context.message.ack.id, normalise(message));
+    let view = if inner.message_secret().is_some() { inner } else { normalise(carrier) };
+    secrets::remember(step, context.chat, context.sender, id, sent_at(context), &view);
     let event = notices::comment(context, target, message, step.config.prefer);
     tell(step, context, event);
     Ok(())

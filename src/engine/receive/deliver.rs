@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     engine::{
+        address, groups,
         notices::{self, Standing},
         secrets,
         step::{Miss, Step},
@@ -22,6 +23,7 @@ use crate::{
         unwrap_device_sent,
     },
     proto::{Message as _, e2e},
+    stanza::group::Role,
     store::{Key, RecordKind},
 };
 
@@ -48,7 +50,7 @@ pub(super) fn deliver(
     if let Some(protocol) = view.content().protocol_message.as_deref()
         && let Some(sender) = protocol::own_sender(protocol)
     {
-        return Ok(housekeeping(step, context, protocol, sender));
+        return housekeeping(step, context, protocol, sender);
     }
     if news {
         tokens::met(step, context.chat)?;
@@ -163,10 +165,9 @@ pub(super) fn edit(
 
 /// A message was deleted for everybody: by its author, or by an admin of the group, whom the server lets say so.
 fn revoke(step: &mut Step<'_>, context: &Context<'_>, target: &Target) -> Result<(), Miss> {
-    let inbound = context.message;
     let reason = match target.is_by(context.sender) {
         true => DeleteReason::Author,
-        false if inbound.chat.is_group() && inbound.edit.as_deref() == Some("8") => DeleteReason::Admin,
+        false if is_by_admin(step, context)? => DeleteReason::Admin,
         false => {
             tracing::warn!("somebody deletes a message of somebody else");
             return Ok(());
@@ -176,6 +177,19 @@ fn revoke(step: &mut Step<'_>, context: &Context<'_>, target: &Target) -> Result
     let event = notices::deleted(context, target, reason, orphan, step.config.prefer);
     tell(step, context, event);
     Ok(())
+}
+
+/// Whether an admin of a group does something to what others wrote: the server lets admins alone say so in the stanza, and what
+/// is known of the group must not say otherwise.
+fn is_by_admin(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+    let inbound = context.message;
+    if !inbound.chat.is_group() || inbound.edit.as_deref() != Some("8") {
+        return Ok(false);
+    }
+    let Some(group) = groups::get(step, &inbound.chat)? else { return Ok(true) };
+    let mut members = group.participants.into_iter();
+    let sender = members.find(|member| context.sender.identities().any(|jid| member.person.is(jid)));
+    Ok(sender.is_none_or(|sender| sender.role != Role::Member))
 }
 
 /// A message was pinned for so many seconds, or the pin was taken off.
@@ -248,11 +262,11 @@ fn housekeeping(
     context: &Context<'_>,
     protocol: &e2e::ProtocolMessage,
     sender: OwnSender,
-) -> Outcome {
+) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if !inbound.from_me || sender == OwnSender::Primary && inbound.sender.device() != 0 {
         tracing::warn!("somebody else sent a message that only own devices send");
-        return Outcome::Received;
+        return Ok(Outcome::Received);
     }
     if let Some(share) = &protocol.app_state_sync_key_share {
         for key in &share.keys {
@@ -262,8 +276,13 @@ fn housekeeping(
             }
         }
     }
-    match protocol.history_sync_notification {
+    if let Some(table) = &protocol.lid_migration_mapping_sync_message
+        && inbound.sender.device() == 0
+    {
+        address::learn_table(step, table)?;
+    }
+    Ok(match protocol.history_sync_notification {
         Some(_) => Outcome::Handled("hist_sync"),
         None => Outcome::Received,
-    }
+    })
 }

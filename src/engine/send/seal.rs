@@ -22,7 +22,7 @@ use crate::{
     },
     event::AddressingMode,
     jid::Jid,
-    message::{self, build, distribution::ROTATE_AFTER},
+    message::{build, distribution::ROTATE_AFTER},
     proto::Message as _,
     signal::{
         self, Ciphertext, Session, SignalStore, StepError,
@@ -82,12 +82,13 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
 
     let words = &op.words;
     let is_status = op.to.is_status_broadcast();
-    let report = match message::decode(&op.message) {
-        Ok(message) if !is_status => content::report(step, &op.lane.chat, &op.id, &message, &op.message),
-        _ => None,
-    };
     let mut meta = words.meta.clone();
     meta.extend(status::setting(op));
+    let me = match fanout.addressing {
+        Some(AddressingMode::Pn) => &linked.pn,
+        _ => linked.lid.as_ref().unwrap_or(&linked.pn),
+    };
+    let report = if is_status { None } else { content::group_report(&op.lane.chat, me, &op.id, &op.message) };
     let head = Head {
         to: &op.lane.chat,
         id: op.id.as_str(),
@@ -118,7 +119,8 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         distributed
     });
     let holds = distributed.is_some();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
+    let audience = op.viewers.iter().map(Jid::to_string).collect();
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
     step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
     let outgoing =
         OutgoingRecord { distributed, phash: Some(fanout.phash.clone()), ..op.to_record(chat, Some(encoded.clone())) };
