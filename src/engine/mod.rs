@@ -96,7 +96,7 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, MappingSource, SessionState},
     jid::Jid,
     message::MessageId,
     node::Node,
@@ -951,6 +951,11 @@ impl Engine {
                 self.acked(now, &ack.id, acked);
                 Ok(())
             }
+            Stanza::People(people, ack, _) => self.step(now, |step| {
+                address::learn_all(step, people, MappingSource::Notification)?;
+                step.send(&ack.ack());
+                Ok(())
+            }),
             Stanza::Notification(Notification::Group(notice), ack, offline) => {
                 self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
