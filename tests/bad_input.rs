@@ -525,7 +525,7 @@ fn placeholders_and_unreadable_kinds_are_told_once() {
             false,
             ["ack ", "ack "].as_slice(),
         ),
-        (of("B").child(Node::new("unavailable")), "unavailable", false, &["ack ", "ack "]),
+        (of("B").child(Node::new("unavailable")), "unavailable", true, &["ack ", "message ", "receipt ", "ack "]),
         (of("C").child(enc("skmsg")), "invalid_message", true, &["receipt ", "ack ", "receipt ", "ack "]),
         (of("D").child(enc("msmsg")), "no_message_secret", false, &["ack 495", "ack 495"]),
     ];

@@ -17,12 +17,14 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        queries::Query,
         records::Record,
         retry,
     },
     event::Event,
     node::Node,
     signal::Own,
+    stanza::receipt::{DeliveryReceipt, DeliveryReceipts},
     store::Key,
 };
 
@@ -63,8 +65,10 @@ pub(crate) struct Step<'e> {
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -75,8 +79,10 @@ pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -101,8 +107,10 @@ impl<'e> Step<'e> {
             overlay: BTreeMap::new(),
             needs: Needs::default(),
             frames: Vec::new(),
+            receipts: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
         }
@@ -114,8 +122,10 @@ impl<'e> Step<'e> {
             account,
             overlay: self.overlay,
             frames: self.frames,
+            receipts: self.receipts,
             events: self.events,
             replies: self.replies,
+            asks: self.asks,
             notes: self.notes,
             clear: self.clear,
         }
@@ -198,6 +208,20 @@ impl<'e> Step<'e> {
     /// Sends an encoded stanza once the step is durable.
     pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
         self.frames.push(frame.to_vec());
+    }
+
+    /// Confirms that a message arrived, once the step is durable. Those of the backlog may go out together.
+    pub(crate) fn confirm(&mut self, offline: bool, receipt: &DeliveryReceipt<'_>) {
+        match offline {
+            true => self.receipts.push(receipt.into()),
+            false => self.send(&receipt.to_node()),
+        }
+    }
+
+    /// Asks the server once the step is durable, unless it is being asked the same already. `request` has no id yet. Without a
+    /// connection nothing is asked: only what may be left out goes this way.
+    pub(crate) fn ask(&mut self, query: Query, request: Node) {
+        self.asks.push((query, request));
     }
 
     /// Emits an event once the step is durable.

@@ -57,7 +57,7 @@ pub struct BotInfo {
     pub is_edit: bool,
 }
 
-/// A message stanza, with its chat and sender worked out.
+/// A message stanza, with its chat and sender worked out. The default is one of nobody, in which nothing stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundMessage {
     /// What an answer must echo.
@@ -114,6 +114,38 @@ impl Own<'_> {
     /// Whether a JID is this very device.
     pub fn is_device(&self, jid: &Jid) -> bool {
         self.is_account(jid) && jid.device() == self.pn.device()
+    }
+}
+
+impl Default for InboundMessage {
+    fn default() -> Self {
+        let nobody = Jid::whatsapp_server();
+        Self {
+            ack: AckTarget {
+                class: "message".to_owned(),
+                id: String::new(),
+                from: nobody.clone(),
+                participant: None,
+                recipient: None,
+                kind: None,
+            },
+            chat: nobody.clone(),
+            sender: nobody,
+            from_me: false,
+            sender_alt: None,
+            chat_alt: None,
+            audience: Vec::new(),
+            timestamp: 0,
+            push_name: None,
+            offline: false,
+            peer: false,
+            edit: None,
+            encs: Vec::new(),
+            unavailable: None,
+            plaintext: None,
+            server_id: None,
+            bot: BotInfo::default(),
+        }
     }
 }
 

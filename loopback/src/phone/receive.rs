@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use wamd::jid::Jid;
 use wamd::node::Node;
 use wamd::proto::e2e;
 use wamd::signal::sender_key::{self, SenderKeyName};
@@ -77,12 +78,22 @@ fn open(account: &mut Account, sender: Address, entry: &Entry) -> Result<Vec<Vec
     if plaintexts.is_empty() && duplicate { Err(SignalError::Duplicate) } else { Ok(plaintexts) }
 }
 
+impl Phone {
+    /// Whether sender keys for a chat are kept. Groups exist; a list is what somebody calls one, so their number is bounded.
+    fn knows_chat(&mut self, chat: &Jid) -> bool {
+        if !chat.is_broadcast() || chat.is_status_broadcast() || self.lists.contains(chat) {
+            return true;
+        }
+        self.lists.len() < MAX_LISTS && self.lists.insert(chat.clone())
+    }
+}
+
 /// Stores a sender key that came for the chat of the stanza.
 fn take_sender_key(phone: &mut Phone, sender: Address, entry: &Entry, plaintext: &[u8]) {
     let message = unpad(plaintext).and_then(|message| e2e::Message::decode(message).ok());
     let Some(key) = message.and_then(|message| message.sender_key_distribution_message) else { return };
     let chat = entry.from.to_string();
-    if key.group_id.as_deref() != Some(&*chat) {
+    if key.group_id.as_deref() != Some(&*chat) || !phone.knows_chat(&entry.from) {
         return;
     }
     let name = SenderKeyName::new(&chat, signal_address(sender));
@@ -189,6 +200,9 @@ fn ask_again(core: &mut Core, number: u64, sender: Address, entry: &Entry, error
 
 /// Messages that a phone keeps; the older half goes when there are so many.
 const MAX_RECEIVED: usize = 100_000;
+
+/// Broadcast lists that a phone keeps sender keys for.
+const MAX_LISTS: usize = 1_000;
 
 /// Messages that a phone remembers having asked for again.
 const MAX_ASKED: usize = 10_000;

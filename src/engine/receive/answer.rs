@@ -1,10 +1,12 @@
 //! The one answer that a stanza gets (spec 03 §5.3), and what is told when it cannot be read.
 
+use std::time::Duration;
+
 use super::{Context, Failure, Outcome};
 use crate::{
     engine::{
         notices::{self, Undecryptable},
-        retry::ask,
+        retry::{ask, placeholder},
         step::{Miss, Step},
     },
     jid::Jid,
@@ -18,7 +20,10 @@ use crate::{
 pub(super) fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Result<(), Miss> {
     let inbound = context.message;
     match outcome {
-        Outcome::Received => step.send(&delivery_receipt(step, inbound).to_node()),
+        Outcome::Received => {
+            let receipt = delivery_receipt(step, inbound);
+            step.confirm(inbound.offline, &receipt);
+        }
         Outcome::Handled(kind) => {
             let receipt = delivery_receipt(step, inbound);
             step.send(&receipt.to_node());
@@ -32,7 +37,14 @@ pub(super) fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcom
             ask_again(step, context, failure)?;
             step.send(&inbound.ack.ack());
         }
-        Outcome::Unavailable(why) => {
+        Outcome::Unavailable(kind) => {
+            if ask::mark_failed(step, context)? {
+                let comes = placeholder::is_given_away(&kind) && placeholder::want(step, context, Duration::ZERO);
+                tell(step, context, &Undecryptable::unavailable(&kind).asked_again(comes));
+            }
+            step.send(&inbound.ack.ack());
+        }
+        Outcome::Dropped(why) => {
             if ask::mark_failed(step, context)? {
                 tell(step, context, &why);
             }
@@ -50,12 +62,13 @@ pub(super) fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcom
     Ok(())
 }
 
-/// Asks the sender, and tells that the message cannot be read, or not yet.
+/// Asks the sender, has the phone asked unless that helps soon, and tells that the message cannot be read, or not yet.
 fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: Failure) -> Result<(), Miss> {
     let news = ask::mark_failed(step, context)?;
     let again = ask::ask_again(step, context, &failure)?;
     if news {
-        tell(step, context, &failure.why.asked_again(again));
+        let comes = placeholder::want(step, context, placeholder::DELAY) || again;
+        tell(step, context, &failure.why.asked_again(comes));
     }
     Ok(())
 }

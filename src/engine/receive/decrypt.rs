@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use super::{Context, Failure, Outcome, Seen, bot, deliver, marks, seen, sender_keys};
+use super::{Context, Failure, Outcome, Seen, bot, deliver, marks, recovered, seen, sender_keys};
 use crate::{
     engine::{
         Account, address, keys,
         notices::{self, Undecryptable},
-        retry::ask::retry_key,
+        retry::{ask::retry_key, placeholder},
         step::{Miss, Step, own},
     },
     message::{self, Action, MessageError, content::has_unknown_field, normalise, padding},
@@ -187,6 +187,8 @@ pub(super) fn no_message(error: &MessageError) -> Part {
 /// [`Miss`].
 pub(super) fn delivered(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Part, Miss> {
     let news = marks::mark(step, context)?;
+    placeholder::arrived(step, context);
+    recovered::answered(step, context, &content)?;
     deliver::deliver(step, context, content, news).map(Part::Delivered)
 }
 

@@ -15,14 +15,19 @@
 //! | `bot` | replies of bots |
 //! | `marks` | what was received before |
 //! | `deliver` | what a decrypted message does |
+//! | `recovered` | what the phone sends again |
+//! | `target`, `addons` | what refers to another message, encrypted with its secret or not |
 //! | `answer` | the one answer that a stanza gets |
 
+mod addons;
 mod answer;
 mod bot;
 mod decrypt;
-mod deliver;
+pub(crate) mod deliver;
 mod marks;
+mod recovered;
 mod sender_keys;
+pub(crate) mod target;
 
 use crate::{
     engine::{
@@ -50,8 +55,10 @@ pub(super) enum Outcome {
     Acknowledged,
     /// Cannot be decrypted now; the sender is asked to encrypt again, or the phone to send it.
     Retry(Failure),
-    /// The content stayed on the phone.
-    Unavailable(Undecryptable),
+    /// The content stayed on the phone, for this reason.
+    Unavailable(String),
+    /// Will never be read; acknowledged without a receipt.
+    Dropped(Undecryptable),
     /// Refused, and told as unreadable when there is something to tell.
     Refused(Nack, Option<Undecryptable>),
 }
@@ -126,7 +133,7 @@ fn learn(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
 fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let inbound = context.message;
     if let Some(kind) = &inbound.unavailable {
-        return Ok(Outcome::Unavailable(Undecryptable::unavailable(kind)));
+        return Ok(Outcome::Unavailable(kind.clone()));
     }
     match &inbound.plaintext {
         Some(plaintext) if inbound.chat.is_newsletter() => match message::decode(plaintext) {

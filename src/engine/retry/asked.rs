@@ -242,10 +242,10 @@ fn standing(
         let Some(group) = groups::get(step, jid)? else {
             return Ok(if asked.grouped { Standing::Stranger } else { Standing::Ask });
         };
-        let mut people = group.info.participants.iter().map(|participant| &participant.person);
+        let mut people = group.participants.iter().map(|participant| &participant.person);
         let is_in = people.any(|person| user.is(&person.jid) || person.alt.as_ref().is_some_and(|alt| user.is(alt)));
         return Ok(if is_in || asker.is_own {
-            Standing::Known(Some(group.info.addressing_mode))
+            Standing::Known(Some(group.addressing_mode))
         } else {
             Standing::Outsider
         });

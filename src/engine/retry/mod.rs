@@ -4,20 +4,24 @@
 //! |---|---|
 //! | `ask` | the sending device is asked to encrypt again |
 //! | `limits` | how often in a minute |
+//! | `placeholder` | our own phone is asked for the message |
 //! | `asked` | a device asks us |
 
 pub(crate) mod ask;
 pub(crate) mod asked;
 mod limits;
+pub(crate) mod placeholder;
 mod renew;
 
-use crate::{clock::Now, jid::Jid};
+use crate::{clock::Now, engine::records::PlaceholderRecord, jid::Jid, store::Key};
 use limits::Limits;
+use placeholder::Wanted;
 
 /// What an engine remembers of its own requests to send again, besides what is stored.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     limits: Limits,
+    pub(crate) wanted: Wanted,
 }
 
 /// Something that a step has to say to the [`Memory`]; it counts when the step is done.
@@ -27,6 +31,10 @@ pub(crate) enum Note {
     Asked(Jid),
     /// A user was not, since there were too many requests already.
     TooMany,
+    /// The phone is to be asked for a message, or was.
+    Wanted(Key, PlaceholderRecord),
+    /// It need not be asked any more.
+    Settled(Key),
 }
 
 impl Memory {
@@ -39,6 +47,8 @@ impl Memory {
         match note {
             Note::Asked(user) => self.limits.asked(now.mono, user),
             Note::TooMany => self.limits.too_many(now.mono),
+            Note::Wanted(key, record) => self.wanted.put(now, key, record),
+            Note::Settled(key) => self.wanted.remove(&key),
         }
     }
 

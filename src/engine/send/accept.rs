@@ -6,16 +6,15 @@ use super::{Lane, SendOp, outgoing_key, sent_record};
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Content, Engine, Job, Reply, SendRequest, address,
+        CommandError, CommandId, Engine, Job, Reply, SendRequest, address, content,
         records::{OutgoingRecord, Record},
+        restrictions,
         step::{Miss, Needs, Step},
     },
     jid::Jid,
-    message::{MessageId, build},
+    message::MessageId,
 };
 
-/// Longest text that is sent, in characters.
-const MAX_TEXT: usize = 65_536;
 /// Most viewers of a status.
 const MAX_VIEWERS: usize = 8_192;
 
@@ -54,10 +53,6 @@ impl Engine {
         }
         request.to = request.to.to_account();
         if let Err(error) = check_chat(&request.to).and_then(|()| check_audience(&mut request)) {
-            self.answer(command, Err(error));
-            return Ok(());
-        }
-        if let Err(error) = check(&request.content) {
             self.answer(command, Err(error));
             return Ok(());
         }
@@ -107,16 +102,6 @@ fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn check(content: &Content) -> Result<(), CommandError> {
-    match content {
-        Content::Text(text) if text.is_empty() => Err(CommandError::Content("the text is empty")),
-        Content::Text(text) if text.chars().count() > MAX_TEXT => {
-            Err(CommandError::Content("the text has more than 65,536 characters"))
-        }
-        Content::Text(_) => Ok(()),
-    }
-}
-
 /// Stores a send unless its id is known; `None` then.
 fn accept(
     step: &mut Step<'_>,
@@ -144,9 +129,17 @@ fn accept(
         step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp }));
         return Ok(None);
     }
-    let Content::Text(text) = &request.content;
-    let mut message = build::text(text.as_str());
-    build::ensure_secret(&mut message, step.rng);
+    let message = match restrictions::check(step, &user)? {
+        Ok(()) => content::compose(step, &user, id, &request.content)?,
+        Err(error) => Err(error),
+    };
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            step.reply(command, Err(error));
+            return Ok(None);
+        }
+    };
     let audience = request.audience.as_ref();
     let op = SendOp {
         to: request.to.clone(),

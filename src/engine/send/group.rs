@@ -24,7 +24,7 @@ pub(super) fn look(step: &mut Step<'_>, op: &SendOp) -> Result<Look, Miss> {
     };
     let chat = &op.lane.chat;
     let Some(group) = groups::get(step, chat)? else { return Ok(Look::Plan(Plan::Group(chat.clone()))) };
-    let participants = &group.info.participants;
+    let participants = &group.participants;
     let own = linked.own();
     let is_own = |jid: &Jid| own.is_account(jid);
     if !participants.iter().any(|one| is_own(&one.person.jid) || one.person.alt.as_ref().is_some_and(is_own)) {
@@ -32,7 +32,7 @@ pub(super) fn look(step: &mut Step<'_>, op: &SendOp) -> Result<Look, Miss> {
         return Ok(Look::Plan(fail(step, op, &failure)));
     }
     let people: Vec<Jid> = participants.iter().map(|participant| participant.person.jid.clone()).collect();
-    Ok(match fanout::find(step, op, &linked, Some(group.info.addressing_mode), &people)? {
+    Ok(match fanout::find(step, op, &linked, Some(group.addressing_mode), &people)? {
         Found::Fanout(fanout) => Look::Found(fanout),
         Found::Unknown(people) => Look::Plan(Plan::Devices(people)),
         Found::Nobody => {
