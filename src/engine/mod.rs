@@ -130,6 +130,8 @@ pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
 pub use records::RecordError;
 pub use restrictions::Restriction;
+#[doc(hidden)]
+pub use retry::fuzz::retry_receipt as fuzz_retry_receipt;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
