@@ -49,7 +49,8 @@ impl Engine {
             return Ok(());
         }
         request.to = request.to.to_account();
-        if request.to.user().is_empty() || !(request.to.is_pn_family() || request.to.is_lid_family()) {
+        let is_user = request.to.is_pn_family() || request.to.is_lid_family();
+        if request.to.user().is_empty() || !is_user || !request.to.has_text_form() {
             self.answer(command, Err(CommandError::NotAUser(request.to.redacted().to_string())));
             return Ok(());
         }
