@@ -855,6 +855,10 @@ impl Engine {
                 Ok(())
             }
             Stanza::Ack(ack) => {
+                if ack.refresh_lid && !ack.from.is_group() {
+                    let user = self.step(now, |step| devices::refresh(step, &ack.from))?;
+                    self.ask_devices(now, vec![user]);
+                }
                 self.step(now, |step| send::acknowledged(step, ack))?;
                 self.settle(now, std::slice::from_ref(&ack.id));
                 Ok(())

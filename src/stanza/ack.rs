@@ -83,6 +83,8 @@ pub struct MessageAck {
     pub phash: Option<String>,
     /// Set when the message was refused (spec 03 §6.1).
     pub error: Option<u32>,
+    /// The LID that is known of the chat is stale (spec 03 §4.10).
+    pub refresh_lid: bool,
 }
 
 impl MessageAck {
@@ -98,6 +100,7 @@ impl MessageAck {
             phash: node.attr_str("phash").map(|text| text.into_owned()),
             // A refusal stays one when its code cannot be read.
             error: node.attr_str("error").map(|code| code.parse().unwrap_or(u32::MAX)),
+            refresh_lid: node.attr_str("refresh_lid").as_deref() == Some("true"),
         })
     }
 }
