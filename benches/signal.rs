@@ -56,12 +56,12 @@ impl Party {
 
     fn encrypt(&mut self) -> Ciphertext {
         let own = Own { identity: &self.identity, registration_id: 1 };
-        signal::encrypt(&mut self.store, &own, &self.peer, &PLAINTEXT).expect("session")
+        signal::encrypt(&mut self.store, &own, &self.peer, &PLAINTEXT, &mut self.rng).expect("session")
     }
 
     fn decrypt(&mut self, sent: &Ciphertext) {
         let own = Own { identity: &self.identity, registration_id: 1 };
-        let found = signal::decrypt(&mut self.store, &own, &self.peer, sent.kind, &sent.bytes, &mut self.rng);
+        let found = signal::decrypt(&mut self.store, &own, &self.peer, sent.kind, &sent.bytes);
         black_box(found.expect("message"));
     }
 

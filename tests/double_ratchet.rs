@@ -26,3 +26,8 @@ fn they_agree_after_a_reload_at_every_step() {
 fn stored_sessions_of_other_clients_go_on() {
     replay_file(FILE, Storage::Import);
 }
+
+#[test]
+fn they_agree_when_turns_are_made_whole_at_once() {
+    replay_file(FILE, Storage::Whole);
+}

@@ -11,11 +11,17 @@ mod script;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_json::Value;
 use wamd::{
     jid::Jid,
     node::Node,
     noise::{CertificatePolicy, fuzz},
+    signal::{
+        Address,
+        import::import_record,
+        sender_key::{self, SenderKeyName, SenderKeyStore, memory::MemorySenderKeyStore},
+    },
 };
 
 type Target = fn(&[u8]);
@@ -30,10 +36,15 @@ const TARGETS: &[(&str, Target)] = &[
     ("jid_parse", wamd::jid::fuzz::jid_parse),
     ("json", wamd::proto::json::fuzz::json),
     ("message", wamd::message::fuzz::message),
+    ("message_stanza", wamd::engine::fuzz::message_stanza),
     ("node_decode", wamd::node::fuzz_decode),
     ("node_roundtrip", node::roundtrip),
+    ("prekey_message", wamd::signal::fuzz::prekey_message),
     ("qr_and_pair_stanzas", wamd::pairing::fuzz::qr_and_pair_stanzas),
-    ("signal", wamd::signal::fuzz::signal),
+    ("retry_receipt", wamd::engine::fuzz_retry_receipt),
+    ("sender_key_message", sender_key::fuzz::sender_key_message),
+    ("session_record", wamd::signal::fuzz::session_record),
+    ("signal_message", wamd::signal::fuzz::signal_message),
     ("stanza", wamd::stanza::fuzz::stanza),
 ];
 
@@ -159,10 +170,12 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     nodes(&mut seeds);
     noise(&mut seeds);
     signal(&mut seeds);
+    message_stanzas(&mut seeds);
     contents(&mut seeds);
     pairing(&mut seeds);
     arbitrary_nodes(&mut seeds);
     scripts(&mut seeds);
+    retry_receipts(&mut seeds);
     seeds.0
 }
 
@@ -223,13 +236,61 @@ fn signal(seeds: &mut Seeds) {
     for file in ["double_ratchet", "signal_x3dh"] {
         let vectors = vectors(file);
         let steps = vectors["transcripts"].as_array().unwrap().iter().flat_map(|t| t["steps"].as_array().unwrap());
-        for (i, step) in steps.filter(|step| step["op"] == "encrypt").step_by(7).enumerate() {
-            let (bytes, is_pkmsg) = (hex(&step["bytes"]), u8::from(step["type"] == "pkmsg"));
-            seeds.add("signal", &format!("{file} decode {i}"), &[&[0], &bytes]);
-            seeds.add("signal", &format!("{file} new {i}"), &[&[2, is_pkmsg], &bytes]);
-            seeds.add("signal", &format!("{file} known {i}"), &[&[3, is_pkmsg], &bytes]);
+        let (records, messages): (Vec<_>, Vec<_>) =
+            steps.filter(|step| step["op"] == "encrypt" || step["op"] == "state").partition(|s| s["op"] == "state");
+        for (i, step) in messages.iter().step_by(5).enumerate() {
+            let bytes = hex(&step["bytes"]);
+            let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+            match step["type"].as_str().unwrap() {
+                "pkmsg" => seeds.add("prekey_message", &format!("{file} {i}"), &[&[0], &bytes]),
+                _ => seeds.add("signal_message", &format!("{file} {i}"), &[&[5], &len, &bytes]),
+            }
+        }
+        for (i, step) in records.iter().step_by(3).enumerate() {
+            let bytes = hex(&step["record_proto"]);
+            seeds.add("session_record", &format!("{file} import {i}"), &[&bytes]);
+            let session = import_record(&bytes).unwrap().session.encode();
+            let len = u16::try_from(session.len()).unwrap().to_be_bytes();
+            seeds.add("session_record", &format!("{file} session {i}"), &[&session]);
+            seeds.add("session_record", &format!("{file} used {i}"), &[&len, &session]);
         }
     }
+    for (how, name) in [(1, "sealed"), (2, "other prekey"), (4, "other identity"), (8, "other base key")] {
+        seeds.add("prekey_message", name, &[&[how | 1 | 1 << 5], &[0xC1; 32]]);
+    }
+    // Send, deliver, repeat, damage, lie, start anew, reload: see `signal_message`.
+    let scripts: [(&str, &[u8]); 6] = [
+        ("turns", &[0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2, 0, 2, 8, 2]),
+        ("late", &[0, 0, 0, 0x30, 0xF0, 2, 10, 18, 26, 0x17, 2, 2, 2, 3, 11, 19]),
+        ("crossing", &[7, 15, 0, 8, 0, 8, 10, 2, 2, 2, 0, 8, 2, 2, 3, 11]),
+        ("damage", &[0, 4, 0, 9, 8, 4, 0, 60, 2, 4, 0, 45, 7, 0, 4, 0, 9, 2]),
+        ("lie", &[6, 0, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0x4E, 0, 1, 7, 0, 2]),
+        ("archived", &[0, 0, 0, 7, 7, 7, 0, 2, 26, 18, 10, 8, 2]),
+    ];
+    scripts.iter().for_each(|(name, script)| seeds.add("signal_message", name, &[script]));
+
+    let sender_key = vectors("sender_key");
+    let steps = sender_key["transcripts"].as_array().unwrap().iter().flat_map(|t| t["steps"].as_array().unwrap());
+    for (i, step) in steps.filter(|step| step["bytes"].is_string()).enumerate() {
+        let bytes = hex(&step["bytes"]);
+        let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        let how = u8::from(step["op"] != "make_skdm" && step["op"] != "process_skdm");
+        if bytes.len() < 400 {
+            seeds.add("sender_key_message", &format!("decode {i}"), &[&[0], &bytes]);
+            seeds.add("sender_key_message", &format!("receive {i}"), &[&[1, how], &len, &bytes]);
+        }
+    }
+    // The body of a message to the key that `receive` knows: id 1, iteration 3, two blocks.
+    let body = [&[0x33, 0x08, 1, 0x10, 3, 0x1A, 32][..], &[0xC1; 32]].concat();
+    seeds.add("sender_key_message", "signed", &[&[1, 2, 0, 39], &body, &[2, 0, 39], &body]);
+    seeds.add("sender_key_message", "conversation", &[&[2, 0, 5, 5, 9, 0x21, 2, 6, 10, 14, 2, 1, 0, 5, 2, 3]]);
+    let (mut store, mut rng) = (MemorySenderKeyStore::new(), ChaCha20Rng::from_seed([3; 32]));
+    let name = SenderKeyName::new("1@g.us", Address::new("a"));
+    let message = sender_key::rotate(&mut store, &name, &mut rng);
+    assert!(sender_key::process(&mut store, &name, &message.encode()).is_ok());
+    let (Ok(own), Ok(received)) = (store.own_sender_key(&name), store.sender_key(&name));
+    seeds.add("session_record", "own sender key", &[&own.unwrap().encode()]);
+    seeds.add("session_record", "sender key", &[&received.unwrap().encode()]);
 }
 
 fn contents(seeds: &mut Seeds) {
@@ -296,6 +357,51 @@ fn pairing(seeds: &mut Seeds) {
     }
 }
 
+/// Scripts for `message_stanza`: one of each source, and what may go wrong with it. A stanza is its sender, place, id, two
+/// bytes of attributes, and the number of its parts but one; then the parts.
+fn message_stanzas(seeds: &mut Seeds) {
+    const FRIEND: u8 = 0;
+    const NUMBER: u8 = 1;
+    const PHONE: u8 = 2;
+    const COMPANION: u8 = 3;
+    const BOT: u8 = 5;
+    const DIRECT: u8 = 0;
+    const GROUP: u8 = 1;
+    const STATUS: u8 = 7;
+    const LIST: u8 = 10;
+    const NEWSLETTER: u8 = 13;
+    let text: &[u8] = &[0, 0, 0, 2, b'h', b'i'];
+    let to_all: &[u8] = &[2, 0, 0, 2, b'h', b'i'];
+    let own_key: &[u8] = &[0, 0, 2];
+    let mut add = |name: &str, parts: &[&[u8]]| seeds.add("message_stanza", name, parts);
+    add("direct", &[&[FRIEND, DIRECT, 0, 0, 0, 0], text, &[FRIEND, DIRECT, 1, 4, 0, 0], text]);
+    for (name, place) in [("group", GROUP), ("status", STATUS), ("list", LIST)] {
+        let (first, next) = ([FRIEND, place, 0, 0, 0, 1], [FRIEND, place, 1, 4, 0, 0]);
+        add(name, &[&first, own_key, to_all, &next, to_all]);
+        add(&format!("{name} without key"), &[&[FRIEND, place, 0, 0, 0, 0], &[7, 2, 4, 0x33, 8, 1, 16]]);
+        let own = [COMPANION, place, 2, 0, 0, 1];
+        add(&format!("own {name}"), &[&own, &[0, 0, 6], to_all]);
+    }
+    let (by_number, by_lid) = ([NUMBER, GROUP, 0, 0, 0, 1], [NUMBER, GROUP, 1, 64, 0, 0]);
+    add("number and lid", &[&by_number, own_key, to_all, &by_lid, to_all]);
+    add("key for another chat", &[&[FRIEND, GROUP, 0, 0, 0, 1], &[0, 0, 0x13], to_all]);
+    add("newsletter", &[&[FRIEND, NEWSLETTER, 0, 0, 17, 0], &[9, 0, 0, 2, b'h', b'i']]);
+    add("unavailable", &[&[FRIEND, GROUP, 0, 0, 0, 0], &[8, 0], &[FRIEND, GROUP, 1, 0, 0, 0], &[8, 1]]);
+    let question = [COMPANION, DIRECT, 0, 16, 0, 0];
+    let reply: &[u8] = &[4, 0, 0, 2, b'h', b'i', 0, 0, 1];
+    add("bot", &[&question, &[0, 0, 1, 0], &[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 4, 0]]);
+    add("bot without secret", &[&[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 0, 0]]);
+    let unreadable: [&[u8]; 2] = [&[NUMBER, DIRECT, 3, 0, 0, 0], &[7, 0, 3, 1, 2, 3]];
+    let answer: [&[u8]; 2] = [&[PHONE, DIRECT, 4, 8, 0, 0], &[0, 0, 10, 1, 0x31, 1]];
+    add("phone", &[unreadable, answer].concat());
+    add("housekeeping", &[&[PHONE, DIRECT, 0, 8, 0, 0], &[0, 0, 9], &[FRIEND, DIRECT, 1, 0, 0, 0], &[0, 0, 9]]);
+    add("damaged", &[&[FRIEND, DIRECT, 0, 0, 0, 1], text, &[6, 9, 1], &[FRIEND, DIRECT, 1, 0, 0, 0], &[5, 1]]);
+    add("no message", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 11, 3, 0xff, 0xff, 0xff]]);
+    add("edit", &[&[FRIEND, GROUP, 0, 128, 0, 0], &[0, 0, 8, 1, 14]]);
+    add("reaction", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 7, 1]]);
+    add("long id", &[&[FRIEND, DIRECT, 7, 0, 0, 0], text]);
+}
+
 /// Bytes that decide what `node_roundtrip` builds: enough of each value for a few nodes.
 fn arbitrary_nodes(seeds: &mut Seeds) {
     for byte in 0..=6_u8 {
@@ -354,6 +460,41 @@ fn scripts(seeds: &mut Seeds) {
         &[LINKED, &[12, 0, 6, 0, 0xF8, 4, 8, 0x0B, 9, 0x0B], RUN, &[13, 0, 0, 4, 0, 0, 1, 0], SETTLE],
     );
     seeds.add("engine", "read", &[LINKED, &send(0), SETTLE, &[7, 1, 6, 2, 2, 0, 1, 1], SETTLE]);
+}
+
+/// Fields as in `retry::fuzz`: time, chat, asker, flags, count, registration id, number of ids, ids, and what is answered.
+fn retry_receipts(seeds: &mut Seeds) {
+    const ANSWERED: [u8; 3] = [1; 3];
+    let ask = |chat: u8, asker: u8, flags: u8, count: u8| [0, chat, asker, flags, count, 0, 0, 0];
+    for (chat, asker) in (0..4).flat_map(|chat| (0..8).map(move |asker| (chat, asker))) {
+        let (first, second) = (ask(chat, asker, 0, 1), ask(chat, asker, 0, 2));
+        seeds.add("retry_receipt", &format!("chat {chat} asker {asker}"), &[&first, &ANSWERED, &second, &ANSWERED]);
+    }
+    let counts: Vec<u8> = (1..8).flat_map(|count| [&ask(0, 0, 0, count)[..], &ANSWERED].concat()).collect();
+    seeds.add("retry_receipt", "counts", &[&counts, &counts, &[9], &counts]);
+    let often: Vec<u8> = (0..14).flat_map(|_| [&ask(1, 0, 0, 1)[..], &[1]].concat()).collect();
+    seeds.add("retry_receipt", "often", &[&often]);
+    seeds.add("retry_receipt", "list", &[&[0, 1, 0, 0, 1, 0, 3, 0, 1, 2, 3, 1]]);
+    seeds.add(
+        "retry_receipt",
+        "group unknown",
+        &[&[0, 1, 0, 0x20, 1, 0, 0, 0, 1, 1], &[0, 1, 0, 0x20, 1, 0, 0, 0, 0, 1]],
+    );
+    seeds.add("retry_receipt", "recipient", &[&[0, 0, 4, 0x10, 1, 0, 0, 0, 0, 1], &[0, 0, 4, 0x10, 1, 0, 0, 0, 1, 1]]);
+    for (kind, flags) in (0..4).flat_map(|kind| [0x04, 0x84, 0x44].map(|flags| (kind, flags))) {
+        let request = [0, 0, 0, flags, 2, 0, 0, 0, kind, 3, 2, 10, 11, 1];
+        seeds.add("retry_receipt", &format!("keys {kind} {flags}"), &[&request, &ask(0, 0, 0, 1), &ANSWERED]);
+    }
+    for seed in 1..9_u32 {
+        let mut state = seed;
+        let mixed: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(400)
+        .collect();
+        seeds.add("retry_receipt", &format!("mixed {seed}"), &[&mixed]);
+    }
 }
 
 // ---- dictionaries ---------------------------------------------------------------------------------------------
@@ -432,6 +573,44 @@ fn dictionaries() -> BTreeMap<String, String> {
         ("not after", &[0x28, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),
         ("now", &[0x28, 0xE4, 0xE2, 0xCF, 0xAA, 0x06]),
     ];
+    // Fields of the messages (spec 03 §2.2, §3.1), of stored sessions of other clients (§2.7), and what our records begin with.
+    let msg = [
+        ("version", &[0x33][..]),
+        ("ratchet key", &[0x0A, 33, 5]),
+        ("counter", &[0x10, 3]),
+        ("previous counter", &[0x18, 0]),
+        ("underflown counter", &[0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),
+        ("ciphertext", &[0x22, 16]),
+    ];
+    let pkmsg = [
+        ("prekey id", &[0x08, 1][..]),
+        ("base key", &[0x12, 33, 5]),
+        ("identity key", &[0x1A, 33, 5]),
+        ("inner message", &[0x22, 66, 0x33]),
+        ("registration id", &[0x28, 1]),
+        ("signed prekey id", &[0x30, 1]),
+    ];
+    let skmsg = [
+        ("version", &[0x33][..]),
+        ("key id", &[0x08, 1]),
+        ("iteration", &[0x10, 3]),
+        ("chain key", &[0x1A, 32]),
+        ("signing key", &[0x22, 33, 5]),
+        ("ciphertext", &[0x1A, 32]),
+        ("furthest iteration", &[0x10, 0xD0, 0x0F]),
+    ];
+    let records = [
+        ("record version", &[1][..]),
+        ("session with a state", &[1, 0, 0, 0, 1, 1, 0, 0, 0, 0]),
+        ("current session", &[0x0A]),
+        ("archived session", &[0x12]),
+        ("session version", &[0x08, 3]),
+        ("chain", &[0x3A]),
+        ("sender chain", &[0x32]),
+        ("pending prekey", &[0x4A]),
+        ("five chains", &[0, 5]),
+        ("a page of the index", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
     let own = |entries: &[(&str, &[u8])]| -> Vec<(String, Vec<u8>)> {
         entries.iter().map(|(name, bytes)| (String::from(*name), bytes.to_vec())).collect()
     };
@@ -448,7 +627,11 @@ fn dictionaries() -> BTreeMap<String, String> {
         dictionary("handshake_server_hello", &[own(&hello), own(&chain)].concat()),
         dictionary("jid_parse", &jid),
         dictionary("node_decode", &wire),
+        dictionary("prekey_message", &[own(&msg), own(&pkmsg)].concat()),
         dictionary("qr_and_pair_stanzas", &linking),
+        dictionary("sender_key_message", &own(&skmsg)),
+        dictionary("session_record", &own(&records)),
+        dictionary("signal_message", &own(&msg)),
         dictionary("stanza", &wire),
     ])
 }

@@ -294,6 +294,11 @@ fn what_does_not_fit_makes_the_group_be_asked_for_again() {
         acknowledged(&mut world, &group);
         assert!(agrees(&mut world, "bob", &group), "{change:?}");
     }
+    let other_mode = notice(&group, &alice, Node::new("reports")).attr("addressing_mode", "pn");
+    world.heard("bob");
+    world.stanza_arrives("bob", &other_mode);
+    acknowledged(&mut world, &group);
+    assert!(agrees(&mut world, "bob", &group), "another addressing mode");
     let mut crowded = notice(&group, &alice, Node::new("reports"));
     crowded = crowded.children((0..100).map(|_| Node::new("reports")));
     world.heard("bob");

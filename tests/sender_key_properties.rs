@@ -418,7 +418,7 @@ proptest! {
     fn arbitrary_bytes_are_taken_or_refused(bytes in vec(any::<u8>(), 0..600)) {
         for prefix in [&[][..], &[0x33], &[1], &[0x33, 0x08, 1, 0x10, 2, 0x1A, 32]] {
             let bytes = [prefix, &bytes].concat();
-            (0..3).for_each(|kind| fuzz::sender_key(&[&[kind], &bytes[..]].concat()));
+            (0..3).for_each(|kind| fuzz::sender_key_message(&[&[kind], &bytes[..]].concat()));
         }
         fuzz::converse(&bytes);
     }

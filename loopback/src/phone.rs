@@ -37,6 +37,8 @@ pub(crate) struct Phone {
     next_prekey: u32,
     store: MemorySignalStore,
     sender_keys: MemorySenderKeyStore,
+    /// The broadcast lists that sender keys came for.
+    lists: BTreeSet<Jid>,
     /// The devices that have the phone's sender key, by chat.
     marks: BTreeMap<Jid, BTreeSet<Address>>,
     app_state_key: Secret<32>,
@@ -70,6 +72,7 @@ impl Phone {
             next_prekey: 1,
             store,
             sender_keys: MemorySenderKeyStore::new(),
+            lists: BTreeSet::new(),
             marks: BTreeMap::new(),
             app_state_key: Secret::random(rng),
             received: Vec::new(),

@@ -57,7 +57,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// Adds a stanza. The oldest one goes when there are too many.
     pub(crate) fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.pop_front();
+        }
         self.entries.push_back(entry);
     }
 
@@ -113,6 +117,9 @@ impl Queue {
         found.is_some_and(|index| self.entries.remove(index).is_some())
     }
 }
+
+/// Stanzas that wait for one device at most, far more than a device can fall behind in a test.
+const MAX_ENTRIES: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -65,7 +65,7 @@ pub(crate) struct Refusal(pub(crate) u16);
 
 /// Routes a message of a companion and acknowledges it.
 pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef<'_>) {
-    let Some(stanza_id) = node.attr_str("id").filter(|id| !id.is_empty()) else {
+    let Some(stanza_id) = node.attr_str("id").filter(|id| !id.is_empty() && id.len() <= MAX_ID) else {
         return core.send(id, &stanza::error(479, "smax-invalid"));
     };
     let ack = Node::new("ack")
@@ -282,6 +282,9 @@ fn note_contacts(core: &mut Core, outgoing: &Outgoing) {
 
 /// Attributes that reach the receiver as the sender wrote them.
 const COPIED_ATTRS: [&str; 4] = ["type", "edit", "category", "push_priority"];
+
+/// Bytes of an id; real ones have at most 32.
+const MAX_ID: usize = 128;
 
 const BAD_REQUEST: Refusal = Refusal(400);
 const FORBIDDEN: Refusal = Refusal(403);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::many::hash;
-use common::{Client, Device, World, ack, iq, receipt};
+use common::{Client, Device, World, ack, iq, leaf, receipt};
 use wamd::jid::Jid;
 use wamd::node::Node;
 use wamd::pairing::key_index::{self, ListSignature};
@@ -341,4 +341,23 @@ fn all_devices_of_a_number_get_what_is_for_them() {
         assert_eq!(identity, devices.bob.device_identity);
     }
     assert_eq!(devices.world.server.received(ALICE)[0].text, Some(format!("for {}", targets[2])));
+}
+
+#[test]
+fn a_phone_sends_again_only_to_whom_it_wrote() {
+    let mut devices = Devices::new();
+    let bob = devices.bob.lid().to_bare();
+    let id = devices.world.server.send_text(devices.world.now, ALICE, &bob, "for Bob").unwrap();
+    devices.world.drain();
+    let message = devices.world.pick(&mut devices.bob_client, |node| node.is("message"));
+    let retry = Node::new("retry").attr("v", "1").attr("id", &id).attr("count", "1").attr("t", "1");
+    let asked = receipt(&message, Some("retry")).child(retry).child(leaf("registration", &[0, 0, 0, 1]));
+    let mut mallory = Device::new(9);
+    let mut client = devices.world.ready(&mut mallory, "15550000009");
+    devices.world.send(&mut client, &asked);
+    devices.world.expect(&mut client, "ack");
+    devices.world.expect_silence(&mut client);
+    devices.world.send(&mut devices.bob_client, &asked);
+    let again = devices.world.pick(&mut devices.bob_client, |node| node.is("message"));
+    assert_eq!(devices.bob.decrypt(&again).unwrap().conversation.as_deref(), Some("for Bob"));
 }

@@ -306,6 +306,14 @@ fn phones_write_to_groups_and_send_again() {
     let on = group.world.expect(&mut group.bob_client, "message");
     assert_eq!(group.bob.read(&on).as_deref(), Ok("and on"), "the key came with the resend");
 
+    // A stranger who knows the id gets nothing.
+    let mut mallory = Device::new(9);
+    let mut client = group.world.ready(&mut mallory, "15550000009");
+    let carol = group.carol.clone();
+    group.world.send(&mut client, &asked.clone().attr("participant", &carol));
+    group.world.expect(&mut client, "ack");
+    group.world.expect_silence(&mut client);
+
     // When somebody is gone the key is another one.
     let alice = GroupChange::Remove { participants: vec![group.alice.lid().to_bare()], linked_groups: false };
     let promote = GroupChange::Promote { participants: vec![bob] };

@@ -199,6 +199,29 @@ fn members_come_and_go() {
 }
 
 #[test]
+fn one_change_of_several_members_is_one_notification() {
+    let (mut people, group) = People::with_group(Config::default());
+    let dave = people.world.server.phone(people.world.now, "15550000004").unwrap().lid;
+    let both = |tag: &'static str, people: &People| {
+        Node::new(tag).child(participant(&people.carol)).child(participant(&dave)).child(participant(&dave))
+    };
+    for (tag, versions) in [("add", (1, 2)), ("promote", (2, 3)), ("demote", (3, 4)), ("remove", (4, 5))] {
+        let request = both(tag, &people);
+        let answer = people.alice_asks("set", &group, request);
+        let errors = answer.find_child(tag).unwrap().child_nodes().iter().map(|one| one.attr_u64("error"));
+        assert_eq!(errors.collect::<Vec<_>>(), [None; 3]);
+        let notice = people.world.expect_notice(&mut people.bob_client, "w:gp2");
+        let told = notice.find_child(tag).unwrap();
+        assert_eq!(participants(told).len(), 2);
+        assert_eq!((told.attr_u64("prev_v_id").unwrap(), told.attr_u64("v_id").unwrap()), versions);
+        people.world.expect_silence(&mut people.bob_client);
+    }
+    let request = both("remove", &people);
+    people.alice_asks("set", &group, request);
+    people.world.expect_silence(&mut people.bob_client);
+}
+
+#[test]
 fn settings_are_changed_by_those_who_may() {
     let (mut people, group) = People::with_group(Config::default());
     let subject = |text: &str| leaf("subject", text.as_bytes());

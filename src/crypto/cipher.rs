@@ -51,9 +51,28 @@ impl fmt::Debug for AesGcm {
     }
 }
 
+/// AES-256-CBC with PKCS#7 padding, behind what `out` holds already: [`cbc_len`] bytes.
+pub fn aes256_cbc_append(key: &[u8; 32], iv: &[u8; 16], plaintext: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(plaintext);
+    out.resize(start.saturating_add(cbc_len(plaintext.len())), 0);
+    let block = out.get_mut(start..).unwrap_or_default();
+    #[expect(clippy::expect_used, reason = "the only failure is a buffer without room for the padding")]
+    cbc::Encryptor::<Aes256>::new(key.into(), iv.into())
+        .encrypt_padded::<Pkcs7>(block, plaintext.len())
+        .expect("there is room for the padding");
+}
+
+/// The length of a ciphertext: padding takes 1 to 16 bytes.
+pub const fn cbc_len(plaintext: usize) -> usize {
+    (plaintext / 16).saturating_add(1).saturating_mul(16)
+}
+
 /// AES-256-CBC with PKCS#7 padding.
 pub fn aes256_cbc_encrypt(key: &[u8; 32], iv: &[u8; 16], plaintext: &[u8]) -> Vec<u8> {
-    cbc::Encryptor::<Aes256>::new(key.into(), iv.into()).encrypt_padded_vec::<Pkcs7>(plaintext)
+    let mut out = Vec::with_capacity(cbc_len(plaintext.len()));
+    aes256_cbc_append(key, iv, plaintext, &mut out);
+    out
 }
 
 /// Undoes [`aes256_cbc_encrypt`]. Only call it on ciphertext whose MAC was checked.

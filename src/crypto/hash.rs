@@ -1,5 +1,7 @@
 //! Hashes and what is built on them.
 
+use std::fmt;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -28,10 +30,32 @@ pub fn md5(data: &[u8]) -> [u8; 16] {
 
 /// HMAC-SHA-256 over the concatenation of `parts`.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-    parts.iter().for_each(|part| mac.update(part));
-    mac.finalize().into_bytes().into()
+    HmacSha256::new(key).mac(parts)
+}
+
+/// HMAC-SHA-256 with a key that is used more than once: half of a short MAC is the key.
+#[derive(Clone)]
+pub struct HmacSha256(Hmac<Sha256>);
+
+impl HmacSha256 {
+    /// Takes a key of any length.
+    pub fn new(key: &[u8]) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of every length"))
+    }
+
+    /// The MAC over the concatenation of `parts`.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for HmacSha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HmacSha256([redacted])")
+    }
 }
 
 /// HKDF-SHA-256 (RFC 5869): `N` bytes from `ikm`. An absent salt is 32 zero bytes. `N` is at most 8,160.

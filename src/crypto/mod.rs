@@ -19,8 +19,8 @@ pub mod keys;
 mod x25519;
 pub mod xeddsa;
 
-pub use cipher::{AesGcm, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
-pub use hash::{constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
+pub use cipher::{AesGcm, aes256_cbc_append, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
+pub use hash::{HmacSha256, constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
 pub use keys::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 pub use rand_core::{CryptoRng, Rng};
 

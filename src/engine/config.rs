@@ -34,6 +34,10 @@ pub struct Config {
     pub max_unacknowledged: u64,
     /// Bytes of stanzas that may wait for records before the socket is not read any more.
     pub max_waiting_bytes: usize,
+    /// How long what was sent is kept, to send it again to devices that ask for it (spec 03 §5.7).
+    pub sent_age: Duration,
+    /// How many bytes of it are kept on disk; the oldest go first.
+    pub sent_bytes: u64,
     /// Most sends that may wait at a time.
     pub max_sends: usize,
     /// How many one-time prekeys an upload holds (spec 03 §1.3).
@@ -84,6 +88,8 @@ impl Config {
             cache_bytes: 256 * 1024,
             max_unacknowledged: 2_000,
             max_waiting_bytes: 4 * 1024 * 1024,
+            sent_age: Duration::from_secs(7 * 86_400),
+            sent_bytes: 64 * 1024 * 1024,
             max_sends: 1_000,
             pre_key_batch: 812,
             pre_key_low_water: 5,
@@ -106,6 +112,7 @@ impl Config {
     /// With every time in a range in which clocks can be added to it and nothing spins.
     pub(super) fn bounded(mut self) -> Self {
         let Self {
+            sent_age,
             keepalive_timeout,
             handshake_timeout,
             login_timeout,
@@ -117,6 +124,7 @@ impl Config {
             ..
         } = &mut self;
         for span in [
+            sent_age,
             keepalive_timeout,
             handshake_timeout,
             login_timeout,

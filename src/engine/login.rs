@@ -190,6 +190,8 @@ impl Engine {
             Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
             Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
             Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
+            Answer::IssueToken(peer, at, result) => self.token_issued(now, peer, at, result),
+            Answer::Restriction(result) => self.restriction_answered(now, result),
             Answer::Logout => self.finish_logout(now),
         }
     }
@@ -208,6 +210,7 @@ impl Engine {
             self.emit(now, event);
         }
         self.resume_sends(now);
+        self.trim_records(now);
         self.upkeep(now);
     }
 
@@ -246,7 +249,7 @@ impl Engine {
         let offline = match stanza {
             Stanza::Message(message) => message.offline,
             Stanza::Receipt(receipt, _) => receipt.offline,
-            Stanza::Notification(_, _, offline) => *offline,
+            Stanza::Notification(_, _, offline) | Stanza::People(_, _, offline) => *offline,
             Stanza::Ack(_) => false,
         };
         if let Some(online) = self.connection.online()

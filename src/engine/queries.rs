@@ -21,7 +21,7 @@ use crate::{
     stanza::{
         StanzaError,
         group::GroupInfo,
-        iq::{self, IqError, groups, prekeys, usync},
+        iq::{self, IqError, groups, mex, prekeys, tokens, usync},
     },
 };
 
@@ -60,6 +60,12 @@ pub(crate) enum Query {
     PasskeyReference(u64),
     /// Is a step of the link taken?
     PasskeyStep(u64),
+    /// Give this peer a token of ours, dated so many unix seconds.
+    IssueToken(Jid, u64),
+    /// May the account write to strangers?
+    ReachOut,
+    /// How many chats may it still begin?
+    MessageCap,
     /// Unlink this device.
     Logout,
 }
@@ -105,10 +111,21 @@ pub(crate) enum Answer {
     PasskeyOptions(u64, Result<Bytes, QueryError>),
     PasskeyReference(u64, Result<String, QueryError>),
     PasskeyStep(u64, Result<(), QueryError>),
+    IssueToken(Jid, u64, Result<Vec<tokens::Token>, QueryError>),
+    Restriction(Result<Option<mex::Restriction>, QueryError>),
     Logout,
 }
 
 impl Query {
+    /// Whether it asks the same as another one, so that one of them is enough. Of those that handlers ask only.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::IssueToken(one, _), Self::IssueToken(other, _)) => one == other,
+            (Self::ReachOut, Self::ReachOut) | (Self::MessageCap, Self::MessageCap) => true,
+            _ => false,
+        }
+    }
+
     /// Reads the answer.
     fn parse(self, node: NodeRef<'_>) -> Answer {
         let result = iq::answer(node).map_err(QueryError::from);
@@ -135,6 +152,8 @@ impl Query {
                 Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
             }
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
+            Self::IssueToken(peer, at) => Answer::IssueToken(peer, at, result.map(tokens::tokens)),
+            Self::ReachOut | Self::MessageCap => Answer::Restriction(result.map(mex::answer)),
             Self::Logout => Answer::Logout,
         }
     }
@@ -159,6 +178,8 @@ impl Query {
             Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
             Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
+            Self::IssueToken(peer, at) => Answer::IssueToken(peer, at, Err(error)),
+            Self::ReachOut | Self::MessageCap => Answer::Restriction(Err(error)),
             Self::Logout => Answer::Logout,
         })
     }

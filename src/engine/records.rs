@@ -23,7 +23,7 @@ pub(crate) trait Record: Message + Default {
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
         out.put_u8(VERSION);
-        out.put_slice(&self.encode_to_vec());
+        self.encode_raw(&mut out);
         out.freeze()
     }
 
@@ -113,8 +113,29 @@ pub(crate) struct AccountRecord {
     /// Signed prekeys that are not offered any more, or not yet, and are kept for messages on their way.
     #[prost(message, repeated, tag = "23")]
     pub(crate) retired_pre_keys: Vec<RetiredPreKeyRecord>,
+    /// The salt of tokens for peers whose token we do not have.
+    #[prost(bytes = "bytes", optional, tag = "40")]
+    pub(crate) nct_salt: Option<Bytes>,
+    #[prost(message, repeated, tag = "41")]
+    pub(crate) restrictions: Vec<RestrictionRecord>,
 }
 record!(AccountRecord);
+
+/// A restriction of the account.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RestrictionRecord {
+    /// The code of the refusal that it is about: 463 or 475.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) until_ms: u64,
+    /// Whether the server told the end.
+    #[prost(bool, tag = "3")]
+    pub(crate) is_told: bool,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) enforcement: Option<String>,
+}
 
 /// A signed prekey in an [`AccountRecord`] that is not the current one.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -213,6 +234,18 @@ pub(crate) struct OutgoingRecord {
     /// Who has our sender key once the server takes the stanza.
     #[prost(message, optional, tag = "9")]
     pub(crate) distributed: Option<DistributedRecord>,
+    /// Who may see a status.
+    #[prost(string, repeated, tag = "11")]
+    pub(crate) viewers: Vec<String>,
+    /// How they were chosen, as `AudienceSetting` numbers it; 0 for no status.
+    #[prost(uint32, tag = "12")]
+    pub(crate) setting: u32,
+    /// Hash of the devices that the message is for, of those under a sender key.
+    #[prost(string, optional, tag = "13")]
+    pub(crate) phash: Option<String>,
+    /// The server wanted it in another addressing mode, once.
+    #[prost(bool, tag = "14")]
+    pub(crate) rebuilt: bool,
 }
 record!(OutgoingRecord);
 
@@ -299,7 +332,7 @@ pub(crate) struct SentRecord {
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
-    /// Who may see it, of a status.
+    /// Who may see it, of a status; of a reaction to one, its author.
     #[prost(string, repeated, tag = "6")]
     pub(crate) audience: Vec<String>,
 }
@@ -338,6 +371,9 @@ pub(crate) struct ReceivedRecord {
     /// Unix seconds.
     #[prost(uint64, tag = "1")]
     pub(crate) at: u64,
+    /// The sender key that came with it was taken, and its content was not read.
+    #[prost(bool, tag = "2")]
+    pub(crate) keys_only: bool,
 }
 record!(ReceivedRecord);
 
@@ -357,4 +393,93 @@ pub(crate) struct RetryCountRecord {
 }
 record!(RetryCountRecord);
 
+/// `RecordKind::Placeholder`: what the stanza said of a message that the phone is asked for.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PlaceholderRecord {
+    /// As addressed.
+    #[prost(string, tag = "1")]
+    pub(crate) chat: String,
+    /// The sending device, as addressed.
+    #[prost(string, tag = "2")]
+    pub(crate) sender: String,
+    #[prost(bool, tag = "3")]
+    pub(crate) from_me: bool,
+    #[prost(string, tag = "4")]
+    pub(crate) id: String,
+    /// Unix seconds of the message.
+    #[prost(uint64, tag = "5")]
+    pub(crate) timestamp: u64,
+    /// The `edit` attribute.
+    #[prost(string, optional, tag = "6")]
+    pub(crate) edit: Option<String>,
+    /// Unix milliseconds at which the phone is to be asked.
+    #[prost(uint64, tag = "7")]
+    pub(crate) due_ms: u64,
+    /// Unix seconds at which it was; 0 before that.
+    #[prost(uint64, tag = "8")]
+    pub(crate) asked: u64,
+}
+record!(PlaceholderRecord);
+
+/// `RecordKind::MessageSecret`: what belongs to a message that others may refer to.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MessageSecretRecord {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) secret: Bytes,
+    /// Unix seconds from which on it counts as absent.
+    #[prost(uint64, tag = "2")]
+    pub(crate) expires: u64,
+    /// Unix seconds of the message.
+    #[prost(uint64, tag = "3")]
+    pub(crate) sent: u64,
+    /// What can be voted for, when it is a poll.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) options: Vec<PollOption>,
+}
+record!(MessageSecretRecord);
+
+/// An option of a poll.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PollOption {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Whose last vote names it.
+    #[prost(uint32, tag = "2")]
+    pub(crate) votes: u32,
+}
+
+/// `RecordKind::MessageSecret` with a voter: what somebody voted last.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PollVoteRecord {
+    /// When, by the clock of the voter, unix milliseconds.
+    #[prost(int64, tag = "1")]
+    pub(crate) at_ms: i64,
+    /// The options, by their hashes.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(crate) hashes: Vec<Bytes>,
+}
+record!(PollVoteRecord);
+
+/// `RecordKind::PrivacyToken`: what shows that a user and we know each other.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PrivacyTokenRecord {
+    /// The user's token for us; empty for none.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) token: Bytes,
+    /// Its timestamp, unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) received: u64,
+    /// The timestamp of the token that we issued last; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub(crate) issued: u64,
+    /// A message went to or came from this user.
+    #[prost(bool, tag = "4")]
+    pub(crate) talked: bool,
+}
+record!(PrivacyTokenRecord);
 pub(crate) use record;

@@ -1,8 +1,8 @@
 //! The key derivations of the double ratchet (spec 03 §2.3).
 
 use crate::crypto::{
-    PrivateKey, PublicKey, Secret, aes256_cbc_decrypt, aes256_cbc_encrypt, constant_time_eq, hkdf_sha256, hmac_sha256,
-    keys::KEY_TYPE, x25519,
+    HmacSha256, PrivateKey, PublicKey, Secret, aes256_cbc_append, aes256_cbc_decrypt, constant_time_eq, hkdf_sha256,
+    hmac_sha256, keys::KEY_TYPE, x25519,
 };
 
 use super::{SignalError, wire::MAC_LEN};
@@ -20,15 +20,21 @@ impl ChainKey {
         Self { key, index: 0 }
     }
 
-    /// The seed of the message key at this index.
-    pub(super) fn message_seed(&self) -> Secret<32> {
-        message_seed(&self.key)
+    /// The seed of the message key at this index, and the chain key one index further.
+    pub(super) fn step(&self) -> Result<(Secret<32>, Self), SignalError> {
+        let index = self.next_index()?;
+        let key = HmacSha256::new(self.key.expose());
+        Ok((Secret::new(key.mac(&[&[0x01]])), Self { key: Secret::new(key.mac(&[&[0x02]])), index }))
     }
 
     /// The chain key one index further.
     pub(super) fn next(&self) -> Result<Self, SignalError> {
-        let index = self.index.checked_add(1).ok_or(SignalError::Exhausted("chain"))?;
+        let index = self.next_index()?;
         Ok(Self { key: Secret::new(hmac_sha256(self.key.expose(), &[&[0x02]])), index })
+    }
+
+    fn next_index(&self) -> Result<u32, SignalError> {
+        self.index.checked_add(1).ok_or(SignalError::Exhausted("chain"))
     }
 }
 
@@ -66,8 +72,9 @@ impl MessageKeys {
         (self.cipher.expose(), self.mac.expose(), self.iv.expose())
     }
 
-    pub(super) fn encrypt(&self, plaintext: &[u8]) -> Vec<u8> {
-        aes256_cbc_encrypt(self.cipher.expose(), self.iv.expose(), plaintext)
+    /// Encrypts behind what `out` holds.
+    pub(super) fn append(&self, plaintext: &[u8], out: &mut Vec<u8>) {
+        aes256_cbc_append(self.cipher.expose(), self.iv.expose(), plaintext, out);
     }
 
     /// Decrypts ciphertext whose MAC was checked.

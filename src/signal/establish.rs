@@ -14,7 +14,7 @@ use super::{
     archive::Replacement,
     chain::root_step,
     skipped::SkippedIndex,
-    state::{Pending, ReceiverChain, SenderChain},
+    state::{Pending, ReceiverChain, Sender, SenderChain},
     x3dh,
 };
 
@@ -57,7 +57,7 @@ pub fn prepare(own: &Own<'_>, bundle: &PreKeyBundle, rng: &mut impl CryptoRng) -
         root,
         previous_counter: 0,
         pending: Some(Pending { pre_key: pre_key.map(|(id, _)| *id), signed_pre_key: bundle.signed_pre_key_id }),
-        sender: Some(SenderChain { ratchet, chain: sending }),
+        sender: Sender::Chain(SenderChain { ratchet, chain: sending }),
         receivers: vec![ReceiverChain {
             serial: 0,
             ratchet: bundle.signed_pre_key,

@@ -3,7 +3,7 @@
 //! Import takes expanded message keys as they are. Export writes skipped keys in expanded form, since that is what every
 //! reader of the format knows. Chains, keys and states above our limits are left out, the oldest first.
 
-use crate::crypto::{KeyPair, PrivateKey, Secret};
+use crate::crypto::{CryptoRng, KeyPair, PrivateKey, Secret};
 
 use super::{
     Address, ArchiveIndex, PageId, PreKeyId, Session, SignalError, SignalStore, SignedPreKeyId, SkippedPage, State,
@@ -11,7 +11,7 @@ use super::{
     chain::ChainKey,
     record::{ArchiveEntry, MAX_ARCHIVED},
     skipped::{SkippedIndex, SkippedKey, page_of},
-    state::{MAX_RECEIVERS, Pending, ReceiverChain, SenderChain},
+    state::{MAX_RECEIVERS, Pending, ReceiverChain, Sender, SenderChain},
     wire::{Fields, Value, put_bytes, put_varint},
 };
 
@@ -85,7 +85,16 @@ impl Snapshot {
         store.put_session(address, self.session);
     }
 
-    /// Writes a `RecordStructure`.
+    /// Makes the sender chains that are due: that of the current state, then those of the archived ones (see
+    /// [`State::begin_sending`]). Other stores have no form for a chain that is to be made yet.
+    pub fn begin_sending(&mut self, rng: &mut impl CryptoRng) {
+        for state in self.session.current.iter_mut().chain(&mut self.states) {
+            // One that cannot send stays as it is.
+            let _ = state.begin_sending(rng);
+        }
+    }
+
+    /// Writes a `RecordStructure`. A state whose sender chain is due has none there: see [`Self::begin_sending`].
     pub fn export(&self) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(state) = &self.session.current {
@@ -104,7 +113,7 @@ impl Snapshot {
         put_bytes(&mut out, 3, &state.remote_identity.to_typed());
         put_bytes(&mut out, 4, state.root.expose());
         put_varint(&mut out, 5, state.previous_counter.into());
-        if let Some(sender) = &state.sender {
+        if let Sender::Chain(sender) = &state.sender {
             let mut chain = Vec::new();
             put_bytes(&mut chain, 1, &sender.ratchet.public().to_typed());
             put_bytes(&mut chain, 2, sender.ratchet.private().expose());
@@ -154,7 +163,7 @@ fn import_state(id: StateId, bytes: &[u8], pages: &mut Vec<(PageId, SkippedPage)
     let (mut local_identity, mut remote_identity, mut root, mut base_key) = (None, None, None, None);
     let (mut version, mut previous_counter) = (0, 0);
     let (mut local_registration_id, mut remote_registration_id) = (0, 0);
-    let (mut sender, mut pending, mut chains) = (None, None, Vec::new());
+    let (mut sender, mut pending, mut chains) = (Sender::Missing, None, Vec::new());
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next().map_err(damaged)? {
         match number {
@@ -163,7 +172,7 @@ fn import_state(id: StateId, bytes: &[u8], pages: &mut Vec<(PageId, SkippedPage)
             3 => remote_identity = Some(value.key().map_err(damaged)?),
             4 => root = Some(secret(value)?),
             5 => previous_counter = value.truncated().map_err(damaged)?,
-            6 => sender = Some(import_sender(value.bytes().map_err(damaged)?)?),
+            6 => sender = Sender::Chain(import_sender(value.bytes().map_err(damaged)?)?),
             7 => chains.push(value.bytes().map_err(damaged)?),
             9 => pending = Some(import_pending(value.bytes().map_err(damaged)?)?),
             10 => remote_registration_id = value.uint32().map_err(damaged)?,

@@ -5,16 +5,16 @@
 //! ```text
 //! plan    counters only: which chain, what is skipped, which pages must be read      no key touched
 //! open    derive, check the MAC, decrypt                                             &self
-//! commit  the new ratchet key if the other side turned; skipped keys into pages      &mut self, cannot fail half-way
+//! commit  the new chain if the other side turned; skipped keys into pages            &mut self, cannot fail half-way
 //! ```
 
-use crate::crypto::{CryptoRng, KeyPair, Secret};
+use crate::crypto::{CryptoRng, Secret, cipher::cbc_len};
 
 use super::{
     Ciphertext, CiphertextKind, Own, PageId, SignalError, SkippedPage, State,
     chain::{ChainKey, MessageKeys, message_seed, root_step},
     skipped::{SkipPlan, SkippedIndex, SkippedKey, page_of},
-    state::{MAX_RECEIVERS, ReceiverChain, SenderChain},
+    state::{MAX_RECEIVERS, ReceiverChain, Sender},
     wire::{PreKeyMessage, WhisperMessage},
 };
 
@@ -82,21 +82,22 @@ pub(super) type PageWrites = Vec<(PageId, Option<SkippedPage>)>;
 static NOTHING_SKIPPED: SkippedIndex = SkippedIndex::new();
 
 impl State {
-    /// Encrypts the next message of the sender chain.
-    pub(super) fn encrypt(&mut self, own: &Own<'_>, plaintext: &[u8]) -> Result<Ciphertext, SignalError> {
-        let sender = self.sender.as_mut().ok_or(SignalError::NoSession)?;
-        let next = sender.chain.next()?;
-        let keys = MessageKeys::derive(&sender.chain.message_seed());
-        let ciphertext = keys.encrypt(plaintext);
-        let mut bytes = Vec::with_capacity(ciphertext.len().saturating_add(64));
-        WhisperMessage::encode_body(
-            &mut bytes,
-            sender.ratchet.public(),
-            sender.chain.index,
-            self.previous_counter,
-            &ciphertext,
-        );
-        let mac = keys.mac(&self.local_identity, &self.remote_identity, &bytes);
+    /// Encrypts the next message of the sender chain, with a fresh ratchet key if the other side has turned.
+    pub(super) fn encrypt(
+        &mut self,
+        own: &Own<'_>,
+        plaintext: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Ciphertext, SignalError> {
+        let previous_counter = self.previous_counter;
+        let (local, remote) = (self.local_identity, self.remote_identity);
+        let sender = self.sender_chain(rng)?;
+        let (seed, next) = sender.chain.step()?;
+        let keys = MessageKeys::derive(&seed);
+        let (ratchet, counter) = (sender.ratchet.public(), sender.chain.index);
+        let mut bytes = WhisperMessage::begin(ratchet, counter, previous_counter, cbc_len(plaintext.len()));
+        keys.append(plaintext, &mut bytes);
+        let mac = keys.mac(&local, &remote, &bytes);
         bytes.extend_from_slice(&mac);
         sender.chain = next;
         let Some(pending) = &self.pending else {
@@ -131,8 +132,11 @@ impl State {
         if jump > self.max_jump() {
             return Err(SignalError::TooFarAhead { jump, max: self.max_jump() });
         }
-        if chain.is_none() && self.sender.is_none() {
-            return Err(SignalError::NoSession);
+        match &self.sender {
+            Sender::Missing if chain.is_none() => return Err(SignalError::NoSession),
+            // It could only turn on a key that we have not drawn.
+            Sender::Due if chain.is_none() => return Err(SignalError::BadMac),
+            _ => {}
         }
         budget.charge(jump)?;
         Ok(Plan::Forward { chain, skips: skipped.plan(next, message.counter) })
@@ -171,7 +175,6 @@ impl State {
         step: Opened,
         message: &WhisperMessage<'_>,
         pages: Pages,
-        rng: &mut impl CryptoRng,
         writes: &mut PageWrites,
     ) -> Result<Vec<u8>, SignalError> {
         let Opened { plaintext, step } = step;
@@ -179,7 +182,7 @@ impl State {
             Step::Late { chain } => self.take_late(chain, message.counter, pages, writes),
             Step::Forward { chain, root, next, passed, skips } => {
                 if let Some(root) = root {
-                    self.turn(&root, message, rng, writes)?;
+                    self.turn(root, message, writes)?;
                 }
                 // A new chain was put at the end.
                 let at = chain.unwrap_or_else(|| self.receivers.len().saturating_sub(1));
@@ -204,7 +207,7 @@ impl State {
         let (root, mut chain) = match at.and_then(|at| self.receivers.get(at)) {
             Some(receiver) => (None, receiver.chain.clone()),
             None => {
-                let sender = self.sender.as_ref().ok_or(SignalError::NoSession)?;
+                let Sender::Chain(sender) = &self.sender else { return Err(SignalError::NoSession) };
                 let (root, chain) = root_step(&self.root, sender.ratchet.private(), &message.ratchet)?;
                 (Some(root), chain)
             }
@@ -218,27 +221,27 @@ impl State {
             }
             chain = next;
         }
-        let keys = MessageKeys::derive(&chain.message_seed());
-        Ok((keys, Step::Forward { chain: at, root, next: chain.next()?, passed, skips }))
+        let (seed, next) = chain.step()?;
+        Ok((MessageKeys::derive(&seed), Step::Forward { chain: at, root, next, passed, skips }))
     }
 
-    /// The other side has turned: a receiver chain for its key, and a sender chain with a new key of ours.
+    /// The other side has turned: a receiver chain for its key, and a sender chain that is due.
     fn turn(
         &mut self,
-        root: &Secret<32>,
+        root: Secret<32>,
         message: &WhisperMessage<'_>,
-        rng: &mut impl CryptoRng,
         writes: &mut PageWrites,
     ) -> Result<(), SignalError> {
         let serial = self.next_chain;
         let next_chain = serial.checked_add(1).ok_or(SignalError::Exhausted("receiver chain number"))?;
-        let ratchet = KeyPair::generate(rng);
-        let (root, chain) = root_step(root, ratchet.private(), &message.ratchet)?;
         self.next_chain = next_chain;
         self.root = root;
         // The last counter used on the retired chain; 0 also if none was (spec 03 §2.4).
-        self.previous_counter = self.sender.as_ref().map_or(0, |old| old.chain.index.saturating_sub(1));
-        self.sender = Some(SenderChain { ratchet, chain });
+        self.previous_counter = match &self.sender {
+            Sender::Chain(old) => old.chain.index.saturating_sub(1),
+            Sender::Missing | Sender::Due => 0,
+        };
+        self.sender = Sender::Due;
         if self.receivers.len() >= MAX_RECEIVERS {
             let dropped = self.receivers.remove(0);
             let pages = dropped.skipped.pages().iter();

@@ -11,14 +11,17 @@ use super::{
     chain::ChainKey,
     ratchet::{Budget, Opened, PageWrites, Pages},
     record::ArchiveEntry,
-    state::SenderChain,
+    state::{Sender, SenderChain},
     wire::{PreKeyMessage, WhisperMessage},
     x3dh,
 };
 
 /// Encrypts a message (padded already, spec 03 §4.1) with the current state.
 ///
-/// The bytes may reach the wire only once the session written here is durable, or a lease covers its counter.
+/// The first message after the other side has turned draws a ratchet key from `rng` and makes an exchange; others are without.
+///
+/// The bytes may reach the wire only once the session written here is durable, or a lease covers its counter. A lease is on
+/// a ratchet key, so the first message with a new one always waits.
 ///
 /// # Errors
 /// [`SignalError::NoSession`] when there is none, [`SignalError::Exhausted`] after 2^32 messages without an answer;
@@ -28,9 +31,10 @@ pub fn encrypt<S: SignalStore>(
     own: &Own<'_>,
     address: &Address,
     plaintext: &[u8],
+    rng: &mut impl CryptoRng,
 ) -> Result<Ciphertext, StepError<S::Miss>> {
     let mut session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
-    let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext)?;
+    let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext, rng)?;
     store.put_session(address, session);
     Ok(ciphertext)
 }
@@ -38,7 +42,7 @@ pub fn encrypt<S: SignalStore>(
 /// Decrypts a message, and moves the state that could read it to the front.
 ///
 /// A pkmsg of an unknown base key opens a new session: it consumes its one-time prekey, is trusted with its identity, and
-/// when that changed, the sessions built on the old one are dropped. Randomness is drawn only after the MAC was checked.
+/// when that changed, the sessions built on the old one are dropped.
 ///
 /// A forged msg costs at most 41 Diffie-Hellman operations, if its ratchet key is unknown, and 8,000 hash steps (31,000
 /// in a session of an identity with itself); a
@@ -53,13 +57,12 @@ pub fn decrypt<S: SignalStore>(
     address: &Address,
     kind: CiphertextKind,
     bytes: &[u8],
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     match kind {
-        CiphertextKind::Whisper => decrypt_whisper(store, address, &WhisperMessage::decode(bytes)?, rng),
+        CiphertextKind::Whisper => decrypt_whisper(store, address, &WhisperMessage::decode(bytes)?),
         CiphertextKind::PreKey => {
             let outer = PreKeyMessage::decode(bytes)?;
-            decrypt_pre_key(store, own, address, &outer, &WhisperMessage::decode(outer.message)?, rng)
+            decrypt_pre_key(store, own, address, &outer, &WhisperMessage::decode(outer.message)?)
         }
     }
 }
@@ -149,14 +152,13 @@ fn decrypt_whisper<S: SignalStore>(
     store: &mut S,
     address: &Address,
     message: &WhisperMessage<'_>,
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
     let mut budget = Budget::of(session.current.as_ref());
     let (mut failure, is_own_chain) = match &session.current {
         None => (SignalError::NoSession, false),
         Some(current) => match read(store, address, current, message, &mut budget) {
-            Ok(found) => return accept_current(store, address, session, message, found, rng),
+            Ok(found) => return accept_current(store, address, session, message, found),
             Err(StepError::Signal(failure)) => (failure, current.receiver(&message.ratchet).is_some()),
             Err(miss) => return Err(miss),
         },
@@ -173,7 +175,7 @@ fn decrypt_whisper<S: SignalStore>(
             continue;
         }
         match read(store, address, &state, message, &mut budget) {
-            Ok(found) => return promote(store, address, session, index, state, message, found, rng),
+            Ok(found) => return promote(store, address, session, index, state, message, found),
             Err(StepError::Signal(other)) if telling(&other) > telling(&failure) => failure = other,
             Err(StepError::Signal(_)) => {}
             Err(miss) => return Err(miss),
@@ -188,13 +190,12 @@ fn decrypt_pre_key<S: SignalStore>(
     address: &Address,
     outer: &PreKeyMessage<'_>,
     message: &WhisperMessage<'_>,
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let mut session = store.session(address).map_err(StepError::Miss)?.unwrap_or_default();
     if let Some(current) = session.current.as_ref().filter(|state| is_session_of(state, outer)) {
         check_identity(current, &outer.identity)?;
         let found = read(store, address, current, message, &mut Budget::of(Some(current)))?;
-        return accept_current(store, address, session, message, found, rng);
+        return accept_current(store, address, session, message, found);
     }
 
     let (index, known) = (store.archive_index(address), store.identity(address));
@@ -207,7 +208,7 @@ fn decrypt_pre_key<S: SignalStore>(
         check_identity(&state, &outer.identity)?;
         check_identity(&state, &known.unwrap_or(outer.identity))?;
         let found = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
-        return promote(store, address, session, index.unwrap_or_default(), state, message, found, rng);
+        return promote(store, address, session, index.unwrap_or_default(), state, message, found);
     }
 
     let unknown = SignalError::InvalidSignedPreKeyId(outer.signed_pre_key_id.0);
@@ -225,7 +226,7 @@ fn decrypt_pre_key<S: SignalStore>(
     let mut state = responder_state(own, outer, session.take_id()?, root, signed_pre_key, chain);
     let (opened, pages) = read(store, address, &state, message, &mut Budget::of(Some(&state)))?;
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
 
     let identity_changed = matches!(replacement.change(&outer.identity), IdentityChange::Changed { .. });
     replacement.write(store, address, &mut session, state, outer.identity);
@@ -256,7 +257,7 @@ fn responder_state(
         root,
         previous_counter: 0,
         pending: None,
-        sender: Some(SenderChain { ratchet: signed_pre_key, chain }),
+        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain }),
         receivers: Vec::new(),
         next_chain: 0,
     }
@@ -315,11 +316,10 @@ fn accept_current<S: SignalStore>(
     mut session: Session,
     message: &WhisperMessage<'_>,
     (opened, pages): (Opened, Pages),
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let state = session.current.as_mut().ok_or(SignalError::NoSession)?;
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
     let identity = state.remote_identity;
     write_pages(store, address, writes);
     store.put_session(address, session);
@@ -336,10 +336,9 @@ fn promote<S: SignalStore>(
     mut state: State,
     message: &WhisperMessage<'_>,
     (opened, pages): (Opened, Pages),
-    rng: &mut impl CryptoRng,
 ) -> Result<Decrypted, StepError<S::Miss>> {
     let mut writes = PageWrites::new();
-    let plaintext = state.commit(opened, message, pages, rng, &mut writes)?;
+    let plaintext = state.commit(opened, message, pages, &mut writes)?;
     let identity = state.remote_identity;
     index.entries.retain(|entry| entry.id != state.id);
     store.delete_archived_state(address, state.id);

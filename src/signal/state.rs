@@ -1,10 +1,21 @@
 //! One state of a session: root key, sender chain, receiver chains.
+//!
+//! The other side turns when it answers with a new ratchet key. Reading that takes one exchange; the second one, for our new
+//! chain, waits until something is sent (as X3DH and double ratchet §3.2 have it, only later):
+//!
+//! ```text
+//!             begin_sending, or a message encrypted: root step with a fresh key
+//!        ┌───────────────────────────────────────────────────────────────┐
+//!      Due                                                             Chain
+//!        └───────────────────────────────────────────────────────────────┘
+//!             a message of an unknown ratchet key: root step with ours, which is then dropped
+//! ```
 
-use crate::crypto::{KeyPair, PublicKey, Secret};
+use crate::crypto::{CryptoRng, KeyPair, PublicKey, Secret};
 
 use super::{
     PageId, PreKeyId, SignalError, SignedPreKeyId, StateId,
-    chain::ChainKey,
+    chain::{ChainKey, root_step},
     codec::{Put, Reader, VERSION},
     skipped::SkippedIndex,
 };
@@ -24,11 +35,13 @@ pub struct State {
     pub(super) remote_registration_id: u32,
     /// The initiator's base key: two pkmsgs with the same belong to the same session.
     pub(super) base_key: PublicKey,
+    /// After the last step of either direction.
     pub(super) root: Secret<32>,
+    /// The last counter of the sender chain before this one.
     pub(super) previous_counter: u32,
     /// Set as long as the other side has not answered. The base key to send is [`Self::base_key`].
     pub(super) pending: Option<Pending>,
-    pub(super) sender: Option<SenderChain>,
+    pub(super) sender: Sender,
     /// Oldest first.
     pub(super) receivers: Vec<ReceiverChain>,
     /// The serial number of the next receiver chain.
@@ -40,6 +53,18 @@ pub struct State {
 pub(super) struct Pending {
     pub(super) pre_key: Option<PreKeyId>,
     pub(super) signed_pre_key: SignedPreKeyId,
+}
+
+/// What we send with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// Nothing: some stores of other clients have such states.
+    Missing,
+    /// The other side has turned, with the ratchet key of the newest receiver chain. Our half of the turn is made when
+    /// something is sent; until then nobody knows a key of ours that a message could turn on.
+    Due,
+    /// A chain.
+    Chain(SenderChain),
 }
 
 /// The chain that we send on.
@@ -90,10 +115,10 @@ impl State {
     /// Moves the sender chain forward to `counter`, which skips what was reserved but perhaps sent before a crash.
     ///
     /// # Errors
-    /// [`SignalError::NoSession`] without a sender chain, [`SignalError::TooFarAhead`] for more than 2,000 counters
+    /// [`SignalError::NoSession`] without a sender chain (there is then nothing that could be reserved), [`SignalError::TooFarAhead`] for more than 2,000 counters
     /// (the other side would not follow). A counter behind the chain changes nothing.
     pub fn advance_sender(&mut self, counter: u32) -> Result<(), SignalError> {
-        let sender = self.sender.as_mut().ok_or(SignalError::NoSession)?;
+        let Sender::Chain(sender) = &mut self.sender else { return Err(SignalError::NoSession) };
         let jump = counter.saturating_sub(sender.chain.index);
         if jump > MAX_ADVANCE {
             return Err(SignalError::TooFarAhead { jump, max: MAX_ADVANCE });
@@ -102,6 +127,30 @@ impl State {
             sender.chain = sender.chain.next()?;
         }
         Ok(())
+    }
+
+    /// Makes the sender chain if it is due, with a ratchet key drawn from `rng`. Encrypting does it by itself; to do it
+    /// before takes the curve work out of the way of the next message.
+    ///
+    /// # Errors
+    /// [`SignalError::NoSession`] if nothing can be sent with this state.
+    pub fn begin_sending(&mut self, rng: &mut impl CryptoRng) -> Result<(), SignalError> {
+        self.sender_chain(rng).map(drop)
+    }
+
+    /// The chain to send on, made if it is due. An error leaves the state as it was.
+    pub(super) fn sender_chain(&mut self, rng: &mut impl CryptoRng) -> Result<&mut SenderChain, SignalError> {
+        if self.sender == Sender::Due {
+            let theirs = &self.receivers.last().ok_or(SignalError::NoSession)?.ratchet;
+            let ratchet = KeyPair::generate(rng);
+            let (root, chain) = root_step(&self.root, ratchet.private(), theirs)?;
+            self.root = root;
+            self.sender = Sender::Chain(SenderChain { ratchet, chain });
+        }
+        match &mut self.sender {
+            Sender::Chain(sender) => Ok(sender),
+            Sender::Missing | Sender::Due => Err(SignalError::NoSession),
+        }
     }
 
     /// The id under which the state and its pages are stored.
@@ -129,9 +178,9 @@ impl State {
         self.pending.is_some()
     }
 
-    /// Where the sender chain stands.
+    /// Where the sender chain stands; `None` also when it is not made yet, because the other side has turned since.
     pub fn sender(&self) -> Option<SenderPosition> {
-        let sender = self.sender.as_ref()?;
+        let Sender::Chain(sender) = &self.sender else { return None };
         Some(SenderPosition { ratchet: *sender.ratchet.public(), counter: sender.chain.index })
     }
 
@@ -175,12 +224,13 @@ impl State {
             }
         }
         match &self.sender {
-            None => out.push(0),
-            Some(sender) => {
+            Sender::Missing => out.push(0),
+            Sender::Chain(sender) => {
                 out.push(1);
                 out.put_pair(&sender.ratchet);
                 encode_chain(out, &sender.chain);
             }
+            Sender::Due => out.push(2),
         }
         out.put_u32(self.next_chain);
         out.put_count(self.receivers.len());
@@ -206,12 +256,14 @@ impl State {
             _ => return Err(reader.damaged("unknown tag of the pending prekey")),
         };
         let sender = match reader.u8()? {
-            0 => None,
-            1 => Some(SenderChain { ratchet: reader.pair()?, chain: decode_chain(reader)? }),
+            0 => Sender::Missing,
+            1 => Sender::Chain(SenderChain { ratchet: reader.pair()?, chain: decode_chain(reader)? }),
+            2 => Sender::Due,
             _ => return Err(reader.damaged("unknown tag of the sender chain")),
         };
         let next_chain = reader.u32()?;
         let count = reader.count(MAX_RECEIVERS)?;
+        reader.ensure(count > 0 || sender != Sender::Due, "nobody turned, but a turn is due")?;
         let mut receivers: Vec<ReceiverChain> = Vec::with_capacity(count);
         for _ in 0..count {
             let (serial, ratchet, chain) = (reader.u32()?, reader.public()?, decode_chain(reader)?);

@@ -45,13 +45,13 @@ impl Party {
 
     fn encrypt(&mut self) -> Ciphertext {
         let own = Own { identity: &self.identity, registration_id: 5 };
-        encrypt(&mut self.store, &own, &self.peer, b"hello").unwrap()
+        encrypt(&mut self.store, &own, &self.peer, b"hello", &mut self.rng).unwrap()
     }
 
     fn decrypt(&mut self, ciphertext: &Ciphertext) -> Result<Decrypted, SignalError> {
         let own = Own { identity: &self.identity, registration_id: 5 };
         let before = self.store.encode();
-        decrypt(&mut self.store, &own, &self.peer, ciphertext.kind, &ciphertext.bytes, &mut self.rng).map_err(|error| {
+        decrypt(&mut self.store, &own, &self.peer, ciphertext.kind, &ciphertext.bytes).map_err(|error| {
             assert_eq!(self.store.encode(), before, "a refused message changed the store");
             match error {
                 StepError::Signal(refusal) => refusal,
@@ -222,8 +222,55 @@ fn two_thousand_keys_are_kept_over_several_jumps() {
 }
 
 #[test]
+fn a_turn_is_made_whole_when_something_is_sent() {
+    let (mut alice, mut bob) = pair();
+    alice.decrypt(&bob.encrypt()).unwrap();
+    let position = |party: &mut Party| party.snapshot().session.current().unwrap().sender();
+    assert_eq!(position(&mut alice), None, "bob has turned");
+    let record = alice.snapshot().session.encode();
+    assert_eq!(Session::decode(&record).unwrap(), alice.snapshot().session);
+
+    // Nobody can have turned on a key that is not drawn yet, so this costs no exchange and says the same as if it were.
+    let mut forged = bob.encrypt().bytes.to_vec();
+    forged[5] ^= 1;
+    let forged = Ciphertext { kind: CiphertextKind::Whisper, bytes: forged.into() };
+    assert_eq!(alice.decrypt(&forged), Err(SignalError::BadMac));
+    alice.decrypt(&bob.encrypt()).unwrap();
+
+    // Archived and promoted, it still waits; and it can be made ahead of the message.
+    let late = bob.encrypt();
+    alice.establish(&bob.bundle.clone()).unwrap();
+    assert_eq!(alice.snapshot().states[0].sender(), None);
+    alice.decrypt(&late).unwrap();
+    assert_eq!(position(&mut alice), None);
+    let Ok(session) = alice.store.session(&alice.peer.clone());
+    let (mut session, mut rng) = (session.unwrap(), alice.rng.clone());
+    let state = session.current_mut().unwrap();
+    assert_eq!(state.advance_sender(1), Err(SignalError::NoSession), "there is nothing to reserve");
+    state.begin_sending(&mut rng).unwrap();
+    let mut ahead = Party { store: alice.store.clone(), identity: alice.identity.clone(), ..Party::new(1) };
+    ahead.store.put_session(&alice.peer.clone(), session);
+    let sent = alice.encrypt();
+    assert_eq!(ahead.encrypt(), sent);
+    assert_eq!(position(&mut alice).unwrap().counter, 1);
+    bob.decrypt(&sent).unwrap();
+    bob.decrypt(&alice.encrypt()).unwrap();
+}
+
+#[test]
+fn a_due_turn_needs_a_chain_to_turn_on() {
+    let (mut alice, _) = pair();
+    let mut snapshot = alice.snapshot();
+    let state = snapshot.session.current.as_mut().unwrap();
+    state.receivers.clear();
+    let damaged = SignalError::Record { what: "state", reason: "nobody turned, but a turn is due" };
+    assert_eq!(State::decode(&state.encode()), Err(damaged));
+}
+
+#[test]
 fn a_jump_over_reserved_counters_is_followed() {
     let (mut alice, mut bob) = pair();
+    bob.decrypt(&alice.encrypt()).unwrap();
     let Ok(session) = alice.store.session(&alice.peer.clone());
     let mut session = session.unwrap();
     let before = session.current().unwrap().sender().unwrap();

@@ -67,19 +67,24 @@ impl<'a> WhisperMessage<'a> {
         Ok(Self { ratchet, counter, previous_counter, ciphertext, body, mac })
     }
 
-    /// Writes what stands under the MAC, in canonical form, into `out`.
-    pub fn encode_body(out: &mut Vec<u8>, ratchet: &PublicKey, counter: u32, previous_counter: u32, ciphertext: &[u8]) {
+    /// Writes a message in canonical form up to its ciphertext, of which `len` bytes go behind it, and then the MAC over all
+    /// that. The buffer has exactly the room for them.
+    pub fn begin(ratchet: &PublicKey, counter: u32, previous_counter: u32, len: usize) -> Vec<u8> {
+        let numbers = [u64::from(counter), previous_counter.into(), len as u64].map(raw_len).into_iter().sum::<usize>();
+        let fixed = const { 1 + 2 + 33 + 1 + 1 + 1 + MAC_LEN };
+        let mut out = Vec::with_capacity(fixed.saturating_add(numbers).saturating_add(len));
         out.push(VERSION);
-        put_bytes(out, 1, &ratchet.to_typed());
-        put_varint(out, 2, counter.into());
-        put_varint(out, 3, previous_counter.into());
-        put_bytes(out, 4, ciphertext);
+        put_bytes(&mut out, 1, &ratchet.to_typed());
+        put_varint(&mut out, 2, counter.into());
+        put_varint(&mut out, 3, previous_counter.into());
+        put_len(&mut out, 4, len);
+        out
     }
 
     /// Writes the message in canonical form with the MAC that it has.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.ciphertext.len().saturating_add(64));
-        Self::encode_body(&mut out, &self.ratchet, self.counter, self.previous_counter, self.ciphertext);
+        let mut out = Self::begin(&self.ratchet, self.counter, self.previous_counter, self.ciphertext.len());
+        out.extend_from_slice(self.ciphertext);
         out.extend_from_slice(self.mac);
         out
     }
@@ -272,6 +277,14 @@ fn put_raw(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Bytes of a number without its tag.
+pub(super) const fn raw_len(value: u64) -> usize {
+    match value.checked_ilog2() {
+        None => 1,
+        Some(highest) => highest as usize / 7 + 1,
+    }
+}
+
 /// Appends a number field.
 pub(super) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
     put_raw(out, u64::from(number) << 3);
@@ -280,9 +293,14 @@ pub(super) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
 
 /// Appends a bytes field.
 pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    put_raw(out, u64::from(number) << 3 | 2);
-    put_raw(out, bytes.len() as u64);
+    put_len(out, number, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// Appends what stands before `len` bytes of a bytes field.
+pub(super) fn put_len(out: &mut Vec<u8>, number: u32, len: usize) {
+    put_raw(out, u64::from(number) << 3 | 2);
+    put_raw(out, len as u64);
 }
 
 #[cfg(test)]
@@ -302,9 +320,10 @@ mod tests {
     #[test]
     fn canonical_messages_survive() {
         for (counter, previous) in [(0, 0), (1, 127), (128, 1 << 20), (u32::MAX - 1, u32::MAX)] {
-            let mut bytes = Vec::new();
-            WhisperMessage::encode_body(&mut bytes, &KEY, counter, previous, &[0xC1; 32]);
+            let mut bytes = WhisperMessage::begin(&KEY, counter, previous, 32);
+            bytes.extend_from_slice(&[0xC1; 32]);
             bytes.extend_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+            assert_eq!(bytes.len(), bytes.capacity());
             let message = WhisperMessage::decode(&bytes).unwrap();
             assert_eq!((message.counter, message.previous_counter), (counter, previous));
             assert_eq!(message.encode(), bytes);

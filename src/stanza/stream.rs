@@ -9,7 +9,10 @@ use crate::{
     node::NodeRef,
     stanza::{
         group_notice::GroupNotice,
-        iq::usync::{self, Device, MAX_DEVICES},
+        iq::{
+            mex, tokens,
+            usync::{self, Device, MAX_DEVICES},
+        },
     },
 };
 
@@ -212,6 +215,17 @@ pub enum Notification {
         /// The participant hash of the list.
         hash: Option<String>,
     },
+    /// A user gives us privacy tokens.
+    Tokens {
+        /// Who.
+        user: Jid,
+        /// The user's other identity, when told.
+        lid: Option<Jid>,
+        /// The tokens.
+        tokens: Vec<tokens::Token>,
+    },
+    /// What the account may not do for a while.
+    Restrictions(Vec<mex::Restriction>),
     /// Something happened in a group.
     Group(Box<GroupNotice>),
     /// Anything else: acknowledged, not acted on.
@@ -255,6 +269,15 @@ impl Notification {
                 let change = DeviceChange::parse(node, [Some(&user), other.as_ref()]);
                 Self::DevicesChanged { user, other: other.map(|other| other.to_account()), change }
             }
+            Some("privacy_token") => Self::Tokens {
+                user: from.to_account(),
+                lid: node.attr_jid("sender_lid").map(|lid| lid.to_account()),
+                tokens: tokens::tokens(node),
+            },
+            Some("mex") => match mex::updates(node) {
+                updates if updates.is_empty() => Self::Other,
+                updates => Self::Restrictions(updates),
+            },
             Some("account_sync") => {
                 let Some(list) = node.child("devices") else { return Self::Other };
                 let user = from.to_account();

@@ -7,7 +7,8 @@ use serde_json::Value;
 use wamd::{
     crypto::{KeyPair, PrivateKey, PublicKey, xeddsa},
     signal::{
-        self, Address, CiphertextKind, Own, PreKeyBundle, PreKeyId, SignalError, SignedPreKeyId, StepError,
+        self, Address, CiphertextKind, Own, PreKeyBundle, PreKeyId, SignalError, SignalStore, SignedPreKeyId, State,
+        StepError,
         import::{Snapshot, import_record},
         memory::MemorySignalStore,
     },
@@ -22,6 +23,8 @@ pub(crate) enum Storage {
     Reload,
     /// Where the transcript has a snapshot, the party goes on with that one.
     Import,
+    /// As [`Self::Keep`], and a turn is made whole as soon as the other side has turned.
+    Whole,
 }
 
 /// Replays all transcripts of a file; returns how many steps of each kind were checked.
@@ -41,6 +44,9 @@ pub(crate) fn replay_file(text: &str, storage: Storage) -> BTreeMap<String, usiz
                 "encrypt_and_drop" => parties[me].encrypt_and_drop(step),
                 "decrypt" => {
                     let expected = parties[me].decrypt(step, &at);
+                    if storage == Storage::Whole {
+                        parties[me].begin_sending(&at);
+                    }
                     *counts.entry(format!("decrypt {expected}")).or_default() += 1;
                 }
                 "state" => parties[me].check_state(step, storage, &at),
@@ -64,6 +70,8 @@ struct Party {
     store: MemorySignalStore,
     /// The other party. There are only two, so one name will do.
     peer: Address,
+    /// The ratchet keys to draw when something is sent, by the base key of the state that waits for it.
+    due: BTreeMap<PublicKey, [u8; 32]>,
 }
 
 impl Party {
@@ -85,7 +93,8 @@ impl Party {
             store.put_pre_key(id, key);
         }
         let registration_id = number(&value["registration_id"]);
-        Self { identity, registration_id, signed_pre_key, signature, pre_keys, store, peer: Address::new("peer") }
+        let (peer, due) = (Address::new("peer"), BTreeMap::new());
+        Self { identity, registration_id, signed_pre_key, signature, pre_keys, store, peer, due }
     }
 
     fn bundle(&self, step: &Value) -> PreKeyBundle {
@@ -103,39 +112,46 @@ impl Party {
     }
 
     fn establish(&mut self, bundle: &PreKeyBundle, step: &Value, at: &str) {
-        let mut rng = Script::new(&[&step["ephemeral_priv"], &step["ratchet_priv"]]);
+        let mut rng = Script([&step["ratchet_priv"], &step["ephemeral_priv"]].map(array).to_vec());
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
         signal::establish(&mut self.store, &own, &self.peer, bundle, &mut rng).expect(at);
         rng.finish(at);
     }
 
     fn encrypt(&mut self, step: &Value, at: &str) {
+        let mut rng = Script(self.due_now().into_iter().collect());
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
-        let made = signal::encrypt(&mut self.store, &own, &self.peer, &bytes(&step["plaintext"])).expect(at);
+        let made = signal::encrypt(&mut self.store, &own, &self.peer, &bytes(&step["plaintext"]), &mut rng).expect(at);
+        rng.finish(at);
         assert_eq!(made.kind.as_str(), step["type"].as_str().expect("type"), "{at}");
         assert_eq!(hex::encode(made.bytes), step["bytes"].as_str().expect("bytes"), "{at}");
     }
 
     fn encrypt_and_drop(&mut self, step: &Value) {
-        let own = Own { identity: &self.identity, registration_id: self.registration_id };
         for _ in 0..number(&step["count"]) {
-            signal::encrypt(&mut self.store, &own, &self.peer, b"").expect("session");
+            let mut rng = Script(self.due_now().into_iter().collect());
+            let own = Own { identity: &self.identity, registration_id: self.registration_id };
+            signal::encrypt(&mut self.store, &own, &self.peer, b"", &mut rng).expect("session");
+            rng.finish("drop");
         }
     }
 
     fn decrypt(&mut self, step: &Value, at: &str) -> String {
         let kind = if step["type"] == "pkmsg" { CiphertextKind::PreKey } else { CiphertextKind::Whisper };
         let (before, input) = (self.store.encode(), bytes(&step["bytes"]));
-        let injected = Some(&step["inject_ratchet_priv"]).filter(|value| !value.is_null());
-        let mut rng = Script::new(injected.as_slice());
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
-        let result = signal::decrypt(&mut self.store, &own, &self.peer, kind, &input, &mut rng);
-        rng.finish(at);
+        let result = signal::decrypt(&mut self.store, &own, &self.peer, kind, &input);
         let expected = step["expect"].as_str().expect("expect");
         match result {
             Ok(found) => {
                 assert_eq!("ok", expected, "{at}");
                 assert_eq!(found.plaintext, bytes(&step["plaintext"]), "{at}");
+                // A turn is read without drawing anything; what the transcript drew comes with the next message sent.
+                if let key @ Value::String(_) = &step["inject_ratchet_priv"] {
+                    let current = self.current();
+                    assert_eq!(current.sender(), None, "{at}");
+                    assert_eq!(self.due.insert(*current.base_key(), array(key)), None, "{at}");
+                }
             }
             Err(StepError::Signal(failure)) => {
                 assert_eq!(class(&failure), expected, "{at}: {failure}");
@@ -148,7 +164,13 @@ impl Party {
 
     fn check_state(&mut self, step: &Value, storage: Storage, at: &str) {
         let Ok(found) = Snapshot::read(&mut self.store, &self.peer);
-        let found = found.expect("a session");
+        let mut found = found.expect("a session");
+        let states = found.session.current().into_iter().chain(&found.states);
+        let due = states.filter(|state| state.sender().is_none()).map(|state| self.due[state.base_key()]);
+        let mut rng = Script(due.collect());
+        rng.0.reverse();
+        found.begin_sending(&mut rng);
+        rng.finish(at);
         let record = bytes(&step["record_proto"]);
         assert_eq!(hex::encode(found.export()), hex::encode(&record), "{at}");
         assert_eq!(found.states.len(), number(&step["archived"]) as usize, "{at}");
@@ -160,6 +182,30 @@ impl Party {
             let Ok(()) = signal::forget(&mut self.store, &self.peer);
             assert_eq!(self.store.page_count(&self.peer), 0, "{at}: pages left behind");
             imported.write(&mut self.store, &self.peer);
+            self.due.clear();
+        }
+    }
+
+    fn current(&mut self) -> State {
+        let Ok(session) = self.store.session(&self.peer);
+        session.expect("a session").current().expect("a state").clone()
+    }
+
+    /// The ratchet key that the next message draws, if it draws one.
+    fn due_now(&mut self) -> Option<[u8; 32]> {
+        let current = self.current();
+        let waits = current.sender().is_none();
+        waits.then(|| self.due.remove(current.base_key()).expect("a key of the transcript"))
+    }
+
+    fn begin_sending(&mut self, at: &str) {
+        let Ok(Some(mut session)) = self.store.session(&self.peer) else { return };
+        let waits = session.current().is_some_and(|state| state.sender().is_none());
+        if waits {
+            let mut rng = Script(self.due_now().into_iter().collect());
+            session.current_mut().expect("a state").begin_sending(&mut rng).expect(at);
+            rng.finish(at);
+            self.store.put_session(&self.peer, session);
         }
     }
 }
@@ -174,14 +220,10 @@ fn class(failure: &SignalError) -> &'static str {
     }
 }
 
-/// A source of the private keys that a step is to draw, and of nothing else.
+/// A source of the private keys that a step is to draw, and of nothing else, in reverse order.
 struct Script(Vec<[u8; 32]>);
 
 impl Script {
-    fn new(keys: &[&Value]) -> Self {
-        Self(keys.iter().rev().map(|key| array(key)).collect())
-    }
-
     fn finish(self, at: &str) {
         assert!(self.0.is_empty(), "{at}: {} keys were not drawn", self.0.len());
     }

@@ -147,19 +147,24 @@ pub(crate) fn apply(core: &mut Core, id: &str, by: u64, change: GroupChange) -> 
     let group = core.groups.by_id(id).ok_or(NOT_FOUND)?;
     may(group, by, &change)?;
     match change {
-        GroupChange::Add { participants } => {
-            Ok(each(core, &participants, |core, number| add_one(core, id, by, number)))
-        }
+        GroupChange::Add { participants } => Ok(each(core, &participants, |core, numbers| {
+            let errors = join(core, id, by, numbers, None);
+            community::joined(core, id, by, &succeeded(numbers, &errors));
+            errors
+        })),
         GroupChange::Remove { participants, linked_groups } => {
-            Ok(each(core, &participants, |core, number| community::remove(core, id, by, number, linked_groups)))
+            Ok(each(core, &participants, |core, numbers| community::remove(core, id, by, numbers, linked_groups)))
         }
         GroupChange::Promote { participants } => {
-            Ok(each(core, &participants, |core, number| rank(core, id, by, number, Rank::Admin)))
+            Ok(each(core, &participants, |core, numbers| rank(core, id, by, numbers, Rank::Admin)))
         }
         GroupChange::Demote { participants } => {
-            Ok(each(core, &participants, |core, number| rank(core, id, by, number, Rank::Member)))
+            Ok(each(core, &participants, |core, numbers| rank(core, id, by, numbers, Rank::Member)))
         }
-        GroupChange::Leave => community::remove(core, id, by, by, false).map(|()| Vec::new()),
+        GroupChange::Leave => {
+            community::remove(core, id, by, &BTreeSet::from([by]), false);
+            Ok(Vec::new())
+        }
         setting => set(core, id, by, setting).map(|()| Vec::new()),
     }
 }
@@ -178,79 +183,106 @@ fn may(group: &Group, by: u64, change: &GroupChange) -> Result<(), u16> {
     if everybody || rank >= Rank::Admin { Ok(()) } else { Err(FORBIDDEN) }
 }
 
+/// What a change refused, by account.
+pub(crate) type Errors = BTreeMap<u64, u16>;
+
+/// Those whom a change did not refuse.
+pub(crate) fn succeeded(numbers: &BTreeSet<u64>, errors: &Errors) -> BTreeSet<u64> {
+    numbers.iter().copied().filter(|number| !errors.contains_key(number)).collect()
+}
+
+/// Makes one change for all participants that exist, and says what became of each.
 fn each(
     core: &mut Core,
     participants: &[Jid],
-    mut change: impl FnMut(&mut Core, u64) -> Result<(), u16>,
+    change: impl FnOnce(&mut Core, &BTreeSet<u64>) -> Errors,
 ) -> Vec<Outcome> {
-    let one = |jid: &Jid| {
-        let number = core.directory.resolve(jid).map(|address| address.number);
-        let error = match number {
-            Some(number) => change(core, number).err(),
-            None => Some(NOT_FOUND),
-        };
-        Outcome { jid: jid.to_bare(), number, error }
+    let resolve = |jid: &Jid| (jid.to_bare(), core.directory.resolve(jid).map(|address| address.number));
+    let resolved: Vec<(Jid, Option<u64>)> = participants.iter().map(resolve).collect();
+    let errors = change(core, &resolved.iter().filter_map(|(_, number)| *number).collect());
+    let outcome = |(jid, number): (Jid, Option<u64>)| {
+        let error = number.map_or(Some(NOT_FOUND), |number| errors.get(&number).copied());
+        Outcome { jid, number, error }
     };
-    participants.iter().map(one).collect()
+    resolved.into_iter().map(outcome).collect()
 }
 
-fn add_one(core: &mut Core, id: &str, by: u64, number: u64) -> Result<(), u16> {
-    join(core, id, by, number, None)?;
-    community::joined(core, id, by, number);
-    Ok(())
-}
-
-/// Makes an account a member. The others hear of it; it gets the group itself.
-pub(crate) fn join(core: &mut Core, id: &str, by: u64, number: u64, reason: Option<&str>) -> Result<(), u16> {
+/// Makes accounts members. The others hear of it; they get the group itself.
+pub(crate) fn join(core: &mut Core, id: &str, by: u64, numbers: &BTreeSet<u64>, reason: Option<&str>) -> Errors {
     let limit = core.config.max_members;
-    let group = core.groups.by_id_mut(id).ok_or(NOT_FOUND)?;
-    if group.members.contains_key(&number) {
-        return Err(CONFLICT);
+    let Some(group) = core.groups.by_id_mut(id) else { return all(numbers, NOT_FOUND) };
+    let before: BTreeSet<u64> = group.members.keys().copied().collect();
+    let mut errors = Errors::new();
+    for number in numbers {
+        if before.contains(number) {
+            errors.insert(*number, CONFLICT);
+        } else if group.members.len() >= limit {
+            errors.insert(*number, FULL);
+        } else {
+            group.members.insert(*number, Rank::Member);
+        }
     }
-    if group.members.len() >= limit {
-        return Err(FULL);
+    let joined = succeeded(numbers, &errors);
+    if !joined.is_empty() {
+        let (group, add) = people_changed(group, "add");
+        let add = with_participants(core, &group, add, &joined).attr_opt("reason", reason);
+        notify::tell(core, &group, Some(by), &before, &add);
+        notify::tell_created(core, &group, by, &joined, Why::Joined { reason });
     }
-    let before = group.members.keys().copied().collect();
-    group.members.insert(number, Rank::Member);
-    let (group, add) = people_changed(group, "add");
-    let add = add.attr_opt("reason", reason).child(node::participant(core, &group, number, Some(Rank::Member)));
-    notify::tell(core, &group, Some(by), &before, &add);
-    notify::tell_created(core, &group, by, &BTreeSet::from([number]), Why::Joined { reason });
-    Ok(())
+    errors
 }
 
-/// Takes a member out. All hear of it, the member itself included.
-pub(crate) fn part(core: &mut Core, id: &str, by: u64, number: u64) -> Result<(), u16> {
-    let group = core.groups.by_id_mut(id).ok_or(NOT_FOUND)?;
-    match group.rank(number) {
-        None => return Err(NOT_FOUND),
-        Some(Rank::Superadmin) if by != number => return Err(FORBIDDEN),
-        Some(_) => {}
-    }
+/// Takes members out. All hear of it, they themselves included. A group without members is gone.
+pub(crate) fn part(core: &mut Core, id: &str, by: u64, numbers: &BTreeSet<u64>) -> Errors {
+    let Some(group) = core.groups.by_id_mut(id) else { return all(numbers, NOT_FOUND) };
     let before = group.members.keys().copied().collect();
-    group.members.remove(&number);
-    let is_empty = group.members.is_empty();
-    let (group, remove) = people_changed(group, "remove");
-    if is_empty {
-        core.groups.remove(id);
+    let mut errors = Errors::new();
+    for number in numbers {
+        match group.rank(*number) {
+            None => drop(errors.insert(*number, NOT_FOUND)),
+            Some(Rank::Superadmin) if by != *number => drop(errors.insert(*number, FORBIDDEN)),
+            Some(_) => drop(group.members.remove(number)),
+        }
     }
-    let remove = remove.child(node::participant(core, &group, number, None));
-    notify::tell(core, &group, Some(by), &before, &remove);
-    Ok(())
+    let gone = succeeded(numbers, &errors);
+    if !gone.is_empty() {
+        let is_empty = group.members.is_empty();
+        let (group, remove) = people_changed(group, "remove");
+        if is_empty {
+            core.groups.remove(id);
+        }
+        let remove = with_participants(core, &group, remove, &gone);
+        notify::tell(core, &group, Some(by), &before, &remove);
+    }
+    errors
 }
 
-fn rank(core: &mut Core, id: &str, by: u64, number: u64, rank: Rank) -> Result<(), u16> {
-    let group = core.groups.by_id_mut(id).ok_or(NOT_FOUND)?;
-    match group.rank(number) {
-        None => return Err(NOT_FOUND),
-        Some(Rank::Superadmin) => return Err(FORBIDDEN),
-        Some(_) => group.members.insert(number, rank),
-    };
-    let everybody = group.members.keys().copied().collect();
-    let (group, node) = people_changed(group, if rank == Rank::Admin { "promote" } else { "demote" });
-    let node = node.child(node::participant(core, &group, number, Some(rank)));
-    notify::tell(core, &group, Some(by), &everybody, &node);
-    Ok(())
+fn rank(core: &mut Core, id: &str, by: u64, numbers: &BTreeSet<u64>, rank: Rank) -> Errors {
+    let Some(group) = core.groups.by_id_mut(id) else { return all(numbers, NOT_FOUND) };
+    let mut errors = Errors::new();
+    for number in numbers {
+        match group.rank(*number) {
+            None => drop(errors.insert(*number, NOT_FOUND)),
+            Some(Rank::Superadmin) => drop(errors.insert(*number, FORBIDDEN)),
+            Some(_) => drop(group.members.insert(*number, rank)),
+        }
+    }
+    let changed = succeeded(numbers, &errors);
+    if !changed.is_empty() {
+        let everybody = group.members.keys().copied().collect();
+        let (group, node) = people_changed(group, if rank == Rank::Admin { "promote" } else { "demote" });
+        let node = with_participants(core, &group, node, &changed);
+        notify::tell(core, &group, Some(by), &everybody, &node);
+    }
+    errors
+}
+
+fn all(numbers: &BTreeSet<u64>, code: u16) -> Errors {
+    numbers.iter().map(|number| (*number, code)).collect()
+}
+
+fn with_participants(core: &Core, group: &Group, node: Node, numbers: &BTreeSet<u64>) -> Node {
+    node.children(numbers.iter().map(|number| node::participant(core, group, *number, group.rank(*number))))
 }
 
 /// Counts a change of the members: the group as it is now, and the node that tells of the change.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wamd::jid::{Jid, Server};
 use wamd::node::Node;
 
-use super::change::{self, FORBIDDEN, NOT_FOUND};
+use super::change::{self, Errors, FORBIDDEN, NOT_FOUND};
 use super::notify;
 use super::{Group, Kind, Settings, node};
 use crate::core::Core;
@@ -24,40 +24,36 @@ pub(crate) fn add_announcement_group(core: &mut Core, parent: &Group) -> Result<
 }
 
 /// Whoever joins a community is in its announcement group, and the other way round.
-pub(crate) fn joined(core: &mut Core, id: &str, by: u64, number: u64) {
-    let Some(group) = core.groups.by_id(id) else { return };
-    let twin = match &group.kind {
-        Kind::Community => sub_groups(core, id, true).pop(),
-        Kind::Sub { parent, .. } => {
-            let parent = parent.clone();
-            joined_parent(core, &parent, by, number);
-            None
+pub(crate) fn joined(core: &mut Core, id: &str, by: u64, numbers: &BTreeSet<u64>) {
+    let kind = core.groups.by_id(id).map(|group| group.kind.clone());
+    match kind {
+        Some(Kind::Community) => {
+            if let Some(announcements) = sub_groups(core, id, true).pop() {
+                // A member already is what it should be.
+                change::join(core, &announcements, by, numbers, Some(DEFAULT_REASON));
+            }
         }
-        Kind::Plain => None,
-    };
-    if let Some(twin) = twin {
-        // A member already is what it should be.
-        let _ = change::join(core, &twin, by, number, Some(DEFAULT_REASON));
+        Some(Kind::Sub { parent, .. }) => joined_parent(core, &parent, by, numbers),
+        Some(Kind::Plain) | None => {}
     }
 }
 
-fn joined_parent(core: &mut Core, parent: &str, by: u64, number: u64) {
-    if change::join(core, parent, by, number, Some(DEFAULT_REASON)).is_ok() {
-        joined(core, parent, by, number);
-    }
+fn joined_parent(core: &mut Core, parent: &str, by: u64, numbers: &BTreeSet<u64>) {
+    let errors = change::join(core, parent, by, numbers, Some(DEFAULT_REASON));
+    joined(core, parent, by, &change::succeeded(numbers, &errors));
 }
 
-/// Takes a member out of a group. Leaving a community is leaving its announcement group, or on request all its groups.
-pub(crate) fn remove(core: &mut Core, id: &str, by: u64, number: u64, linked_groups: bool) -> Result<(), u16> {
-    change::part(core, id, by, number)?;
-    let group = core.groups.by_id(id);
-    if group.is_none_or(|group| group.kind == Kind::Community) {
+/// Takes members out of a group. Leaving a community is leaving its announcement group, or on request all its groups.
+pub(crate) fn remove(core: &mut Core, id: &str, by: u64, numbers: &BTreeSet<u64>, linked_groups: bool) -> Errors {
+    let errors = change::part(core, id, by, numbers);
+    let gone = change::succeeded(numbers, &errors);
+    if core.groups.by_id(id).is_none_or(|group| group.kind == Kind::Community) {
         for sub in sub_groups(core, id, !linked_groups) {
             // Whoever is not in a linked group need not be taken out.
-            let _ = change::part(core, &sub, by, number);
+            change::part(core, &sub, by, &gone);
         }
     }
-    Ok(())
+    errors
 }
 
 /// The ids of a community's groups, or of its announcement group alone.
@@ -103,9 +99,7 @@ pub(crate) fn link(core: &mut Core, parent: &str, by: u64, sub: &Jid) -> Result<
     let group = core.groups.by_id_mut(&id).ok_or(NOT_FOUND)?;
     group.kind = Kind::Sub { parent: parent.to_owned(), is_default: false };
     let group = group.clone();
-    for number in group.members.keys() {
-        joined_parent(core, parent, by, *number);
-    }
+    joined_parent(core, parent, by, &group.members.keys().copied().collect());
     tell_link(core, parent, by, &group, "link");
     Ok(())
 }

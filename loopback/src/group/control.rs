@@ -103,13 +103,14 @@ pub(crate) fn create(core: &mut Core, spec: &GroupSpec) -> Result<GroupView, Con
     core.groups.by_id(&id).map(|group| view(core, group)).ok_or(ControlError::UnknownGroup)
 }
 
-/// Changes a group in the name of a member, its creator unless one is named.
+/// Changes a group in the name of a member: its creator unless one is named, or of who has most to say when that one is gone.
 pub(crate) fn change(core: &mut Core, jid: &Jid, by: Option<&Jid>, change: GroupChange) -> Result<(), ControlError> {
     let group = core.groups.get(jid).ok_or(ControlError::UnknownGroup)?;
-    let (id, creator) = (group.id.clone(), group.creator);
+    let id = group.id.clone();
+    let first = group.members.iter().max_by_key(|(number, rank)| (**rank, std::cmp::Reverse(**number)));
     let by = match by {
         Some(by) => core.directory.resolve(by).ok_or(ControlError::UnknownDevice)?.number,
-        None => creator,
+        None => first.map_or(group.creator, |(number, _)| *number),
     };
     let outcomes = change::apply(core, &id, by, change).map_err(ControlError::Refused)?;
     match outcomes.into_iter().find_map(|outcome| outcome.error) {

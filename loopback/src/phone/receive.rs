@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use wamd::jid::Jid;
 use wamd::node::Node;
 use wamd::proto::e2e;
 use wamd::signal::sender_key::{self, SenderKeyName};
@@ -21,7 +22,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     let Some(sender) = core.directory.resolve(&author) else { return };
     let mute = core.faults.of(Address::phone(number)).mute;
     let Some(account) = core.directory.account_mut(number) else { return };
-    let opened = open(account, sender, entry, &mut core.rng);
+    let opened = open(account, sender, entry);
     match opened {
         Err(SignalError::Duplicate) if !mute => confirm(core, number, sender, entry),
         Err(error) if !mute => ask_again(core, number, sender, entry, error),
@@ -42,12 +43,7 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
 
 /// Decrypts all that a stanza holds, what is for the phone alone first, because a sender key may be in there. Nothing when
 /// it holds no ciphertext of a known kind.
-fn open(
-    account: &mut Account,
-    sender: Address,
-    entry: &Entry,
-    rng: &mut impl wamd::crypto::CryptoRng,
-) -> Result<Vec<Vec<u8>>, SignalError> {
+fn open(account: &mut Account, sender: Address, entry: &Entry) -> Result<Vec<Vec<u8>>, SignalError> {
     let own = Own { identity: &account.identity, registration_id: account.phone.registration_id };
     let (phone, address) = (&mut account.phone, signal_address(sender));
     let encs = |wanted: &'static [&'static str]| {
@@ -59,7 +55,7 @@ fn open(
         let is_prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
         let kind = if is_prekey { CiphertextKind::PreKey } else { CiphertextKind::Whisper };
         let bytes = enc.content_bytes().unwrap_or_default();
-        match signal::decrypt(&mut phone.store, &own, &address, kind, &bytes, rng) {
+        match signal::decrypt(&mut phone.store, &own, &address, kind, &bytes) {
             Ok(opened) => {
                 take_sender_key(phone, sender, entry, &opened.plaintext);
                 plaintexts.push(opened.plaintext);
@@ -82,12 +78,22 @@ fn open(
     if plaintexts.is_empty() && duplicate { Err(SignalError::Duplicate) } else { Ok(plaintexts) }
 }
 
+impl Phone {
+    /// Whether sender keys for a chat are kept. Groups exist; a list is what somebody calls one, so their number is bounded.
+    fn knows_chat(&mut self, chat: &Jid) -> bool {
+        if !chat.is_broadcast() || chat.is_status_broadcast() || self.lists.contains(chat) {
+            return true;
+        }
+        self.lists.len() < MAX_LISTS && self.lists.insert(chat.clone())
+    }
+}
+
 /// Stores a sender key that came for the chat of the stanza.
 fn take_sender_key(phone: &mut Phone, sender: Address, entry: &Entry, plaintext: &[u8]) {
     let message = unpad(plaintext).and_then(|message| e2e::Message::decode(message).ok());
     let Some(key) = message.and_then(|message| message.sender_key_distribution_message) else { return };
     let chat = entry.from.to_string();
-    if key.group_id.as_deref() != Some(&*chat) {
+    if key.group_id.as_deref() != Some(&*chat) || !phone.knows_chat(&entry.from) {
         return;
     }
     let name = SenderKeyName::new(&chat, signal_address(sender));
@@ -194,6 +200,9 @@ fn ask_again(core: &mut Core, number: u64, sender: Address, entry: &Entry, error
 
 /// Messages that a phone keeps; the older half goes when there are so many.
 const MAX_RECEIVED: usize = 100_000;
+
+/// Broadcast lists that a phone keeps sender keys for.
+const MAX_LISTS: usize = 1_000;
 
 /// Messages that a phone remembers having asked for again.
 const MAX_ASKED: usize = 10_000;

@@ -1,5 +1,6 @@
 //! Retry receipts for what a phone has sent: it sends again, to the device that asks (spec 03 §5.7).
 
+use wamd::jid::Jid;
 use wamd::node::Node;
 use wamd::proto::e2e;
 
@@ -22,7 +23,7 @@ pub(crate) fn receive_receipt(core: &mut Core, number: u64, receipt: &Node) {
     let Some(account) = core.directory.account(number) else { return };
     let Some(sent) = account.phone.sent.get(&id).cloned() else { return };
     let bundle = receipt.find_child("keys").and_then(|keys| read_bundle(receipt, keys));
-    if count > MAX_RETRIES {
+    if count > MAX_RETRIES || !is_meant(core, number, target, &sent.to) {
         return;
     }
     let prepared = match bundle {
@@ -32,6 +33,20 @@ pub(crate) fn receive_receipt(core: &mut Core, number: u64, receipt: &Node) {
     if let Err(error) = prepared.and_then(|()| again(core, number, target, &id, &sent, count)) {
         tracing::warn!(%error, "a message could not be sent again");
     }
+}
+
+/// Whether a device may ask for what was sent to a chat: one of ours, or of somebody who is in it (spec 03 §5.7).
+fn is_meant(core: &Core, number: u64, target: Address, chat: &Jid) -> bool {
+    if target.number == number {
+        return true;
+    }
+    if let Some(group) = core.groups.get(chat) {
+        return group.rank(target.number).is_some();
+    }
+    let audience = core.directory.account(number).and_then(|account| account.phone.marks.get(chat));
+    let recipient = core.directory.resolve(chat);
+    recipient.is_some_and(|recipient| recipient.number == target.number)
+        || audience.is_some_and(|audience| audience.contains(&target))
 }
 
 fn again(core: &mut Core, number: u64, target: Address, id: &str, sent: &Sent, count: u64) -> Result<(), ControlError> {

@@ -161,7 +161,8 @@ fn seal_to_many(
     let name = SenderKeyName::new(&chat.to_string(), signal_address(Address::phone(number)));
     let phone = &mut core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?.phone;
     let marked = phone.marks.entry(chat.clone()).or_default();
-    if !marked.iter().all(|device| devices.contains(device)) {
+    let meant: BTreeSet<Address> = devices.iter().copied().collect();
+    if !marked.is_subset(&meant) {
         marked.clear();
         sender_key::discard(&mut phone.sender_keys, &name);
     }
@@ -251,7 +252,7 @@ fn encrypt_bytes(
     let account = core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?;
     let phone = &mut account.phone;
     let own = Own { identity: &account.identity, registration_id: phone.registration_id };
-    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext)
+    let sealed = signal::encrypt(&mut phone.store, &own, &address, &plaintext, &mut core.rng)
         .map_err(|error| ControlError::Encrypt(error.to_string()))?;
     Ok(Node::new("enc").attr("v", "2").attr("type", sealed.kind.as_str()).attr_opt("count", count).bytes(sealed.bytes))
 }

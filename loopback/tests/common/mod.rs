@@ -306,7 +306,7 @@ impl Device {
         let mut plaintext = message.encode_to_vec();
         plaintext.push(1);
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
-        let sealed = signal::encrypt(&mut self.store, &own, &signal_address(to), &plaintext).unwrap();
+        let sealed = signal::encrypt(&mut self.store, &own, &signal_address(to), &plaintext, &mut self.rng).unwrap();
         Node::new("enc").attr("v", "2").attr("type", sealed.kind.as_str()).bytes(sealed.bytes)
     }
 
@@ -321,7 +321,7 @@ impl Device {
         let author = message.get_attr("participant").or_else(|| message.get_attr("from"));
         let from = signal_address(&author.unwrap().to_jid().unwrap());
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
-        match signal::decrypt(&mut self.store, &own, &from, kind, &bytes, &mut self.rng) {
+        match signal::decrypt(&mut self.store, &own, &from, kind, &bytes) {
             Ok(Decrypted { plaintext, .. }) => {
                 let padding = usize::from(*plaintext.last().unwrap());
                 Ok(e2e::Message::decode(&plaintext[..plaintext.len() - padding]).unwrap())

@@ -7,7 +7,9 @@ use crate::{
     engine::{
         address::{self, User},
         records::Record,
+        restrictions,
         step::{Miss, Step},
+        tokens,
     },
     event::MappingSource,
     jid::Jid,
@@ -56,6 +58,8 @@ pub(crate) fn notification(
         }
         Notification::OwnDevices { user, devices, hash } => own_devices(step, user, devices, hash.as_deref())?,
         Notification::IdentityChanged { user, timestamp } => identity::changed(step, user, *timestamp, offline)?,
+        Notification::Tokens { user, lid, tokens } => tokens::received(step, user, lid.as_ref(), tokens)?,
+        Notification::Restrictions(updates) => updates.iter().for_each(|update| restrictions::told(step, update)),
         Notification::Group(_) | Notification::Other => {}
     }
     step.send(&ack.ack());

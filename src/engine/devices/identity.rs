@@ -11,6 +11,7 @@ use crate::{
         records::Record,
         send::marks,
         step::{Miss, Step},
+        tokens,
     },
     jid::Jid,
     store::Key,
@@ -45,6 +46,7 @@ pub(super) fn changed(step: &mut Step<'_>, jid: &Jid, at: Option<u64>, offline: 
         step.delete(list_key(identity));
     }
     forget_sender_keys(step, &user)?;
+    tokens::reissue(step, &user)?;
     if was_known {
         step.emit_from(offline, notices::identity_changed(jid, false));
     }
@@ -67,6 +69,7 @@ pub(crate) fn changed_implicitly(step: &mut Step<'_>, jid: &Jid, offline: bool) 
     let noted = DeviceListRecord { identity_changed: step.now.unix_seconds(), ..DeviceListRecord::default() };
     step.put(list_key(&user.canonical), noted.to_bytes());
     forget_sender_keys(step, &user)?;
+    tokens::reissue(step, &user)?;
     step.emit_from(offline, notices::identity_changed(jid, true));
     Ok(())
 }

@@ -76,17 +76,6 @@ pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
     }
 }
 
-/// What is known of a user, the LID included, is stale: forgets the devices, and gives whom to ask for.
-///
-/// # Errors
-/// [`Miss`].
-pub(crate) fn refresh(step: &mut Step<'_>, user: &Jid) -> Result<Jid, Miss> {
-    let user = address::user(step, user)?;
-    step.record::<DeviceListRecord>(&list_key(&user.canonical))?;
-    forget(step, &user);
-    Ok(user.pn.unwrap_or(user.canonical))
-}
-
 /// Forgets our own devices, under either identity.
 pub(crate) fn forget_own(step: &mut Step<'_>) {
     let Some(linked) = step.account().linked.clone() else { return };

@@ -5,14 +5,14 @@ use std::fmt;
 
 use rand_core::Rng;
 
-use super::{metadata, notices, rotation};
+use super::{metadata, notices};
 use crate::{
     clock::Now,
     engine::{
         CommandError, CommandId, Engine, Job, Needs, Reply, address,
         notices::SendFailure,
         queries::{Answer, Query, QueryError},
-        send::Subject,
+        send::{Subject, marks},
         step::{Miss, Step},
     },
     event::AddressingMode,
@@ -196,7 +196,7 @@ impl Engine {
     fn group_info(&mut self, now: Now, id: CommandId, group: &Jid) -> Result<(), Needs> {
         let known = self.step(now, |step| {
             let Some(known) = metadata::get(step, group)? else { return Ok(false) };
-            reply_group(step, id, &known.info)?;
+            reply_group(step, id, &known)?;
             Ok(true)
         })?;
         if !known {
@@ -310,7 +310,7 @@ const MEMBERS: CommandError = CommandError::Content("the participants must be 1 
 /// Participants as the group addresses them, as far as that is known.
 fn addressed(step: &mut Step<'_>, group: &Jid, members: &[Jid]) -> Result<Vec<Member>, Miss> {
     // All are read before any is missed.
-    let mode = metadata::get(step, group).map(|known| known.map(|known| known.info.addressing_mode));
+    let mode = metadata::get(step, group).map(|known| known.map(|known| known.addressing_mode));
     let people: Vec<_> = members.iter().map(|member| (member.to_account(), address::user(step, member))).collect();
     let by_lid = mode? == Some(AddressingMode::Lid);
     people
@@ -352,7 +352,7 @@ fn take(step: &mut Step<'_>, id: CommandId, answer: &GroupAnswer) -> Result<(), 
         }
         GroupAnswer::Left(group, None) => {
             metadata::remove(step, group);
-            rotation::rotate(step, group);
+            marks::rotate(step, group);
             step.reply(id, Ok(Reply::Done));
         }
         GroupAnswer::Changed(group) => {

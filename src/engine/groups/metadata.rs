@@ -6,13 +6,13 @@ use rand_core::Rng;
 
 use super::{
     MAX_TOLD,
-    record::{GenerationRecord, HeadRecord, MembersRecord, generation_key, head_key, members_key},
-    rotation,
+    record::{GenerationRecord, GroupRecord, generation_key, group_key},
 };
 use crate::{
     engine::{
         address,
         records::Record,
+        send::marks,
         step::{Miss, Step},
     },
     event::MappingSource,
@@ -20,47 +20,26 @@ use crate::{
     stanza::group::{GroupInfo, Participant},
 };
 
-/// A group as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
-    /// What the server told, kept up to date.
-    pub(crate) info: GroupInfo,
-    /// The same number means the same participants in the same addressing mode.
-    pub(crate) revision: u64,
-}
-
-/// A group and how certain it is.
+/// A group as it is stored.
 pub(super) struct Stored {
-    pub(super) group: Group,
+    /// As the server told it, kept up to date.
+    pub(super) info: GroupInfo,
     /// It must be asked for again.
     pub(super) stale: bool,
     learned: bool,
 }
 
-/// A group, with its participants; `None` when it must be asked for.
+/// A group; `None` when it must be asked for.
 ///
 /// # Errors
 /// [`Miss`].
-pub(crate) fn get(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Group>, Miss> {
+pub(crate) fn get(step: &mut Step<'_>, jid: &Jid) -> Result<Option<GroupInfo>, Miss> {
     let Some(stored) = stored(step, jid)?.filter(|stored| !stored.stale) else { return Ok(None) };
     if !stored.learned {
-        learn(step, &stored.group.info.participants)?;
-        write_head(step, &stored.group, false)?;
+        learn(step, &stored.info.participants)?;
+        write(step, &stored.info, false)?;
     }
-    Ok(Some(stored.group))
-}
-
-/// A group without its participants, which is cheap for large ones; `None` when it must be asked for.
-///
-/// # Errors
-/// [`Miss`].
-#[allow(dead_code, reason = "sends to groups use it")]
-pub(crate) fn head(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Group>, Miss> {
-    step.require([&generation_key(), &head_key(jid)])?;
-    let generation = generation(step)?;
-    let head = step.record::<HeadRecord>(&head_key(jid))?;
-    let head = head.filter(|head| !head.stale && head.learned && head.generation == generation);
-    Ok(head.map(|head| Group { revision: head.revision, info: head.info(jid) }))
+    Ok(Some(stored.info))
 }
 
 /// What is stored, whether it is certain or not.
@@ -68,14 +47,11 @@ pub(crate) fn head(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Group>, Miss
 /// # Errors
 /// [`Miss`].
 pub(super) fn stored(step: &mut Step<'_>, jid: &Jid) -> Result<Option<Stored>, Miss> {
-    step.require([&generation_key(), &head_key(jid), &members_key(jid)])?;
+    step.require([&generation_key(), &group_key(jid)])?;
     let generation = generation(step)?;
-    let Some(head) = step.record::<HeadRecord>(&head_key(jid))? else { return Ok(None) };
-    let members = step.record::<MembersRecord>(&members_key(jid))?.and_then(MembersRecord::participants);
-    let (stale, learned) = (head.stale || members.is_none() || head.generation != generation, head.learned);
-    let revision = head.revision;
-    let info = GroupInfo { participants: members.unwrap_or_default(), ..head.info(jid) };
-    Ok(Some(Stored { group: Group { info, revision }, stale, learned }))
+    let Some(record) = step.record::<GroupRecord>(&group_key(jid))? else { return Ok(None) };
+    let (stale, learned) = (record.stale || record.generation != generation, record.learned);
+    Ok(record.info(jid).map(|info| Stored { info, stale, learned }))
 }
 
 fn generation(step: &mut Step<'_>) -> Result<u64, Miss> {
@@ -86,23 +62,22 @@ fn generation(step: &mut Step<'_>) -> Result<u64, Miss> {
 ///
 /// # Errors
 /// [`Miss`].
-pub(crate) fn store(step: &mut Step<'_>, info: &GroupInfo) -> Result<Group, Miss> {
-    // Both are read before either is missed.
-    let (group, learned) = (replace(step, info), learn(step, &info.participants));
-    let (group, ()) = (group?, learned?);
-    write(step, &group, false)?;
-    Ok(group)
+pub(super) fn store(step: &mut Step<'_>, info: &GroupInfo) -> Result<(), Miss> {
+    // All is read before anything is missed.
+    let (compared, learned) = (compare(step, info), learn(step, &info.participants));
+    compared.and(learned)?;
+    write(step, info, false)
 }
 
 /// Stores many groups. Their people are noted when a group is first used.
 ///
 /// # Errors
 /// [`Miss`].
-pub(crate) fn store_list(step: &mut Step<'_>, infos: &[GroupInfo]) -> Result<(), Miss> {
+pub(super) fn store_list(step: &mut Step<'_>, infos: &[GroupInfo]) -> Result<(), Miss> {
     let mut missed = Ok(());
     for info in infos.iter().filter(|info| !info.participants.is_empty()) {
-        match replace(step, info) {
-            Ok(group) => put(step, &group, Mark { stale: false, learned: false })?,
+        match compare(step, info) {
+            Ok(()) => put(step, info, Mark { stale: false, learned: false })?,
             // All are looked at, so that one round loads everything.
             Err(miss) => missed = Err(miss),
         }
@@ -110,35 +85,20 @@ pub(crate) fn store_list(step: &mut Step<'_>, infos: &[GroupInfo]) -> Result<(),
     missed
 }
 
-/// The group that takes the place of the stored one. Somebody in the stored one who is not in this one has left, so our
-/// sender key is replaced.
-fn replace(step: &mut Step<'_>, info: &GroupInfo) -> Result<Group, Miss> {
-    let before = stored(step, &info.id)?.map(|stored| stored.group);
-    let same = |before: &&Group| {
-        before.info.addressing_mode == info.addressing_mode
-            && same_people(&before.info.participants, &info.participants)
-    };
-    let kept = before.as_ref().filter(same).map(|before| before.revision);
-    let revision = kept.unwrap_or_else(|| step.rng.next_u64());
-    if kept.is_none() {
-        let now: HashSet<&Jid> = identities(&info.participants).collect();
-        let gone =
-            |participant: &Participant| !identities(std::slice::from_ref(participant)).any(|jid| now.contains(jid));
-        // Without a list from before nobody knows who had the key.
-        if before.is_none_or(|before| before.info.participants.iter().any(gone)) {
-            rotation::rotate(step, &info.id);
-        }
+/// Somebody in the stored group who is not in this one has left, so our sender key is given up.
+fn compare(step: &mut Step<'_>, info: &GroupInfo) -> Result<(), Miss> {
+    let before = stored(step, &info.id)?;
+    let now: HashSet<&Jid> = info.participants.iter().flat_map(identities).collect();
+    let left = |participant: &Participant| !identities(participant).any(|jid| now.contains(jid));
+    // Without a list from before nobody knows who had the key.
+    if before.is_none_or(|before| before.info.participants.iter().any(left)) {
+        marks::rotate(step, &info.id);
     }
-    Ok(Group { info: info.clone(), revision })
+    Ok(())
 }
 
-fn identities(participants: &[Participant]) -> impl Iterator<Item = &Jid> {
-    participants.iter().flat_map(|participant| std::iter::once(&participant.person.jid).chain(&participant.person.alt))
-}
-
-fn same_people(a: &[Participant], b: &[Participant]) -> bool {
-    let people = |list: &[Participant]| list.iter().map(|one| one.person.jid.clone()).collect::<HashSet<_>>();
-    a.len() == b.len() && people(a) == people(b)
+fn identities(participant: &Participant) -> impl Iterator<Item = &Jid> {
+    std::iter::once(&participant.person.jid).chain(&participant.person.alt)
 }
 
 /// How certain a stored group is, and whether its people were noted.
@@ -149,32 +109,19 @@ struct Mark {
 }
 
 /// Writes a group whose people were noted.
-pub(super) fn write(step: &mut Step<'_>, group: &Group, stale: bool) -> Result<(), Miss> {
-    put(step, group, Mark { stale, learned: true })
+///
+/// # Errors
+/// [`Miss`].
+pub(super) fn write(step: &mut Step<'_>, info: &GroupInfo, stale: bool) -> Result<(), Miss> {
+    put(step, info, Mark { stale, learned: true })
 }
 
-fn put(step: &mut Step<'_>, group: &Group, mark: Mark) -> Result<(), Miss> {
-    put_head(step, group, mark)?;
-    step.put(members_key(&group.info.id), MembersRecord::of(&group.info.participants).to_bytes());
-    Ok(())
-}
-
-/// Writes a group whose participants did not change.
-pub(super) fn write_head(step: &mut Step<'_>, group: &Group, stale: bool) -> Result<(), Miss> {
-    put_head(step, group, Mark { stale, learned: true })
-}
-
-fn put_head(step: &mut Step<'_>, group: &Group, mark: Mark) -> Result<(), Miss> {
+fn put(step: &mut Step<'_>, info: &GroupInfo, mark: Mark) -> Result<(), Miss> {
     let generation = generation(step)?;
-    let mut head = HeadRecord::of(&group.info);
-    (head.generation, head.stale, head.revision, head.learned) = (generation, mark.stale, group.revision, mark.learned);
-    step.put(head_key(&group.info.id), head.to_bytes());
+    let mut record = GroupRecord::of(info);
+    (record.generation, record.stale, record.learned) = (generation, mark.stale, mark.learned);
+    step.put(group_key(&info.id), record.to_bytes());
     Ok(())
-}
-
-/// A list of participants that is not the one before.
-pub(super) fn renew(step: &mut Step<'_>, group: &mut Group) {
-    group.revision = step.rng.next_u64();
 }
 
 /// The stored group is not certain any more: it is asked for when it is needed.
@@ -182,17 +129,16 @@ pub(super) fn renew(step: &mut Step<'_>, group: &mut Group) {
 /// # Errors
 /// [`Miss`].
 pub(crate) fn forget(step: &mut Step<'_>, jid: &Jid) -> Result<(), Miss> {
-    if let Some(mut head) = step.record::<HeadRecord>(&head_key(jid))? {
-        head.stale = true;
-        step.put(head_key(jid), head.to_bytes());
+    if let Some(mut record) = step.record::<GroupRecord>(&group_key(jid))? {
+        record.stale = true;
+        step.put(group_key(jid), record.to_bytes());
     }
     Ok(())
 }
 
 /// We are not in the group any more, or it is none.
 pub(super) fn remove(step: &mut Step<'_>, jid: &Jid) {
-    step.delete(head_key(jid));
-    step.delete(members_key(jid));
+    step.delete(group_key(jid));
 }
 
 /// Any group may have changed: none is certain any more.

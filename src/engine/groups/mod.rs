@@ -30,13 +30,10 @@ mod metadata;
 mod notices;
 mod notification;
 mod record;
-mod rotation;
 
 pub use command::GroupRequest;
 pub(crate) use command::{GroupAnswer, GroupCommand, GroupCommands};
-pub(crate) use metadata::all_changed;
-#[allow(unused_imports, reason = "sends to groups use them")]
-pub(crate) use metadata::{Group, forget, get, head};
+pub(crate) use metadata::{all_changed, forget, get};
 pub(crate) use notification::notification;
 
 /// Most pairs of phone number and LID that one group tells.

@@ -1,12 +1,10 @@
 //! What a `w:gp2` notification does: events, the stored group, our sender key, and the ack, in one batch (spec 06 §7.1).
 
-use super::{
-    metadata::{self, Group},
-    notices, rotation,
-};
+use super::{metadata, notices};
 use crate::{
     engine::{
         account::Linked,
+        send::marks,
         step::{Miss, Step},
     },
     event::{
@@ -17,7 +15,7 @@ use crate::{
     message::distribution::{Occurrence, must_rotate},
     stanza::{
         ack::AckTarget,
-        group::{MAX_PARTICIPANTS, Participant, Person, Role},
+        group::{GroupInfo, MAX_PARTICIPANTS, Participant, Person, Role},
         group_notice::{Action, Change, GroupNotice, Relation},
         iq::groups::MemberAction,
     },
@@ -49,38 +47,35 @@ pub(crate) fn notification(
         own: step.account().linked.clone(),
         prefer: step.config.prefer,
         certain: stored.as_ref().is_none_or(|stored| !stored.stale),
-        group: stored.map(|stored| stored.group),
+        group: stored.map(|stored| stored.info),
         rotate: false,
-        renew: false,
         events: Vec::new(),
     };
+    let (before, was_certain) = (change.group.clone(), change.certain);
     if let (Some(mode), Some(group)) = (notice.addressing_mode, &change.group) {
-        change.certain &= group.info.addressing_mode == mode;
+        change.certain &= group.addressing_mode == mode;
     }
-    let known = change.group.is_some();
     for one in &notice.changes {
         if let Action::Created { group, .. } = &one.action
             && group.id == notice.group
             && !group.participants.is_empty()
         {
-            change.group = Some(metadata::store(step, group)?);
+            metadata::store(step, group)?;
+            change.group = Some(GroupInfo::clone(group));
             change.certain = true;
         }
         change.apply(one);
     }
-    let Changing { group, certain, rotate, renew, events, .. } = change;
+    let Changing { group, certain, rotate, events, .. } = change;
     if rotate {
-        rotation::rotate(step, &notice.group);
+        marks::rotate(step, &notice.group);
     }
     match group {
-        Some(mut group) => {
-            if renew {
-                metadata::renew(step, &mut group);
-            }
+        Some(group) if before.as_ref() != Some(&group) || certain != was_certain => {
             metadata::write(step, &group, !certain)?;
         }
-        None if known => metadata::remove(step, &notice.group),
-        None => {}
+        None if before.is_some() => metadata::remove(step, &notice.group),
+        _ => {}
     }
     events.into_iter().for_each(|event| step.emit_from(offline, event));
     step.send(&ack.ack());
@@ -124,13 +119,11 @@ struct Changing<'n> {
     own: Option<Linked>,
     prefer: Prefer,
     /// As stored; `None` when it is not, or not any more.
-    group: Option<Group>,
+    group: Option<GroupInfo>,
     /// What is stored is what the server has.
     certain: bool,
     /// Our sender key is given up.
     rotate: bool,
-    /// The participants are others than before.
-    renew: bool,
     events: Vec<Event>,
 }
 
@@ -183,7 +176,7 @@ impl Changing<'_> {
             Action::GrowthLocked(on) => object.growth_locked = Some(*on),
             _ => {}
         });
-        let Some(info) = self.group.as_mut().map(|group| &mut group.info) else { return };
+        let Some(info) = &mut self.group else { return };
         match action {
             Action::Subject(subject) => info.subject = subject.clone(),
             Action::Described { description, .. } => info.description.clone_from(description),
@@ -195,7 +188,7 @@ impl Changing<'_> {
 
     /// Whether a change follows upon what is stored. Which of the two versions it means shows by which fits.
     fn follow(&mut self, change: &Change) {
-        let Some(info) = self.group.as_mut().map(|group| &mut group.info) else { return };
+        let Some(info) = &mut self.group else { return };
         let Some(previous) = &change.previous else { return };
         let mut versions = [&mut info.participant_version, &mut info.attribute_version];
         if !matches!(change.action, Action::Members { .. } | Action::Modified { .. }) {
@@ -234,7 +227,8 @@ impl Changing<'_> {
             self.certain = false;
             return;
         }
-        let Some(list) = self.group.as_mut().map(|group| &mut group.info.participants) else { return };
+        let Some(info) = &mut self.group else { return };
+        let list = &mut info.participants;
         for participant in participants {
             let at = list.iter().position(|one| is_same(&one.person, &participant.person));
             match (action, at.and_then(|at| list.get_mut(at).map(|one| (at, one)))) {
@@ -249,11 +243,7 @@ impl Changing<'_> {
         // A list that is too long is refused when it is asked for.
         self.certain &= list.len() <= MAX_PARTICIPANTS;
         list.truncate(MAX_PARTICIPANTS);
-        let size = u32::try_from(list.len()).ok();
-        if let Some(group) = &mut self.group {
-            group.info.size = size;
-        }
-        self.renew |= matches!(action, MemberAction::Add | MemberAction::Remove);
+        info.size = u32::try_from(list.len()).ok();
     }
 
     /// Somebody is called otherwise from now on: whose sessions are meant is asked anew.
@@ -293,8 +283,8 @@ impl Changing<'_> {
             self.events.push(CommunityUpdate::new(parent.clone(), group.clone(), action).into());
         }
         match (relation, &mut self.group) {
-            (Relation::Parent, Some(group)) => group.info.linked_parent = groups.first().filter(|_| !unlinked).cloned(),
-            (Relation::Part, Some(group)) => group.info.is_community |= !unlinked,
+            (Relation::Parent, Some(group)) => group.linked_parent = groups.first().filter(|_| !unlinked).cloned(),
+            (Relation::Part, Some(group)) => group.is_community |= !unlinked,
             _ => {}
         }
     }

@@ -1,10 +1,9 @@
-//! What is stored of a group: two records, because a message to a large group that did not change needs the small one only.
+//! What is stored of groups.
 //!
 //! | id | what |
 //! |---|---|
-//! | empty | [`GenerationRecord`]: groups that were stored before the server said that all groups may have changed |
-//! | group JID | [`HeadRecord`]: everything but the participants |
-//! | group JID, 0, `members` | [`MembersRecord`] |
+//! | empty | [`GenerationRecord`]: tells the groups that were stored before the server said that any may have changed |
+//! | group JID | [`GroupRecord`] |
 
 use prost::Message;
 
@@ -20,12 +19,8 @@ pub(super) fn generation_key() -> Key {
     Key::new(RecordKind::Group, b"")
 }
 
-pub(super) fn head_key(group: &Jid) -> Key {
+pub(super) fn group_key(group: &Jid) -> Key {
     Key::new(RecordKind::Group, group.to_string())
-}
-
-pub(super) fn members_key(group: &Jid) -> Key {
-    Key::joined(RecordKind::Group, &[group.to_string().as_bytes(), b"members"])
 }
 
 /// Another number whenever all groups may have changed.
@@ -39,16 +34,13 @@ record!(GenerationRecord);
 
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
-pub(super) struct HeadRecord {
+pub(super) struct GroupRecord {
     /// [`GenerationRecord`] when it was stored; with another one it must be asked for again.
     #[prost(uint64, tag = "1")]
     pub(super) generation: u64,
     /// Something about it is not known: it must be asked for again.
     #[prost(bool, tag = "2")]
     pub(super) stale: bool,
-    /// Another number for every list of participants.
-    #[prost(uint64, tag = "3")]
-    pub(super) revision: u64,
     /// Both identities of all participants were noted.
     #[prost(bool, tag = "4")]
     pub(super) learned: bool,
@@ -91,8 +83,10 @@ pub(super) struct HeadRecord {
     participant_version: Option<String>,
     #[prost(string, optional, tag = "23")]
     attribute_version: Option<String>,
+    #[prost(message, repeated, tag = "3")]
+    members: Vec<MemberRecord>,
 }
-record!(HeadRecord);
+record!(GroupRecord);
 
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
@@ -122,14 +116,6 @@ record!(DescriptionRecord);
 
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
-pub(super) struct MembersRecord {
-    #[prost(message, repeated, tag = "1")]
-    members: Vec<MemberRecord>,
-}
-record!(MembersRecord);
-
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
 struct MemberRecord {
     #[prost(message, optional, tag = "1")]
     person: Option<PersonRecord>,
@@ -141,13 +127,12 @@ struct MemberRecord {
 }
 record!(MemberRecord);
 
-impl HeadRecord {
-    /// Everything of a group but its participants.
+impl GroupRecord {
+    /// The stored form of a group.
     pub(super) fn of(info: &GroupInfo) -> Self {
         Self {
             generation: 0,
             stale: false,
-            revision: 0,
             learned: false,
             subject: info.subject.text.clone(),
             subject_owner: info.subject.owner.as_ref().map(PersonRecord::of),
@@ -168,12 +153,13 @@ impl HeadRecord {
             suspended: info.suspended,
             participant_version: info.participant_version.clone(),
             attribute_version: info.attribute_version.clone(),
+            members: info.participants.iter().map(MemberRecord::of).collect(),
         }
     }
 
-    /// The group, without participants.
-    pub(super) fn info(self, id: &Jid) -> GroupInfo {
-        GroupInfo {
+    /// The group; `None` when a participant cannot be read.
+    pub(super) fn info(self, id: &Jid) -> Option<GroupInfo> {
+        Some(GroupInfo {
             id: id.clone(),
             subject: Subject {
                 text: self.subject,
@@ -185,7 +171,7 @@ impl HeadRecord {
             size: self.size,
             addressing_mode: if self.lid { AddressingMode::Lid } else { AddressingMode::Pn },
             description: self.description.map(DescriptionRecord::description),
-            participants: Vec::new(),
+            participants: self.members.into_iter().map(MemberRecord::participant).collect::<Option<_>>()?,
             settings: Settings {
                 locked: self.locked,
                 announcement: self.announcement,
@@ -199,18 +185,7 @@ impl HeadRecord {
             suspended: self.suspended,
             participant_version: self.participant_version,
             attribute_version: self.attribute_version,
-        }
-    }
-}
-
-impl MembersRecord {
-    pub(super) fn of(participants: &[Participant]) -> Self {
-        Self { members: participants.iter().map(MemberRecord::of).collect() }
-    }
-
-    /// Everybody; `None` when one cannot be read.
-    pub(super) fn participants(self) -> Option<Vec<Participant>> {
-        self.members.into_iter().map(MemberRecord::participant).collect()
+        })
     }
 }
 

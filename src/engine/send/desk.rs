@@ -16,12 +16,13 @@ use crate::{
         account::{Account, Linked},
         address::{self, User},
         cache::Cache,
+        retry,
         step::{Collected, Miss, Step, own},
     },
     jid::Jid,
     message::{self, MessageId, padding},
     node::Node,
-    proto::{Message as _, e2e},
+    proto::e2e,
     signal::{
         self, Address, CiphertextKind, Own, PreKeyBundle, PreKeyId, SignedPreKeyId,
         memory::MemorySignalStore,
@@ -65,10 +66,10 @@ impl Desk {
     /// Runs a handler as the engine does: as often as it misses records, with its writes kept in the end. Gives what it
     /// answered and the stanzas that it sent.
     pub(super) fn run<T>(&mut self, handler: impl Fn(&mut Step<'_>) -> Result<T, Miss>) -> (T, Vec<Node>) {
-        let mut cache = Cache::new(1 << 24);
+        let (mut cache, retries) = (Cache::new(1 << 24), retry::Memory::default());
         let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_760_000_000_000 };
         for _ in 0..10 {
-            let mut step = Step::new(now, &self.config, &mut self.rng, &mut cache, Arc::clone(&self.account));
+            let mut step = Step::new(now, &self.config, &mut self.rng, &mut cache, &retries, Arc::clone(&self.account));
             match handler(&mut step) {
                 Ok(value) => {
                     let Collected { overlay, frames, .. } = step.collect();
@@ -123,7 +124,7 @@ fn decoded(frame: Vec<u8>) -> Node {
 /// A send to nobody yet.
 pub(super) fn op(id: &str, message: &e2e::Message) -> SendOp {
     let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_760_000_000_000 };
-    SendOp::new(0, MessageId::new(id).unwrap(), message.encode_to_vec().into(), now)
+    SendOp::new(0, MessageId::new(id).unwrap(), message, now)
 }
 
 /// A device of somebody.
@@ -166,7 +167,7 @@ impl Device {
             other => panic!("{other}"),
         };
         let own = Own { identity: &self.identity, registration_id: 1 };
-        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes, &mut self.rng).unwrap();
+        let decrypted = signal::decrypt(&mut self.store, &own, &sender, kind, &bytes).unwrap();
         let message = message::decode(padding::unpad(2, &decrypted.plaintext).unwrap()).unwrap();
         if let Some((chat, key)) = message::build::handed_sender_key(&message) {
             let name = SenderKeyName::new(chat, sender);

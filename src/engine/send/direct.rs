@@ -3,20 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
 use crate::{
     engine::{
         account::Linked,
         address::{self, User},
-        devices, keys,
+        content, devices, keys,
         notices::SendFailure,
         records::{Record, SentRecord},
+        restrictions,
         step::{Miss, Step, own},
     },
     jid::Jid,
-    message::{build, classify},
-    proto::{Message as _, e2e},
+    message::{self, build},
+    proto::Message as _,
     signal::{self, Address, Ciphertext, StepError},
     stanza::{
         iq::usync::Device,
@@ -35,15 +38,15 @@ struct Target {
     own: bool,
 }
 
-/// Goes on with a send.
+/// Goes on with a send to a user, or with one about a user's status.
 ///
 /// # Errors
 /// [`Miss`].
-pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
+pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<Plan, Miss> {
     let Some(linked) = step.account().linked.clone() else {
         return Ok(fail(step, op, &SendFailure::logged_out()));
     };
-    let user = address::user(step, &op.to)?;
+    let user = address::user(step, recipient)?;
     let own_user = address::user(step, &linked.pn)?;
 
     // Both lists are read before either is missed.
@@ -53,18 +56,21 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     if recipients.is_none() {
         unknown.push(user.canonical.clone());
     }
-    if own_devices.is_none() && !linked.own().is_account(&op.to) {
+    if own_devices.is_none() && !linked.own().is_account(recipient) {
         unknown.push(own_user.canonical.clone());
     }
     if !unknown.is_empty() {
         return Ok(Plan::Devices(unknown));
     }
     let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if restrictions::check(step, &user)?.is_err() {
+        return Ok(fail(step, op, &SendFailure::restricted()));
+    }
     if recipients.is_empty() {
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
 
-    let targets = targets(step, op, (&user, &recipients), (&own_user, &own_devices), &linked)?;
+    let targets = targets(step, (&user, &recipients), (&own_user, &own_devices), &linked)?;
     let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
     step.require(&session_keys)?;
     let mut usable = Vec::new();
@@ -81,7 +87,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     if !missing.is_empty() {
         return Ok(Plan::Bundles(missing));
     }
-    let to_self = linked.own().is_account(&op.to);
+    let to_self = linked.own().is_account(recipient);
     if usable.is_empty() || !to_self && usable.iter().all(|target| target.own) {
         let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
         return Ok(fail(step, op, &failure));
@@ -92,7 +98,6 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
 /// The recipient's devices and our own other ones, in the namespace of the chat, each once and in order.
 fn targets(
     step: &mut Step<'_>,
-    op: &SendOp,
     (user, recipients): (&User, &[Device]),
     (own_user, own_devices): (&User, &[Device]),
     linked: &Linked,
@@ -102,7 +107,7 @@ fn targets(
         Some(lid) if chat.is_lid_family() => lid.to_bare(),
         _ => linked.pn.to_bare(),
     };
-    let to_self = linked.own().is_account(&op.to);
+    let to_self = linked.own().is_account(&chat);
     let recipients = recipients.iter().filter(|_| !to_self).map(|device| (device, &chat, user, false));
     let own = own_devices.iter().map(|device| (device, &own_chat, own_user, true));
     let mut targets = BTreeMap::new();
@@ -126,19 +131,21 @@ fn targets(
 
 /// Encrypts for every device and puts the stanza behind the batch.
 fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
-    let chat = &user.addressed(step.account()).clone();
-    let Ok(message) = e2e::Message::decode(op.message.clone()) else {
+    let chat = if op.to.is_status_broadcast() { &op.to } else { &user.addressed(step.account()).clone() };
+    let Ok(message) = message::decode(&op.message) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
-    let class = classify(&message);
-    let plain = padded(op.message.to_vec(), step.rng);
-    let copy = padded(build::device_sent(chat, message).encode_to_vec(), step.rng);
+    let class = &op.words;
+    let children = content::children(step, chat, user, &op.id, &message, &op.message)?;
+    let plain = padded(&op.message, step.rng);
+    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
     let account = Arc::clone(step.account());
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
-        match signal::encrypt(step, &own(&account), &target.address, plaintext) {
+        match signal::encrypt(step, &own(&account), &target.address, plaintext, &mut rng) {
             Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
             Err(StepError::Miss(miss)) => return Err(miss),
             Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
@@ -156,14 +163,16 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         hide_failure: class.hide_failure,
         meta: &class.meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: &children,
     };
-    let recipient_pn = user.pn.as_ref().filter(|pn| *pn != chat);
+    let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
     let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
     let encoded = Bytes::from(encoded);
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), ..SentRecord::default() };
-    step.put(sent_key(&user.canonical, op.id.as_str()), sent.to_bytes());
+    // What is said of a status is for its author alone.
+    let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
+    step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
     step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
     step.send_encoded(&encoded);
     Ok(Plan::Sent(encoded))

@@ -54,22 +54,25 @@ impl Marks {
         Ok(loaded)
     }
 
-    /// Whether a device has the key. `user` is the canonical identity.
-    pub(crate) fn has(&self, user: &Jid, device: u16) -> bool {
-        self.users.get(&user.to_string()).is_some_and(|marked| marked.devices.contains(&u32::from(device)))
+    /// Everybody one of whose devices has the key, by the canonical identity; `None` for a name that cannot be read.
+    pub(super) fn users(&self) -> impl Iterator<Item = Option<Jid>> {
+        self.users.keys().map(|user| user.parse().ok())
     }
 
-    /// What a message that hands the key to these devices leaves behind, for [`add`].
-    pub(crate) fn to_distribute<'d>(
-        &self,
-        key: SenderKeyId,
-        devices: impl IntoIterator<Item = (&'d Jid, u16)>,
-    ) -> DistributedRecord {
+    /// The devices of a user that have the key, under another name of the user.
+    pub(super) fn of<'a>(&'a self, canonical: &Jid, name: &'a Jid) -> impl Iterator<Item = Jid> + use<'a> {
+        let marked = self.users.get(&canonical.to_string());
+        let devices = marked.into_iter().flat_map(|marked| &marked.devices);
+        devices.filter_map(|device| u16::try_from(*device).ok()).map(|device| name.with_device(device))
+    }
+
+    /// What a message that hands the key to these devices leaves behind, for [`add`]. A key that is not made yet has no id.
+    pub(super) fn to_distribute(&self, key: Option<SenderKeyId>, devices: &[&Address]) -> DistributedRecord {
         let mut users: BTreeMap<String, MarkedDevices> = BTreeMap::new();
-        for (user, device) in devices {
-            users.entry(user.to_string()).or_default().devices.push(u32::from(device));
+        for device in devices.iter().filter_map(|address| address.as_str().parse::<Jid>().ok()) {
+            users.entry(device.to_bare().to_string()).or_default().devices.push(u32::from(device.device()));
         }
-        DistributedRecord { key: key.0, losses: self.losses, users }
+        DistributedRecord { key: key.map_or(0, |key| key.0), losses: self.losses, users }
     }
 }
 
@@ -226,11 +229,10 @@ mod tests {
             let mut rng = ChaCha20Rng::from_seed([1; 32]);
             sender_key::distribute(step, &own_key_name(&group, &linked), &mut rng).map(|message| message.id)
         });
-        let devices: Vec<Jid> = devices.iter().map(|device| jid(device)).collect();
+        let devices: Vec<Address> = devices.iter().map(|device| Address::new(device)).collect();
         desk.get(|step| {
             let marks = Marks::load(step, &group, Some(key))?;
-            let bare: Vec<_> = devices.iter().map(|device| (device.to_bare(), device.device())).collect();
-            Ok(marks.to_distribute(key, bare.iter().map(|(user, device)| (user, *device))))
+            Ok(marks.to_distribute(Some(key), &devices.iter().collect::<Vec<_>>()))
         })
     }
 
@@ -239,7 +241,8 @@ mod tests {
         desk.get(|step| {
             let key = own_key_id(step, &group)?;
             let marks = Marks::load(step, &group, key)?;
-            Ok(devices.iter().map(|device| marks.has(&jid(device).to_bare(), jid(device).device())).collect())
+            let has = |device: &Jid| marks.of(&device.to_bare(), &device.to_bare()).any(|marked| marked == *device);
+            Ok(devices.iter().map(|device| has(&jid(device))).collect())
         })
     }
 

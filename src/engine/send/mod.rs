@@ -15,6 +15,9 @@
 //! | `accept` | a send is stored, and only then accepted |
 //! | `direct` | to a user: which devices, one ciphertext each |
 //! | `peer` | to our own phone |
+//! | `group`, `status` | to everybody who has our sender key, who are they? |
+//! | `fanout`, `memo` | their devices, found once and kept |
+//! | `seal` | the sender key for those who lack it, the content once for all |
 //! | `marks` | which devices have our sender key of a chat |
 //! | `sessions` | sessions with devices that there are none with yet |
 //! | `settle` | the server has it, refuses it, or does not answer |
@@ -23,19 +26,25 @@ mod accept;
 #[cfg(test)]
 mod desk;
 mod direct;
+mod fanout;
+mod group;
 pub(crate) mod marks;
+mod memo;
 pub(crate) mod peer;
+mod seal;
 mod sessions;
 mod settle;
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 
-use super::{Engine, Job, Queued};
+use super::{AudienceSetting, Engine, Job, Queued};
 use crate::{
     clock::Now,
     crypto::Rng,
@@ -48,10 +57,12 @@ use crate::{
     },
     event::Event,
     jid::Jid,
-    message::{MessageId, padding},
+    message::{self, Classification, MessageId, StanzaType, classify, padding},
+    proto::{Message as _, e2e},
     stanza::iq::groups,
     store::Key,
 };
+use memo::Memo;
 use peer::Urgency;
 pub(crate) use sessions::{PrepareSessions, PreparedSessions, Sessions, Started, establish_sent};
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
@@ -119,12 +130,22 @@ pub(crate) struct SendOp {
     pub(crate) lane: Lane,
     /// For our own phone, and no message to anybody.
     pub(crate) peer: Option<Urgency>,
+    /// Who may see a status.
+    viewers: Arc<[Jid]>,
+    /// How they were chosen.
+    setting: Option<AudienceSetting>,
     /// Serialised `Message`.
     pub(crate) message: Bytes,
+    /// What the stanza says about it.
+    words: Classification,
     pub(crate) client_ref: Option<String>,
     pub(crate) accepted_ms: u64,
     /// Devices without a usable bundle.
     pub(crate) skipped: BTreeSet<Jid>,
+    /// People of a group or an audience whose devices were asked for: they are not waited for again.
+    asked: BTreeSet<Jid>,
+    /// The server wanted it in another addressing mode, once.
+    rebuilt: bool,
     /// Why it cannot go on.
     pub(crate) failure: Option<SendFailure>,
     stage: Stage,
@@ -132,24 +153,38 @@ pub(crate) struct SendOp {
 
 impl SendOp {
     /// A send that can go on, to nobody yet.
-    fn new(order: u64, id: MessageId, message: Bytes, now: Now) -> Self {
+    fn new(order: u64, id: MessageId, message: &e2e::Message, now: Now) -> Self {
         Self {
             order,
             id,
             to: Jid::whatsapp_server(),
             lane: Lane::of(Jid::whatsapp_server()),
             peer: None,
-            message,
+            viewers: Arc::default(),
+            setting: None,
+            message: message.encode_to_vec().into(),
+            words: classify(message),
             client_ref: None,
             accepted_ms: now.wall_ms,
             skipped: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            rebuilt: false,
             failure: None,
             stage: Stage::Ready,
         }
     }
 
-    /// The server did not tell the devices of these users.
+    /// Whether it goes out under our sender key.
+    fn is_fanout(&self) -> bool {
+        let is_post = self.to.is_status_broadcast() && self.words.stanza_type != StanzaType::Reaction;
+        self.peer.is_none() && (self.to.is_group() || is_post)
+    }
+
+    /// The server did not tell the devices of these users. A message to many goes to the others.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
+        if self.is_fanout() {
+            return;
+        }
         if let Stage::Waiting(subjects) = &self.stage
             && users.iter().any(|user| subjects.contains(&Subject::Devices(user.clone())))
         {
@@ -169,6 +204,10 @@ impl SendOp {
             other: self.lane.other.as_ref().map(Jid::to_string),
             peer: self.peer.map_or(0, |urgency| urgency as u32),
             distributed: None,
+            viewers: self.viewers.iter().map(Jid::to_string).collect(),
+            setting: self.setting.map_or(0, AudienceSetting::number),
+            phash: None,
+            rebuilt: self.rebuilt,
         }
     }
 
@@ -189,6 +228,8 @@ pub(crate) struct Sends {
     /// What was asked and not answered yet.
     asked: BTreeSet<Subject>,
     next_order: u64,
+    /// Whom messages to groups and the status are for.
+    pub(crate) memo: Memo,
 }
 
 impl Sends {
@@ -248,6 +289,7 @@ impl Sends {
                     // What went wrong may go well the next time.
                     op.failure = None;
                     op.skipped.clear();
+                    op.asked.clear();
                     op.stage = Stage::Ready;
                 }
                 Stage::AwaitAck { deadline, .. } => *deadline = None,
@@ -292,17 +334,23 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         Some(stanza) => Stage::AwaitAck { stanza, holds: record.distributed.is_some(), deadline: None },
         None => Stage::Ready,
     };
+    let message = message::decode(&record.message);
     Some(SendOp {
         order: record.order,
         id: MessageId::new(id).ok()?,
         to: record.to.parse().ok()?,
         lane: Lane { chat: record.chat.parse().ok()?, other: record.other.and_then(|other| other.parse().ok()) },
         peer: Urgency::from_number(record.peer),
+        viewers: record.viewers.iter().filter_map(|viewer| viewer.parse().ok()).collect(),
+        setting: AudienceSetting::from_number(record.setting),
+        words: classify(message.as_ref().unwrap_or(&e2e::Message::default())),
+        failure: message.err().map(|_| SendFailure::new("damaged", "the stored message cannot be read")),
         message: record.message,
         client_ref: record.client_ref,
         accepted_ms: record.accepted_ms,
         skipped: BTreeSet::new(),
-        failure: None,
+        asked: BTreeSet::new(),
+        rebuilt: record.rebuilt,
         stage,
     })
 }
@@ -310,6 +358,8 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
 /// What a send needs next.
 #[derive(Debug)]
 pub(crate) enum Plan {
+    /// What this group is.
+    Group(Jid),
     /// The device lists of these users.
     Devices(Vec<Jid>),
     /// The keys of these devices.
@@ -327,14 +377,17 @@ fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
     match (&op.failure, op.peer) {
         (Some(failure), _) => Ok(fail(step, op, failure)),
         (None, Some(urgency)) => peer::plan(step, op, urgency),
-        (None, None) => direct::plan(step, op),
+        (None, None) if op.to.is_status_broadcast() => status::reaction(step, op),
+        (None, None) => direct::plan(step, op, &op.to),
     }
 }
 
-/// Pads a plaintext.
-pub(crate) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
-    padding::pad(&mut message, rng);
-    message
+/// A copy of a plaintext, padded.
+pub(crate) fn padded(message: &[u8], rng: &mut impl Rng) -> Vec<u8> {
+    let mut padded = Vec::with_capacity(message.len().saturating_add(padding::MAX_PAD.into()));
+    padded.extend_from_slice(message);
+    padding::pad(&mut padded, rng);
+    padded
 }
 
 /// Settles a send as failed.
@@ -376,7 +429,10 @@ impl Engine {
             self.sends.ops.insert(order, op);
             return None;
         }
-        let plan = self.step(now, |step| plan(step, &op));
+        let plan = match op.failure.is_none() && op.is_fanout() {
+            true => self.plan_fanout(now, &op),
+            false => self.step(now, |step| plan(step, &op)),
+        };
         let deadline = Some(now.mono.saturating_add(self.config.ack_timeout));
         let mut through = None;
         match plan {
@@ -384,7 +440,14 @@ impl Engine {
                 op.stage = Stage::Parked;
                 self.park(Job::Send(order), needs);
             }
+            Ok(Plan::Group(group)) => {
+                op.stage = Stage::Waiting(BTreeSet::from([Subject::Group(group.clone())]));
+                self.ask_group(now, group);
+            }
             Ok(Plan::Devices(users)) => {
+                if op.is_fanout() {
+                    op.asked.extend(users.iter().cloned());
+                }
                 op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
                 self.ask_devices(now, users);
             }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
 use super::{Lane, Plan, SendOp, fail, outgoing_key, padded};
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     },
     jid::Jid,
     message::MessageId,
-    proto::{Message as _, e2e},
+    proto::e2e,
     signal::{self, StepError},
     stanza::outgoing::PeerMessage,
 };
@@ -76,7 +78,7 @@ impl Engine {
             to,
             lane: Lane::of(LANE),
             peer: Some(urgency),
-            ..SendOp::new(self.sends.next_order(), id.clone(), message.encode_to_vec().into(), now)
+            ..SendOp::new(self.sends.next_order(), id.clone(), message, now)
         };
         self.act(now, |step| step.put(outgoing_key(op.id.as_str()), op.to_record(&LANE, None).to_bytes()));
         let order = op.order;
@@ -105,8 +107,9 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, urgency: Urgency) -> Result
             false => Plan::Bundles(vec![phone]),
         });
     }
-    let plaintext = padded(op.message.to_vec(), step.rng);
-    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext) {
+    let plaintext = padded(&op.message, step.rng);
+    let mut rng = ChaCha20Rng::from_rng(step.rng);
+    let ciphertext = match signal::encrypt(step, &own(&account), &address, &plaintext, &mut rng) {
         Ok(ciphertext) => ciphertext,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {

@@ -7,7 +7,7 @@ use super::{
     wire::{DistributionMessage, SenderKeyMessage},
 };
 use crate::{
-    crypto::{PublicKey, Secret, aes256_cbc_decrypt, aes256_cbc_encrypt, hkdf_sha256},
+    crypto::{PublicKey, Secret, aes256_cbc_append, aes256_cbc_decrypt, hkdf_sha256},
     signal::{
         SignalError, SkippedPage,
         chain::{ChainKey, message_seed},
@@ -249,8 +249,9 @@ impl SenderKey {
                 passed.push(here.key);
             }
         }
-        let plaintext = GroupKeys::derive(&self.chain.message_seed()).decrypt(message.ciphertext)?;
-        self.chain = self.chain.next()?;
+        let (seed, next) = self.chain.step()?;
+        let plaintext = GroupKeys::derive(&seed).decrypt(message.ciphertext)?;
+        self.chain = next;
         let writes = skips.map_or_else(Vec::new, |skips| self.keep_skipped(skips, &passed, pages));
         Ok((plaintext, writes))
     }
@@ -309,8 +310,9 @@ impl GroupKeys {
         Self { iv: Secret::new(iv), cipher: Secret::new(cipher) }
     }
 
-    pub(super) fn encrypt(&self, plaintext: &[u8]) -> Vec<u8> {
-        aes256_cbc_encrypt(self.cipher.expose(), self.iv.expose(), plaintext)
+    /// Encrypts behind what `out` holds.
+    pub(super) fn append(&self, plaintext: &[u8], out: &mut Vec<u8>) {
+        aes256_cbc_append(self.cipher.expose(), self.iv.expose(), plaintext, out);
     }
 
     /// Decrypts ciphertext whose signature was checked.

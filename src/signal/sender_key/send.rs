@@ -8,7 +8,7 @@ use super::{
     wire::{DistributionMessage, SenderKeyMessage},
 };
 use crate::{
-    crypto::CryptoRng,
+    crypto::{CryptoRng, cipher::cbc_len},
     signal::{SignalError, StepError},
 };
 
@@ -59,9 +59,10 @@ pub fn encrypt<S: SenderKeyStore>(
     rng: &mut impl CryptoRng,
 ) -> Result<Bytes, StepError<S::Miss>> {
     let mut key = store.own_sender_key(own).map_err(StepError::Miss)?.ok_or(SignalError::NoSenderKey)?;
-    let next = key.chain.next()?;
-    let ciphertext = GroupKeys::derive(&key.chain.message_seed()).encrypt(plaintext);
-    let bytes = SenderKeyMessage::seal(key.id, key.chain.index, &ciphertext, &key.signing, rng);
+    let (seed, next) = key.chain.step()?;
+    let mut bytes = SenderKeyMessage::begin(key.id, key.chain.index, cbc_len(plaintext.len()));
+    GroupKeys::derive(&seed).append(plaintext, &mut bytes);
+    SenderKeyMessage::sign(&mut bytes, &key.signing, rng);
     key.chain = next;
     store.put_own_sender_key(own, key);
     Ok(bytes.into())

@@ -15,7 +15,7 @@ use crate::{
     crypto::{CryptoRng, KeyPair, PublicKey, Secret, xeddsa},
     signal::{
         SignalError,
-        wire::{BLOCK_LEN, Fields, VERSION, after_version, put_bytes, put_varint},
+        wire::{BLOCK_LEN, Fields, VERSION, after_version, put_bytes, put_len, put_varint, raw_len},
     },
 };
 
@@ -130,22 +130,23 @@ impl<'a> SenderKeyMessage<'a> {
         Ok(Self { id, iteration, ciphertext, body, signature })
     }
 
-    /// Writes and signs a message in canonical form. Draws the 64 bytes of nonce input of XEdDSA from `rng`.
-    pub fn seal(
-        id: SenderKeyId,
-        iteration: u32,
-        ciphertext: &[u8],
-        signing: &KeyPair,
-        rng: &mut impl CryptoRng,
-    ) -> Vec<u8> {
-        let mut out = Vec::with_capacity(ciphertext.len().saturating_add(17).saturating_add(SIGNATURE_LEN));
+    /// Writes a message in canonical form up to its ciphertext, of which `len` bytes go behind it, and then the signature (see
+    /// [`Self::sign`]). The buffer has exactly the room for them.
+    pub fn begin(id: SenderKeyId, iteration: u32, len: usize) -> Vec<u8> {
+        let numbers = [u64::from(id.0), iteration.into(), len as u64].map(raw_len).into_iter().sum::<usize>();
+        let fixed = const { 1 + 1 + 1 + 1 + SIGNATURE_LEN };
+        let mut out = Vec::with_capacity(fixed.saturating_add(numbers).saturating_add(len));
         out.push(VERSION);
         put_varint(&mut out, 1, id.0.into());
         put_varint(&mut out, 2, iteration.into());
-        put_bytes(&mut out, 3, ciphertext);
-        let signature = xeddsa::sign(signing.private(), &[&out], rng);
-        out.extend_from_slice(&signature);
+        put_len(&mut out, 3, len);
         out
+    }
+
+    /// Signs all that `out` holds. Draws the 64 bytes of nonce input of XEdDSA from `rng`.
+    pub fn sign(out: &mut Vec<u8>, signing: &KeyPair, rng: &mut impl CryptoRng) {
+        let signature = xeddsa::sign(signing.private(), &[out], rng);
+        out.extend_from_slice(&signature);
     }
 
     /// Checks the signature.
