@@ -519,21 +519,25 @@ fn placeholders_and_unreadable_kinds_are_told_once() {
     let of = |id: &str| Node::new("message").attr("id", id).attr("from", &from).attr("t", 1_760_000_000);
     let enc = |kind: &str| Node::new("enc").attr("v", "2").attr("type", kind).bytes(vec![1; 40]);
     let table = [
-        (of("A").child(Node::new("unavailable").attr("type", "view_once")), "view_once"),
-        (of("B").child(Node::new("unavailable")), "unavailable"),
-        (of("C").child(enc("skmsg")), "no_sender_key"),
-        (of("D").child(enc("msmsg")), "no_message_secret"),
+        (
+            of("A").child(Node::new("unavailable").attr("type", "view_once")),
+            "view_once",
+            false,
+            ["ack ", "ack "].as_slice(),
+        ),
+        (of("B").child(Node::new("unavailable")), "unavailable", true, &["ack ", "message ", "receipt ", "ack "]),
+        (of("C").child(enc("skmsg")), "invalid_message", true, &["receipt ", "ack ", "receipt ", "ack "]),
+        (of("D").child(enc("msmsg")), "no_message_secret", false, &["ack 495", "ack 495"]),
     ];
-    for (stanza, reason) in table {
+    for (stanza, reason, will_retry, answers) in table {
         world.forget();
         world.stanza_arrives("alice", &stanza);
         world.stanza_arrives("alice", &stanza);
         let failed = world.only("alice", "message.undecryptable");
-        assert_eq!((&failed["reason"], &failed["willRetry"]), (&json!(reason), &json!(false)));
-        let tags: Vec<_> =
-            world.heard("alice").iter().map(|node| (node.tag().to_owned(), attr(node, "error"))).collect();
-        let ack = || ("ack".to_owned(), String::new());
-        assert_eq!(tags, [ack(), ack()], "{reason}");
+        assert_eq!((&failed["reason"], &failed["willRetry"]), (&json!(reason), &json!(will_retry)));
+        let heard = world.heard("alice");
+        let heard: Vec<_> = heard.iter().map(|node| format!("{} {}", node.tag(), attr(node, "error"))).collect();
+        assert_eq!(heard, answers, "{reason}");
     }
     world.talk("alice", "bob");
 }

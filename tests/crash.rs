@@ -66,7 +66,7 @@ fn without_trouble_everything_arrives_once() {
 #[test]
 fn crashes_lose_and_repeat_nothing() {
     each_seed(1_000..1_150, |seed| {
-        let sim = exchange(seed, Chaos { crash: 25, cut: 0 });
+        let sim = exchange(seed, Chaos { crash: 25, ..Chaos::default() });
         assert!(sim.accounts.iter().any(|account| account.crashes > 0), "somebody crashed");
     });
 }
@@ -74,21 +74,21 @@ fn crashes_lose_and_repeat_nothing() {
 #[test]
 fn cut_wires_lose_and_repeat_nothing() {
     each_seed(2_000..2_060, |seed| {
-        exchange(seed, Chaos { crash: 0, cut: 20 });
+        exchange(seed, Chaos { cut: 20, ..Chaos::default() });
     });
 }
 
 #[test]
 fn crashes_and_cut_wires_together() {
     each_seed(3_000..3_100, |seed| {
-        exchange(seed, Chaos { crash: 40, cut: 40 });
+        exchange(seed, Chaos { crash: 40, cut: 40, ..Chaos::default() });
     });
 }
 
 #[test]
 fn the_same_seed_gives_the_same_outputs() {
     let run = |seed| {
-        let sim = exchange(seed, Chaos { crash: 40, cut: 40 });
+        let sim = exchange(seed, Chaos { crash: 40, cut: 40, ..Chaos::default() });
         (sim.fingerprint, sim.steps)
     };
     assert_eq!(run(42), run(42));

@@ -36,10 +36,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("jid_parse", wamd::jid::fuzz::jid_parse),
     ("json", wamd::proto::json::fuzz::json),
     ("message", wamd::message::fuzz::message),
+    ("message_stanza", wamd::engine::fuzz::message_stanza),
     ("node_decode", wamd::node::fuzz_decode),
     ("node_roundtrip", node::roundtrip),
     ("prekey_message", wamd::signal::fuzz::prekey_message),
     ("qr_and_pair_stanzas", wamd::pairing::fuzz::qr_and_pair_stanzas),
+    ("retry_receipt", wamd::engine::fuzz_retry_receipt),
     ("sender_key_message", sender_key::fuzz::sender_key_message),
     ("session_record", wamd::signal::fuzz::session_record),
     ("signal_message", wamd::signal::fuzz::signal_message),
@@ -168,10 +170,12 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     nodes(&mut seeds);
     noise(&mut seeds);
     signal(&mut seeds);
+    message_stanzas(&mut seeds);
     contents(&mut seeds);
     pairing(&mut seeds);
     arbitrary_nodes(&mut seeds);
     scripts(&mut seeds);
+    retry_receipts(&mut seeds);
     seeds.0
 }
 
@@ -353,6 +357,51 @@ fn pairing(seeds: &mut Seeds) {
     }
 }
 
+/// Scripts for `message_stanza`: one of each source, and what may go wrong with it. A stanza is its sender, place, id, two
+/// bytes of attributes, and the number of its parts but one; then the parts.
+fn message_stanzas(seeds: &mut Seeds) {
+    const FRIEND: u8 = 0;
+    const NUMBER: u8 = 1;
+    const PHONE: u8 = 2;
+    const COMPANION: u8 = 3;
+    const BOT: u8 = 5;
+    const DIRECT: u8 = 0;
+    const GROUP: u8 = 1;
+    const STATUS: u8 = 7;
+    const LIST: u8 = 10;
+    const NEWSLETTER: u8 = 13;
+    let text: &[u8] = &[0, 0, 0, 2, b'h', b'i'];
+    let to_all: &[u8] = &[2, 0, 0, 2, b'h', b'i'];
+    let own_key: &[u8] = &[0, 0, 2];
+    let mut add = |name: &str, parts: &[&[u8]]| seeds.add("message_stanza", name, parts);
+    add("direct", &[&[FRIEND, DIRECT, 0, 0, 0, 0], text, &[FRIEND, DIRECT, 1, 4, 0, 0], text]);
+    for (name, place) in [("group", GROUP), ("status", STATUS), ("list", LIST)] {
+        let (first, next) = ([FRIEND, place, 0, 0, 0, 1], [FRIEND, place, 1, 4, 0, 0]);
+        add(name, &[&first, own_key, to_all, &next, to_all]);
+        add(&format!("{name} without key"), &[&[FRIEND, place, 0, 0, 0, 0], &[7, 2, 4, 0x33, 8, 1, 16]]);
+        let own = [COMPANION, place, 2, 0, 0, 1];
+        add(&format!("own {name}"), &[&own, &[0, 0, 6], to_all]);
+    }
+    let (by_number, by_lid) = ([NUMBER, GROUP, 0, 0, 0, 1], [NUMBER, GROUP, 1, 64, 0, 0]);
+    add("number and lid", &[&by_number, own_key, to_all, &by_lid, to_all]);
+    add("key for another chat", &[&[FRIEND, GROUP, 0, 0, 0, 1], &[0, 0, 0x13], to_all]);
+    add("newsletter", &[&[FRIEND, NEWSLETTER, 0, 0, 17, 0], &[9, 0, 0, 2, b'h', b'i']]);
+    add("unavailable", &[&[FRIEND, GROUP, 0, 0, 0, 0], &[8, 0], &[FRIEND, GROUP, 1, 0, 0, 0], &[8, 1]]);
+    let question = [COMPANION, DIRECT, 0, 16, 0, 0];
+    let reply: &[u8] = &[4, 0, 0, 2, b'h', b'i', 0, 0, 1];
+    add("bot", &[&question, &[0, 0, 1, 0], &[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 4, 0]]);
+    add("bot without secret", &[&[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 0, 0]]);
+    let unreadable: [&[u8]; 2] = [&[NUMBER, DIRECT, 3, 0, 0, 0], &[7, 0, 3, 1, 2, 3]];
+    let answer: [&[u8]; 2] = [&[PHONE, DIRECT, 4, 8, 0, 0], &[0, 0, 10, 1, 0x31, 1]];
+    add("phone", &[unreadable, answer].concat());
+    add("housekeeping", &[&[PHONE, DIRECT, 0, 8, 0, 0], &[0, 0, 9], &[FRIEND, DIRECT, 1, 0, 0, 0], &[0, 0, 9]]);
+    add("damaged", &[&[FRIEND, DIRECT, 0, 0, 0, 1], text, &[6, 9, 1], &[FRIEND, DIRECT, 1, 0, 0, 0], &[5, 1]]);
+    add("no message", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 11, 3, 0xff, 0xff, 0xff]]);
+    add("edit", &[&[FRIEND, GROUP, 0, 128, 0, 0], &[0, 0, 8, 1, 14]]);
+    add("reaction", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 7, 1]]);
+    add("long id", &[&[FRIEND, DIRECT, 7, 0, 0, 0], text]);
+}
+
 /// Bytes that decide what `node_roundtrip` builds: enough of each value for a few nodes.
 fn arbitrary_nodes(seeds: &mut Seeds) {
     for byte in 0..=6_u8 {
@@ -411,6 +460,41 @@ fn scripts(seeds: &mut Seeds) {
         &[LINKED, &[12, 0, 6, 0, 0xF8, 4, 8, 0x0B, 9, 0x0B], RUN, &[13, 0, 0, 4, 0, 0, 1, 0], SETTLE],
     );
     seeds.add("engine", "read", &[LINKED, &send(0), SETTLE, &[7, 1, 6, 2, 2, 0, 1, 1], SETTLE]);
+}
+
+/// Fields as in `retry::fuzz`: time, chat, asker, flags, count, registration id, number of ids, ids, and what is answered.
+fn retry_receipts(seeds: &mut Seeds) {
+    const ANSWERED: [u8; 3] = [1; 3];
+    let ask = |chat: u8, asker: u8, flags: u8, count: u8| [0, chat, asker, flags, count, 0, 0, 0];
+    for (chat, asker) in (0..4).flat_map(|chat| (0..8).map(move |asker| (chat, asker))) {
+        let (first, second) = (ask(chat, asker, 0, 1), ask(chat, asker, 0, 2));
+        seeds.add("retry_receipt", &format!("chat {chat} asker {asker}"), &[&first, &ANSWERED, &second, &ANSWERED]);
+    }
+    let counts: Vec<u8> = (1..8).flat_map(|count| [&ask(0, 0, 0, count)[..], &ANSWERED].concat()).collect();
+    seeds.add("retry_receipt", "counts", &[&counts, &counts, &[9], &counts]);
+    let often: Vec<u8> = (0..14).flat_map(|_| [&ask(1, 0, 0, 1)[..], &[1]].concat()).collect();
+    seeds.add("retry_receipt", "often", &[&often]);
+    seeds.add("retry_receipt", "list", &[&[0, 1, 0, 0, 1, 0, 3, 0, 1, 2, 3, 1]]);
+    seeds.add(
+        "retry_receipt",
+        "group unknown",
+        &[&[0, 1, 0, 0x20, 1, 0, 0, 0, 1, 1], &[0, 1, 0, 0x20, 1, 0, 0, 0, 0, 1]],
+    );
+    seeds.add("retry_receipt", "recipient", &[&[0, 0, 4, 0x10, 1, 0, 0, 0, 0, 1], &[0, 0, 4, 0x10, 1, 0, 0, 0, 1, 1]]);
+    for (kind, flags) in (0..4).flat_map(|kind| [0x04, 0x84, 0x44].map(|flags| (kind, flags))) {
+        let request = [0, 0, 0, flags, 2, 0, 0, 0, kind, 3, 2, 10, 11, 1];
+        seeds.add("retry_receipt", &format!("keys {kind} {flags}"), &[&request, &ask(0, 0, 0, 1), &ANSWERED]);
+    }
+    for seed in 1..9_u32 {
+        let mut state = seed;
+        let mixed: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(400)
+        .collect();
+        seeds.add("retry_receipt", &format!("mixed {seed}"), &[&mixed]);
+    }
 }
 
 // ---- dictionaries ---------------------------------------------------------------------------------------------

@@ -283,14 +283,15 @@ fn what_cannot_be_read_is_told_once() {
     let absent = message(&bob, "ABSENT").child(Node::new("unavailable"));
     let group: Jid = "120363041234567890@g.us".parse().unwrap();
     let in_group = message(&group, "GROUP").attr("participant", &bob).child(enc("skmsg"));
-    let received = world.actor("alice").records(RecordKind::Received);
     for stanza in [second, copy, absent, in_group] {
         world.stanza_arrives("alice", &stanza);
         assert_eq!(world.data("alice", "message.undecryptable").len(), 1, "{stanza:?}");
         world.stanza_arrives("alice", &stanza);
         assert_eq!(world.data("alice", "message.undecryptable").len(), 0, "{stanza:?} comes again");
     }
-    assert_eq!(world.actor("alice").records(RecordKind::Received), received, "what comes after all is news");
+    let received = world.actor("alice").records(RecordKind::Received);
+    let is_marked = |id: &str| received.iter().any(|(key, _)| key.id.ends_with(id.as_bytes()));
+    assert!(!["SECOND", "COPY", "ABSENT", "GROUP"].into_iter().any(is_marked), "what comes after all is news");
 }
 
 // ---- a consumer that does not take anything ---------------------------------------------------------------------------

@@ -94,7 +94,7 @@ async fn a_session_tells_the_log_nothing_secret() {
     log.wait_for("message cannot be decrypted").await;
 
     // Commands that are refused.
-    let refused = alice.client().send_text(&"12036304@g.us".parse().unwrap(), TEXTS[0]).await.unwrap_err();
+    let refused = alice.client().send_text(&"12036304@newsletter".parse().unwrap(), TEXTS[0]).await.unwrap_err();
     let nobody = Jid::new(BOB, wamd::jid::Server::Broadcast);
     let odd = alice.client().send_text(&nobody, TEXTS[0]).await.unwrap_err();
     write!(shown, "{refused} {refused:?} {odd} {odd:?}").unwrap();

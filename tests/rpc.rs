@@ -380,8 +380,8 @@ async fn refusals_of_the_account_say_what_and_whether_to_try_again() {
     for params in [json!(["0171 1234567"]), json!([BOB, "no code"]), json!({})] {
         assert_eq!(rpc.call("link_code", params).await.unwrap_err()["code"], -32602);
     }
-    let group = json!({ "to": "120363041234567890@g.us", "text": "hi" });
-    assert_eq!(refused(rpc.call("send_text", group).await), ("not_a_user".to_owned(), false));
+    let channel = json!({ "to": "120363041234567890@newsletter", "text": "hi" });
+    assert_eq!(refused(rpc.call("send_text", channel).await), ("not_a_chat".to_owned(), false));
     assert_eq!(refused(rpc.call("send_text", json!([ALICE, ""])).await), ("content".to_owned(), false));
     assert_eq!(refused(rpc.call("mark_read", json!([ALICE, []])).await), ("no_ids".to_owned(), false));
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use wamd::crypto::PrivateKey;
 
 use crate::authority::Validity;
+use crate::group::control::GroupMode;
 
 /// How the server behaves. The default is what every public client expects; tests change single fields.
 #[derive(Clone, Debug)]
@@ -28,6 +29,10 @@ pub struct Config {
     pub ref_grace: Duration,
     /// Companions that one account may have, at most 98.
     pub max_companions: u16,
+    /// How groups that clients make address their members.
+    pub group_mode: GroupMode,
+    /// Members that a group may have.
+    pub max_members: usize,
     /// Below this number of one-time keys the device is told to upload more (spec 03 §1.4).
     pub low_prekeys: usize,
     /// Whether the phone shares app state keys with a freshly linked device (spec 01 §7.7).
@@ -58,6 +63,8 @@ impl Default for Config {
             ref_lifetimes: (Duration::from_secs(60), Duration::from_secs(20)),
             ref_grace: Duration::from_secs(10),
             max_companions: 98,
+            group_mode: GroupMode::Lid,
+            max_members: 1_024,
             low_prekeys: 5,
             share_app_state_keys: true,
             deduplicate: true,

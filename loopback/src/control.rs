@@ -1,13 +1,10 @@
-//! What a test asks of the server from the side: views of its state, scans, disconnects, faults.
+//! What a test asks of the server from the side: views of its state, scans, disconnects.
 //!
 //! The types are serde values, because the HTTP control interface speaks them as JSON.
-
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use wamd::jid::Jid;
-use wamd::node::Node;
 
 /// How the phone and the server behave while one client is linked. The default is an honest Android phone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -150,6 +147,12 @@ pub enum ControlError {
     /// Nothing was sent to the device yet.
     #[error("no message was sent to the device yet")]
     NoMessage,
+    /// No group has this JID.
+    #[error("no such group")]
+    UnknownGroup,
+    /// The server refuses it with this code, as it would refuse a client.
+    #[error("the server refuses it with error {0}")]
+    Refused(u16),
     /// The phone could not encrypt for a device.
     #[error("the phone could not encrypt: {0}")]
     Encrypt(String),
@@ -165,6 +168,8 @@ impl ControlError {
             Self::NotWaiting => "not_waiting",
             Self::Unencodable => "unencodable",
             Self::NoMessage => "no_message",
+            Self::UnknownGroup => "unknown_group",
+            Self::Refused(_) => "refused",
             Self::Encrypt(_) => "encrypt",
         }
     }
@@ -213,6 +218,8 @@ pub struct DeviceView {
 pub struct ReceivedMessage {
     /// The stanza id.
     pub id: String,
+    /// The group, status or list that it came in; for a chat with one user, that user.
+    pub chat: Jid,
     /// The device that sent it, as the stanza named it.
     pub from: Jid,
     /// For a copy of an own message: whom the message went to.
@@ -222,6 +229,9 @@ pub struct ReceivedMessage {
     /// The decrypted message without its padding.
     #[serde(skip)]
     pub message: Bytes,
+    /// When it was sent, unix seconds.
+    #[serde(skip)]
+    pub timestamp: u64,
 }
 
 /// How a connection is ended.
@@ -274,263 +284,6 @@ impl Disconnect {
     }
 }
 
-/// What is to go wrong. Faults of a device count down or stay until they are switched off.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Fault {
-    /// Show a certificate chain of a root that nobody trusts.
-    ForgedCertificate {
-        /// On or off.
-        on: bool,
-    },
-    /// Forget the server's static key and take another: IK hellos for the old one meet the XX fallback.
-    RotateStatic,
-    /// Whether a message that comes twice is routed once.
-    Deduplicate {
-        /// On is the default.
-        on: bool,
-    },
-    /// Refuse clients older than this version with failure 405; `None` takes everybody.
-    MinimumVersion {
-        /// Primary, secondary, tertiary.
-        version: Option<[u32; 3]>,
-    },
-    /// Spoil the signature of the signed prekey in every bundle of a device.
-    ForgePrekeySignature {
-        /// The device.
-        jid: Jid,
-        /// On or off.
-        on: bool,
-    },
-    /// Let a phone read what it gets without a word: no receipts of any kind.
-    MutePhone {
-        /// The phone, without device.
-        jid: Jid,
-        /// On or off.
-        on: bool,
-    },
-    /// Flip a bit in the next ciphertexts for a device.
-    TamperNext {
-        /// The device that receives.
-        jid: Jid,
-        /// How many messages.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Deliver the next messages for a device twice.
-    DuplicateNext {
-        /// The device that receives.
-        jid: Jid,
-        /// How many messages.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Deliver the last message for a device again.
-    ReplayLast {
-        /// The device that receives.
-        jid: Jid,
-    },
-    /// Do not acknowledge the next messages of a device, though they are routed.
-    DropAck {
-        /// The device that sends.
-        jid: Jid,
-        /// How many messages.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Answer the next logins of a device with a failure.
-    FailLogin {
-        /// The device.
-        jid: Jid,
-        /// The `reason` of the failure.
-        reason: u16,
-        /// How many logins.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Answer the next logins of a device with a failure of any shape (spec 01 §6.3).
-    LoginFailure {
-        /// The device.
-        jid: Jid,
-        /// The `reason`; none leaves it out.
-        #[serde(default)]
-        reason: Option<u16>,
-        /// Further attributes: `code`, `expire`, `message`, `url` …
-        #[serde(default)]
-        attrs: BTreeMap<String, String>,
-        /// How many logins.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Answer the next clients that want to be linked with a failure instead of refs.
-    LinkFailure {
-        /// The `reason`; none leaves it out.
-        #[serde(default)]
-        reason: Option<u16>,
-        /// Further attributes.
-        #[serde(default)]
-        attrs: BTreeMap<String, String>,
-        /// How many clients.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Answer the next login of a device with this stanza instead of `<success>`, and close.
-    RefuseLogin {
-        /// The device.
-        jid: Jid,
-        /// The stanza, usually a `<failure>`.
-        #[serde(deserialize_with = "crate::json::node")]
-        node: Node,
-    },
-    /// Answer the next queries of one stage of linking with an error, or not at all.
-    LinkAnswer {
-        /// Which queries.
-        stage: LinkStage,
-        /// The code of the error; without one nothing is answered.
-        #[serde(default)]
-        code: Option<u16>,
-        /// The `backoff` of the error, seconds.
-        #[serde(default)]
-        backoff: Option<u32>,
-        /// How many queries.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// Answer the next queries of a device in one namespace with an error, or not at all: `w:p` are its pings.
-    AnswerIq {
-        /// The device.
-        jid: Jid,
-        /// The namespace.
-        xmlns: String,
-        /// The code of the error; without one nothing is answered.
-        #[serde(default)]
-        code: Option<u16>,
-        /// The `backoff` of the error, seconds.
-        #[serde(default)]
-        backoff: Option<u32>,
-        /// How many queries.
-        #[serde(default = "one")]
-        count: u32,
-    },
-    /// How many refs every pair-device has from now on.
-    Refs {
-        /// 6 is what the real server gives.
-        count: u16,
-    },
-    /// Say nothing more to a device, whatever it asks: its connection is dead and still open.
-    Silence {
-        /// The device.
-        jid: Jid,
-        /// On or off.
-        on: bool,
-    },
-    /// Send a stream error of any shape to a device (spec 01 §6.4).
-    StreamError {
-        /// The device.
-        jid: Jid,
-        /// The `code`; none leaves it out.
-        #[serde(default)]
-        code: Option<u16>,
-        /// The `type` of a `<conflict>` child.
-        #[serde(default)]
-        conflict: Option<String>,
-        /// The tag of another child: `xml-not-well-formed`, `ack` …
-        #[serde(default)]
-        child: Option<String>,
-        /// Leave the connection open, as if the close were late.
-        #[serde(default)]
-        stay: bool,
-    },
-    /// Tell a device that an area is dirty (spec 01 §6.6).
-    Dirty {
-        /// The device.
-        jid: Jid,
-        /// The `type`: `account_sync`, `groups`, `syncd_app_state`, `newsletter_metadata`, `communities`.
-        kind: String,
-        /// The `timestamp`, unix seconds; now unless given.
-        #[serde(default)]
-        timestamp: Option<u64>,
-    },
-    /// Give a device other routing info (spec 01 §1.3). In JSON it is hex digits.
-    EdgeRouting {
-        /// The device.
-        jid: Jid,
-        /// The routing info.
-        #[serde(deserialize_with = "hex_bytes")]
-        info: Bytes,
-        /// The domain beside it.
-        #[serde(default)]
-        dns_domain: Option<String>,
-    },
-    /// Tell a device that its version stops to work.
-    ClientExpiration {
-        /// The device.
-        jid: Jid,
-        /// When, unix seconds.
-        t: u64,
-    },
-    /// Send a ping to a device.
-    Ping {
-        /// The device.
-        jid: Jid,
-    },
-    /// Send a stanza to a device, outside of its queue.
-    Inject {
-        /// The device.
-        jid: Jid,
-        /// The stanza.
-        #[serde(deserialize_with = "crate::json::node")]
-        node: Node,
-    },
-    /// Send a last stanza to a device, and close.
-    EndWith {
-        /// The device.
-        jid: Jid,
-        /// The stanza.
-        #[serde(deserialize_with = "crate::json::node")]
-        node: Node,
-    },
-    /// Seal and send these bytes, flag byte included, to a device. In JSON they are hex digits.
-    InjectRaw {
-        /// The device.
-        jid: Jid,
-        /// The plaintext of the frame.
-        #[serde(deserialize_with = "hex_bytes")]
-        plaintext: Bytes,
-    },
-}
-
-/// The queries of a client that is being linked (spec 01 §5.4, §5.6, §5.8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LinkStage {
-    /// Pair code: the companion's wrapped key.
-    CompanionHello,
-    /// Pair code: the key bundle.
-    CompanionFinish,
-    /// Passkey: the request options.
-    PasskeyOptions,
-    /// Passkey: the ref.
-    PasskeyRef,
-    /// Passkey: assertion and commitment.
-    PasskeyPrologue,
-    /// Passkey: the nonce of the commitment.
-    CompanionNonce,
-    /// Passkey: the sealed keys.
-    PairingRequest,
-}
-
-fn hex_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    hex::decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
-}
-
-const fn one() -> u32 {
-    1
-}
-
 /// Reads a phone number: 7 to 15 digits, no leading zero, perhaps a `+` in front.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
     let digits = text.strip_prefix('+').unwrap_or(text);
@@ -559,15 +312,5 @@ mod tests {
         assert_eq!(read("401"), Some(Disconnect::DeviceRemoved));
         assert_eq!(read("\"replaced\""), Some(Disconnect::Replaced));
         assert_eq!(read("\"other\""), None);
-    }
-
-    #[test]
-    fn faults_are_tagged_json() {
-        let fault = serde_json::from_str::<Fault>(r#"{"fault":"tamper_next","jid":"15551234567:1@s.whatsapp.net"}"#);
-        let jid = "15551234567:1@s.whatsapp.net".parse().unwrap();
-        assert_eq!(fault.unwrap(), Fault::TamperNext { jid, count: 1 });
-        assert!(serde_json::from_str::<Fault>(r#"{"fault":"tamper_next"}"#).is_err());
-        let raw = r#"{"fault":"inject_raw","jid":"15551234567:1@s.whatsapp.net","plaintext":"00f80102"}"#;
-        assert!(matches!(serde_json::from_str(raw), Ok(Fault::InjectRaw { .. })));
     }
 }

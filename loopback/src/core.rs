@@ -12,9 +12,13 @@ use wamd::node::{Decoder, Node};
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::connection::{Connection, Phase, Session};
+use crate::control::ControlError;
 use crate::directory::{Address, Directory, Namespace};
 use crate::faults::Faults;
+use crate::group::Groups;
+use crate::late::Late;
 use crate::queue::{Class, Entry};
+use crate::tokens::Tokens;
 use crate::{ConnId, Output};
 
 /// The state of the server.
@@ -24,15 +28,20 @@ pub(crate) struct Core {
     pub(crate) rng: ChaCha20Rng,
     pub(crate) authority: Authority,
     pub(crate) directory: Directory,
+    pub(crate) groups: Groups,
     pub(crate) faults: Faults,
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) routed: Routed,
+    pub(crate) late: Late,
+    pub(crate) tokens: Tokens,
     pub(crate) now: Now,
     /// Reads one stanza after the other; taken out while its stanza is handled.
     pub(crate) decoder: Decoder,
     /// What clients sent, when somebody wants to see it.
     pub(crate) recorded: Option<Vec<(ConnId, Node)>>,
+    /// While a query is handled: what devices are told of it, so that the answer goes first.
+    held: Option<Vec<(Address, Entry)>>,
     stanzas: u64,
 }
 
@@ -43,13 +52,17 @@ impl Core {
             rng,
             authority,
             directory: Directory::default(),
+            groups: Groups::default(),
             faults: Faults::default(),
             connections: BTreeMap::new(),
             outputs: VecDeque::new(),
             routed: Routed::default(),
+            late: Late::default(),
+            tokens: Tokens::default(),
             now: Now { mono: std::time::Duration::ZERO, wall_ms: 0 },
             decoder: Decoder::default(),
             recorded: None,
+            held: None,
             stanzas: 0,
         }
     }
@@ -131,6 +144,9 @@ impl Core {
 
     /// Puts a stanza into a device's queue, and on its connection if its backlog is through.
     pub(crate) fn enqueue(&mut self, address: Address, mut entry: Entry) {
+        if let Some(held) = &mut self.held {
+            return held.push((address, entry));
+        }
         let live = self.live_connection(address);
         let Some(device) = self.directory.device_mut(address) else { return };
         entry.delivered = live.is_some();
@@ -141,8 +157,24 @@ impl Core {
         }
     }
 
+    /// Runs a handler, and keeps back what devices are told by it until [`release`](Self::release).
+    pub(crate) fn hold<R>(&mut self, handler: impl FnOnce(&mut Self) -> R) -> R {
+        self.held = Some(Vec::new());
+        handler(self)
+    }
+
+    /// Tells the devices.
+    pub(crate) fn release(&mut self) {
+        for (address, entry) in self.held.take().unwrap_or_default() {
+            self.enqueue(address, entry);
+        }
+    }
+
     /// Queues a notification, whose content `fill` adds.
     pub(crate) fn notify(&mut self, address: Address, kind: &str, from: Jid, fill: impl FnOnce(Node) -> Node) {
+        if self.faults.takes_notice(address, kind) {
+            return;
+        }
         let id = self.stanza_id();
         let node = Node::new("notification")
             .attr("from", &from)
@@ -171,6 +203,25 @@ impl Core {
             Phase::Online(session) => Some(session),
             _ => None,
         }
+    }
+
+    /// The device that a test names.
+    pub(crate) fn named(&self, jid: &Jid) -> Result<Address, ControlError> {
+        let address = self.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
+        if self.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
+    }
+
+    /// The companion that a test names.
+    pub(crate) fn named_companion(&self, jid: &Jid) -> Result<Address, ControlError> {
+        self.named(jid).and_then(|address| match address.device {
+            0 => Err(ControlError::UnknownDevice),
+            _ => Ok(address),
+        })
+    }
+
+    /// The connection of the companion that a test names.
+    pub(crate) fn named_connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
+        self.connection_of(self.named_companion(jid)?).ok_or(ControlError::NotConnected)
     }
 
     /// The connection of a device, whatever it has been sent already.

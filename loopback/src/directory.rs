@@ -4,6 +4,7 @@
 //! devices 1 to 98 (99 marks hosted devices, spec 02 §8). Ids and key indexes of companions only grow, so that a device
 //! that was unlinked never comes back as another one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use wamd::proto::adv::AdvKeyIndexList;
 use crate::ConnId;
 use crate::adv;
 use crate::phone::Phone;
-use crate::queue::{Entry, Queue};
+use crate::queue::{self, Queue};
 
 /// One device of one account, whatever address names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,8 @@ pub(crate) struct Bundle {
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) key_index: u32,
+    /// Whether the device list says that Meta hosts it.
+    pub(crate) hosted: bool,
     pub(crate) noise: PublicKey,
     pub(crate) identity: PublicKey,
     pub(crate) registration_id: u32,
@@ -96,7 +99,7 @@ pub(crate) struct Device {
     pub(crate) greeted: bool,
     pub(crate) queue: Queue,
     /// The last message that was routed to the device, for replaying it.
-    pub(crate) last_message: Option<Entry>,
+    pub(crate) last_message: Option<queue::Entry>,
 }
 
 impl Device {
@@ -112,6 +115,12 @@ impl Device {
             }
         }
         self.uploaded = true;
+        self.told_low = false;
+    }
+
+    /// Spends all one-time keys, as if others had them.
+    pub(crate) fn spend_prekeys(&mut self) {
+        self.spent.extend(self.prekeys.drain(..).map(|(id, _)| id));
         self.told_low = false;
     }
 
@@ -142,6 +151,8 @@ pub(crate) struct Account {
     pub(crate) contacts: BTreeSet<u64>,
     /// What the last linking failed of, as the client or the check of its answer says it.
     pub(crate) last_link_error: Option<String>,
+    /// Whether others are not told the LID yet.
+    pub(crate) lid_hidden: bool,
 }
 
 impl Account {
@@ -152,6 +163,11 @@ impl Account {
             Namespace::Lid => Jid::lid(self.lid.to_string()),
         };
         bare.with_device(device)
+    }
+
+    /// The bare address in a namespace, as far as others are told it.
+    pub(crate) fn alias(&self, namespace: Namespace) -> Option<Jid> {
+        (namespace == Namespace::Pn || !self.lid_hidden).then(|| self.jid(namespace, 0))
     }
 
     /// The next free companion id and key index; `None` when the account has as many companions as it may.
@@ -189,17 +205,18 @@ impl Account {
         adv::key_index_list(&self.identity, &list)
     }
 
-    /// Takes a bundle of a device, and with it one of its one-time keys.
-    pub(crate) fn take_bundle(&mut self, device: u16, rng: &mut impl Rng) -> Option<Bundle> {
+    /// Takes a bundle of a device, and with it one of its one-time keys unless it is to go without.
+    pub(crate) fn take_bundle(&mut self, device: u16, without_prekey: bool, rng: &mut impl Rng) -> Option<Bundle> {
         if device == 0 {
-            return Some(self.phone.take_bundle(&self.identity, rng));
+            let bundle = self.phone.take_bundle(&self.identity, rng);
+            return Some(Bundle { prekey: bundle.prekey.filter(|_| !without_prekey), ..bundle });
         }
         let device = self.devices.get_mut(&device)?;
         Some(Bundle {
             registration_id: device.registration_id,
             identity: device.identity,
             signed_prekey: device.signed_prekey.clone(),
-            prekey: device.take_prekey(),
+            prekey: if without_prekey { None } else { device.take_prekey() },
             device_identity: Some(device.device_identity.clone()),
         })
     }
@@ -217,12 +234,7 @@ impl Directory {
     pub(crate) fn get_or_create(&mut self, number: u64, now: u64, rng: &mut impl Rng) -> &mut Account {
         let lids = &mut self.lids;
         self.accounts.entry(number).or_insert_with(|| {
-            let lid = loop {
-                let lid = 100_000_000_000_000 + rng.next_u64() % 900_000_000_000_000;
-                if lids.insert(lid, number).is_none() {
-                    break lid;
-                }
-            };
+            let lid = fresh_lid(lids, number, rng);
             let identity = KeyPair::generate(rng);
             Account {
                 number,
@@ -237,8 +249,17 @@ impl Directory {
                 devices: BTreeMap::new(),
                 contacts: BTreeSet::new(),
                 last_link_error: None,
+                lid_hidden: false,
             }
         })
+    }
+
+    /// Gives an account another LID. The former one goes on naming it.
+    pub(crate) fn change_lid(&mut self, number: u64, rng: &mut impl Rng) {
+        let lid = fresh_lid(&mut self.lids, number, rng);
+        if let Some(account) = self.accounts.get_mut(&number) {
+            account.lid = lid;
+        }
     }
 
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &Account> {
@@ -263,6 +284,22 @@ impl Directory {
         Some(Address { number, device: jid.device() })
     }
 
+    /// All devices of an account, its phone first.
+    pub(crate) fn all_addresses(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        let devices = self.account(number).into_iter().flat_map(Account::device_list);
+        devices.map(move |(device, _)| Address { number, device })
+    }
+
+    /// The devices of an account that messages to many go to: all but hosted ones.
+    pub(crate) fn addresses(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        self.all_addresses(number).filter(|address| !self.device(*address).is_some_and(|device| device.hosted))
+    }
+
+    /// The companions of an account.
+    pub(crate) fn companions(&self, number: u64) -> impl Iterator<Item = Address> + '_ {
+        self.all_addresses(number).filter(|address| address.device != 0)
+    }
+
     /// Whether the device exists: every phone does.
     pub(crate) fn exists(&self, address: Address) -> bool {
         self.account(address.number)
@@ -275,6 +312,16 @@ impl Directory {
 
     pub(crate) fn device_mut(&mut self, address: Address) -> Option<&mut Device> {
         self.account_mut(address.number)?.devices.get_mut(&address.device)
+    }
+}
+
+fn fresh_lid(lids: &mut BTreeMap<u64, u64>, number: u64, rng: &mut impl Rng) -> u64 {
+    loop {
+        let lid = 100_000_000_000_000 + rng.next_u64() % 900_000_000_000_000;
+        if let Entry::Vacant(free) = lids.entry(lid) {
+            free.insert(number);
+            return lid;
+        }
     }
 }
 

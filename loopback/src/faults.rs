@@ -1,11 +1,17 @@
 //! What goes wrong on purpose: switches and countdowns. See [`Fault`](crate::Fault) for what each does.
 
+pub(crate) mod acks;
+mod apply;
+pub(crate) mod delivery;
+
 use std::collections::BTreeMap;
 
 use wamd::node::Node;
 
-use crate::control::LinkStage;
 use crate::directory::Address;
+use crate::fault::LinkStage;
+
+pub(crate) use apply::apply;
 
 /// The faults of the whole server and of each device.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +22,9 @@ pub(crate) struct Faults {
     registrations: Countdown<Node>,
     stages: BTreeMap<LinkStage, Countdown<Option<Refusal>>>,
     queries: BTreeMap<(Address, String), Countdown<Option<Refusal>>>,
+    notices: BTreeMap<(Address, String), Countdown<()>>,
+    pub(crate) delivery: delivery::Delivery,
+    pub(crate) acks: acks::Acks,
 }
 
 /// The faults of one device: switches, and how often each of the others still happens.
@@ -29,6 +38,9 @@ pub(crate) struct DeviceFaults {
     pub(crate) drop_ack: u32,
     pub(crate) fail_login: u32,
     pub(crate) failure: u16,
+    pub(crate) withhold_prekey: bool,
+    pub(crate) refuse_bundle: u32,
+    pub(crate) bundle_error: u16,
 }
 
 /// An error that a query is answered with.
@@ -113,6 +125,17 @@ impl Faults {
             return None;
         }
         self.queries.get_mut(&(address, xmlns.to_owned()))?.take()
+    }
+
+    /// Loses the next notifications of a type for a device.
+    pub(crate) fn lose_notices(&mut self, address: Address, kind: String, count: u32) {
+        self.notices.insert((address, kind), Countdown::new((), count));
+    }
+
+    /// Whether a notification is lost.
+    pub(crate) fn takes_notice(&mut self, address: Address, kind: &str) -> bool {
+        !self.notices.is_empty()
+            && self.notices.get_mut(&(address, kind.to_owned())).is_some_and(|left| left.take().is_some())
     }
 
     /// Counts one of the countdowns of a device down; false when it stands at 0.

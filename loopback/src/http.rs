@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use wamd::jid::Jid;
 
 use crate::shell::{Handle, LoopbackError};
-use crate::{ConnId, Disconnect, Fault, LinkAction, PasskeyOptions, ScanOptions};
+use crate::{ConnId, Disconnect, Fault, GroupChange, GroupSpec, LinkAction, PasskeyOptions, ScanOptions};
 
 /// All routes of the server.
 pub(crate) fn routes(handle: Handle) -> Router {
@@ -38,6 +38,9 @@ pub(crate) fn routes(handle: Handle) -> Router {
         .route("/control/disconnect", post(disconnect))
         .route("/control/messages", post(send_message))
         .route("/control/received", post(received))
+        .route("/control/audience", post(audience))
+        .route("/control/groups", get(groups).post(create_group))
+        .route("/control/groups/change", post(change_group))
         .route("/control/faults", post(faults))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
         .method_not_allowed_fallback(|| async {
@@ -204,6 +207,48 @@ async fn received(State(handle): State<Handle>, body: Json<Number>) -> Result<ax
     Ok(axum::Json(json!({ "messages": messages })))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Post {
+    number: String,
+    to: Jid,
+    audience: Vec<Jid>,
+    text: String,
+}
+
+async fn audience(State(handle): State<Handle>, body: Json<Post>) -> Result<axum::Json<Value>, Refusal> {
+    let Post { number, to, audience, text } = body.0;
+    let sent = handle.call(move |server, now| server.send_to_audience(now, &number, &to, &audience, &text)).await?;
+    Ok(axum::Json(json!({ "id": sent.map_err(LoopbackError::from)? })))
+}
+
+async fn groups(State(handle): State<Handle>) -> Result<axum::Json<Value>, Refusal> {
+    let groups = handle.call(|server, _| server.groups()).await?;
+    Ok(axum::Json(json!({ "groups": groups })))
+}
+
+async fn create_group(State(handle): State<Handle>, body: Json<GroupSpec>) -> Result<axum::Json<Value>, Refusal> {
+    let group = handle.call(move |server, now| server.create_group(now, &body.0)).await?;
+    Ok(axum::Json(json!(group.map_err(LoopbackError::from)?)))
+}
+
+/// The change's fields stand under `do`, because they are checked for unknown ones.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupOrder {
+    group: Jid,
+    #[serde(default)]
+    by: Option<Jid>,
+    r#do: GroupChange,
+}
+
+async fn change_group(State(handle): State<Handle>, body: Json<GroupOrder>) -> Result<axum::Json<Value>, Refusal> {
+    let GroupOrder { group, by, r#do: change } = body.0;
+    let changed = handle.call(move |server, now| server.change_group(now, &group, by.as_ref(), change)).await?;
+    changed.map_err(LoopbackError::from)?;
+    Ok(axum::Json(json!({})))
+}
+
 async fn faults(State(handle): State<Handle>, body: Json<Fault>) -> Result<axum::Json<Value>, Refusal> {
     handle.fault(body.0).await?;
     Ok(axum::Json(json!({})))
@@ -255,9 +300,13 @@ impl From<LoopbackError> for Refusal {
             LoopbackError::Control(error) => {
                 let status = match error {
                     ControlError::Number => StatusCode::BAD_REQUEST,
-                    ControlError::UnknownDevice | ControlError::NotWaiting => StatusCode::NOT_FOUND,
+                    ControlError::UnknownDevice | ControlError::UnknownGroup | ControlError::NotWaiting => {
+                        StatusCode::NOT_FOUND
+                    }
                     ControlError::NotConnected | ControlError::NoMessage => StatusCode::CONFLICT,
-                    ControlError::Unencodable | ControlError::Encrypt(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    ControlError::Unencodable | ControlError::Encrypt(_) | ControlError::Refused(_) => {
+                        StatusCode::UNPROCESSABLE_ENTITY
+                    }
                 };
                 (status, error.code())
             }

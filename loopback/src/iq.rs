@@ -5,7 +5,7 @@ use wamd::node::{Node, NodeRef};
 use crate::ConnId;
 use crate::core::Core;
 use crate::directory::Address;
-use crate::{keys, login, notices, stanza, usync};
+use crate::{group, keys, login, notices, stanza, tokens, usync};
 
 /// What a query is answered with, and what happens once the answer is out.
 pub(crate) struct Answer {
@@ -50,7 +50,7 @@ const TABLE: &[(&str, &str, Handler)] = &[
     ("usync", "usync", usync::query),
     ("abt", "props", |_, _, _| Answer::child(props())),
     ("blocklist", "", |_, _, _| Answer::child(Node::new("list").attr("dhash", "none"))),
-    ("privacy", "tokens", |_, _, _| Answer::empty()),
+    ("privacy", "tokens", tokens::issue),
     ("privacy", "", |_, _, _| Answer::child(privacy())),
     ("w:sync:app:state", "sync", app_state),
     ("urn:xmpp:whatsapp:dirty", "clean", |_, _, _| Answer::empty()),
@@ -58,7 +58,7 @@ const TABLE: &[(&str, &str, Handler)] = &[
     ("w:stats", "", |_, _, _| Answer::empty()),
     ("disappearing_mode", "", |_, _, _| Answer::empty()),
     ("w:m", "media_conn", media_conn),
-    ("w:g2", "participating", |_, _, _| Answer::child(Node::new("groups"))),
+    ("w:g2", "", group::query::handle),
     ("md", "remove-companion-device", |core, address, node| {
         match node.child("remove-companion-device").and_then(|remove| remove.attr_jid("jid")) {
             Some(jid) if core.directory.resolve(&jid) == Some(address) => Answer::empty().then(notices::remove),
@@ -83,7 +83,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRe
     let child = child.map_or("", |child| child.tag());
     let row = TABLE.iter().find(|row| row.0 == &*namespace && (row.1.is_empty() || row.1 == child));
     let answer = match row {
-        Some((_, _, handler)) => handler(core, address, node),
+        Some((_, _, handler)) => core.hold(|core| handler(core, address, node)),
         None => Answer::error(404, "item-not-found"),
     };
     let reply = match answer.body {
@@ -91,6 +91,7 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRe
         Err((code, text)) => stanza::iq_error(node, code, text),
     };
     core.send(id, &reply);
+    core.release();
     if let Some(after) = answer.after {
         after(core, id, address);
     }

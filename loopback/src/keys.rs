@@ -70,10 +70,13 @@ pub(crate) fn fetch(core: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
     for user in request.children_named("user") {
         let Some(jid) = user.attr_jid("jid") else { continue };
         let answer = Node::new("user").attr("jid", jid.clone());
-        let bundle = core.directory.resolve(&jid).and_then(|address| take_bundle(core, address));
+        let address = core.directory.resolve(&jid);
+        let refused = address.filter(|address| core.faults.take(*address, |faults| &mut faults.refuse_bundle));
+        let code = refused.map_or(406, |address| core.faults.of(address).bundle_error);
+        let bundle = address.filter(|_| refused.is_none()).and_then(|address| take_bundle(core, address));
         list = list.child(match bundle {
             Some(bundle) => answer.children(bundle_children(&bundle)),
-            None => answer.child(stanza::error(406, "not-acceptable")),
+            None => answer.child(stanza::error(code, stanza::error_text(code))),
         });
     }
     Answer::child(list)
@@ -81,9 +84,10 @@ pub(crate) fn fetch(core: &mut Core, _: Address, node: NodeRef<'_>) -> Answer {
 
 /// Takes the bundle of a device, and with it one of its one-time keys.
 pub(crate) fn take_bundle(core: &mut Core, address: Address) -> Option<Bundle> {
+    let faults = core.faults.of(address);
     let account = core.directory.account_mut(address.number)?;
-    let mut bundle = account.take_bundle(address.device, &mut core.rng)?;
-    if core.faults.of(address).forge_prekey_signature {
+    let mut bundle = account.take_bundle(address.device, faults.withhold_prekey, &mut core.rng)?;
+    if faults.forge_prekey_signature {
         bundle.signed_prekey.signature = flip_last(&bundle.signed_prekey.signature);
     }
     report_low(core, address);

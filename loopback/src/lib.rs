@@ -21,10 +21,12 @@
 //! | `login`, `linking`, `pair_code`, `passkey`, `adv` | success and failure, linking, device identities (spec 01 §4–§6) |
 //! | `directory`, `keys`, `usync`, `notices` | accounts, key bundles, device lists and their changes (spec 03 §1, §4.9) |
 //! | `routing`, `receipts`, `queue` | messages, receipts, what waits for a device (spec 03 §4–§6) |
+//! | `tokens`, `late` | privacy tokens (spec 03 §4.7), messages that come later |
+//! | `group` | groups and communities: queries, changes, notifications (spec 06 §7, §8) |
 //! | `phone` | device 0 of every account, with a Signal store of its own |
-//! | `control`, `waiting`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
+//! | `control`, `waiting`, `fault`, `faults`, `json` | what tests ask for, what goes wrong on purpose |
 //!
-//! Not there: groups, status, channels, app state, media.
+//! Not there: channels, app state, media.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
 
@@ -35,13 +37,16 @@ mod connection;
 mod control;
 mod core;
 mod directory;
+mod fault;
 mod faults;
+mod group;
 mod handshake;
 #[cfg(feature = "shell")]
 mod http;
 mod iq;
 mod json;
 mod keys;
+mod late;
 mod linking;
 mod login;
 mod notices;
@@ -55,6 +60,7 @@ mod server;
 #[cfg(feature = "shell")]
 mod shell;
 mod stanza;
+mod tokens;
 mod usync;
 mod waiting;
 
@@ -63,9 +69,13 @@ use bytes::Bytes;
 pub use authority::Validity;
 pub use config::Config;
 pub use control::{
-    AccountView, ControlError, DeviceView, Disconnect, Fault, LinkStage, Linked, PasskeyOptions, PasskeyView,
-    ReceivedMessage, ScanError, ScanOptions,
+    AccountView, ControlError, DeviceView, Disconnect, Linked, PasskeyOptions, PasskeyView, ReceivedMessage, ScanError,
+    ScanOptions,
 };
+pub use fault::{Fault, LinkStage};
+pub use faults::delivery::{Damage, EncKind};
+pub use group::change::GroupChange;
+pub use group::control::{GroupMode, GroupSpec, GroupView, MemberView};
 pub use handshake::Pattern;
 pub use server::Server;
 #[cfg(feature = "shell")]

@@ -21,9 +21,10 @@ use wamd::proto::wa6::client_payload::DevicePairingRegistrationData;
 
 use crate::adv::{Claim, Offer};
 use crate::connection::Phase;
-use crate::control::{LinkStage, Linked, ScanError, ScanOptions, parse_number};
+use crate::control::{Linked, ScanError, ScanOptions, parse_number};
 use crate::core::{Core, leaf};
 use crate::directory::{Address, Device, Namespace, SignedPreKey};
+use crate::fault::LinkStage;
 use crate::login::{self, BAD_REQUEST};
 use crate::pair_code::{self, CodeLink};
 use crate::passkey::{self, PasskeyLink};
@@ -338,6 +339,7 @@ impl Device {
     fn linked(key_index: u32, noise: PublicKey, device_identity: Bytes, registration: Registration) -> Self {
         Self {
             key_index,
+            hosted: false,
             noise,
             identity: registration.identity,
             registration_id: registration.registration_id,

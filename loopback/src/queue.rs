@@ -43,6 +43,13 @@ pub(crate) struct Entry {
     pub(crate) delivered: bool,
 }
 
+impl Entry {
+    /// Whoever wrote the stanza: in a chat of many its participant.
+    pub(crate) fn author(&self) -> Jid {
+        self.node.attr_jid("participant").unwrap_or_else(|| self.from.clone())
+    }
+}
+
 /// The stanzas that wait for one device.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
@@ -50,7 +57,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// Adds a stanza. The oldest one goes when there are too many.
     pub(crate) fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.pop_front();
+        }
         self.entries.push_back(entry);
     }
 
@@ -74,10 +85,20 @@ impl Queue {
     }
 
     /// Takes out what an `<ack>` answers: the entry with this class, id and sender, of the same type if there are
-    /// several.
-    pub(crate) fn acknowledge(&mut self, class: Class, id: &str, to: Option<&Jid>, kind: Option<&str>) -> bool {
+    /// several. `to` is the sender, and in a chat of many the author beside it.
+    pub(crate) fn acknowledge(
+        &mut self,
+        class: Class,
+        id: &str,
+        to: (Option<&Jid>, Option<&Jid>),
+        kind: Option<&str>,
+    ) -> bool {
         let same = |entry: &Entry| {
-            entry.delivered && entry.class == class && entry.id == id && to.is_none_or(|to| *to == entry.from)
+            entry.delivered
+                && entry.class == class
+                && entry.id == id
+                && to.0.is_none_or(|to| *to == entry.from)
+                && to.1.is_none_or(|author| *author == entry.author())
         };
         let exact = self.entries.iter().position(|entry| same(entry) && entry.kind.as_deref() == kind);
         match exact.or_else(|| self.entries.iter().position(same)) {
@@ -86,15 +107,19 @@ impl Queue {
         }
     }
 
-    /// Takes out the message that a delivery receipt answers. `sent_by` tells whether an entry comes from the account
-    /// that the receipt is for.
-    pub(crate) fn received(&mut self, id: &str, sent_by: impl Fn(&Jid) -> bool) -> bool {
-        let found = self.entries.iter().position(|entry| {
-            entry.delivered && entry.class == Class::Message && entry.id == id && sent_by(&entry.from)
-        });
+    /// Takes out the message that a delivery receipt answers. `is_meant` tells whether an entry comes from the chat and the
+    /// account that the receipt is for.
+    pub(crate) fn received(&mut self, id: &str, is_meant: impl Fn(&Entry) -> bool) -> bool {
+        let found = self
+            .entries
+            .iter()
+            .position(|entry| entry.delivered && entry.class == Class::Message && entry.id == id && is_meant(entry));
         found.is_some_and(|index| self.entries.remove(index).is_some())
     }
 }
+
+/// Stanzas that wait for one device at most, far more than a device can fall behind in a test.
+const MAX_ENTRIES: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -109,11 +134,11 @@ mod tests {
     fn only_what_was_delivered_can_be_answered() {
         let mut queue = Queue::default();
         queue.push(entry(Class::Message, "A", "1:2@lid", None));
-        assert!(!queue.acknowledge(Class::Message, "A", None, None));
+        assert!(!queue.acknowledge(Class::Message, "A", (None, None), None));
         assert_eq!(queue.deliver_all().len(), 1);
-        assert!(!queue.received("A", |from| from.user() == "2"));
-        assert!(!queue.received("B", |from| from.user() == "1"));
-        assert!(queue.received("A", |from| from.user() == "1"));
+        assert!(!queue.received("A", |entry| entry.from.user() == "2"));
+        assert!(!queue.received("B", |entry| entry.from.user() == "1"));
+        assert!(queue.received("A", |entry| entry.from.user() == "1"));
         assert_eq!(queue.len(), 0);
     }
 
@@ -125,10 +150,10 @@ mod tests {
         queue.push(entry(Class::Receipt, "A", "1:3@lid", Some("read")));
         queue.deliver_all();
         let to: Jid = "1:2@lid".parse().unwrap();
-        assert!(queue.acknowledge(Class::Receipt, "A", Some(&to), Some("read")));
+        assert!(queue.acknowledge(Class::Receipt, "A", (Some(&to), None), Some("read")));
         assert_eq!(queue.entries.iter().filter(|entry| entry.kind.is_none()).count(), 1);
-        assert!(queue.acknowledge(Class::Receipt, "A", Some(&to), Some("read")), "the type is a hint only");
-        assert!(!queue.acknowledge(Class::Receipt, "A", Some(&to), None));
+        assert!(queue.acknowledge(Class::Receipt, "A", (Some(&to), None), Some("read")), "the type is a hint only");
+        assert!(!queue.acknowledge(Class::Receipt, "A", (Some(&to), None), None));
         assert_eq!(queue.len(), 1);
     }
 }

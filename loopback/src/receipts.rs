@@ -24,9 +24,10 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
         .attr_opt("participant", node.attr_jid("participant"))
         .attr_opt("type", kind.clone())
         .attr("t", core.now.unix_seconds());
-    if is_delivery(kind.as_deref()) {
+    if let Some(to) = to.as_ref().filter(|_| is_delivery(kind.as_deref())) {
+        let author = node.attr_jid("participant");
         for message in message_ids(&stanza_id, node) {
-            take_out(core, sender, &message, to.as_ref());
+            take_out(core, sender, &message, to, author.as_ref());
         }
     }
     core.send(id, &ack);
@@ -46,50 +47,75 @@ fn message_ids(first: &str, node: NodeRef<'_>) -> BTreeSet<String> {
     std::iter::once(first.to_owned()).chain(more).collect()
 }
 
-/// Takes a message out of a device's queue if the account that the receipt is for has sent it, by whatever name.
-fn take_out(core: &mut Core, address: Address, id: &str, to: Option<&Jid>) {
-    let sender = to.and_then(|to| core.directory.resolve(to)).and_then(|sender| core.directory.account(sender.number));
-    let Some(names) = sender.map(|account| [Namespace::Pn, Namespace::Lid].map(|name| account.jid(name, 0))) else {
+/// Takes a message out of a device's queue if the account that the receipt is for has sent it, by whatever name, and in a
+/// chat of many if it came from there.
+fn take_out(core: &mut Core, address: Address, id: &str, to: &Jid, author: Option<&Jid>) {
+    let chat = is_of_many(to).then(|| to.clone());
+    let author = author.unwrap_or(to);
+    let names = core.directory.resolve(author).and_then(|author| core.directory.account(author.number));
+    let Some(names) = names.map(|account| [Namespace::Pn, Namespace::Lid].map(|name| account.jid(name, 0))) else {
         return;
     };
     if let Some(device) = core.directory.device_mut(address) {
-        device.queue.received(id, |from| names.iter().any(|name| name.same_account(from)));
+        device.queue.received(id, |entry| {
+            chat.as_ref().is_none_or(|chat| *chat == entry.from)
+                && names.iter().any(|name| name.same_account(&entry.author()))
+        });
     }
 }
 
-/// Sends a receipt to the device that it names, or to all devices of the account. The reader's own other devices hear of
-/// read receipts, too.
+/// Whether the author of a message in this chat stands beside it.
+fn is_of_many(chat: &Jid) -> bool {
+    chat.is_group() || chat.is_broadcast()
+}
+
+/// Sends a receipt to the device that it names, or to all devices of the account: in a chat of many to all devices of the
+/// author. The reader's own other devices hear of read receipts, too. A retry receipt is for the sending device alone.
 pub(crate) fn pass_on(core: &mut Core, sender: Address, to: &Jid, kind: Option<&str>, receipt: Node) {
-    let (Some(namespace), Some(target)) = (Namespace::of(to), core.directory.resolve(to)) else { return };
+    let author = if is_of_many(to) { receipt.attr_jid("participant") } else { Some(to.clone()) };
+    let Some(author) = author else { return };
+    let (Some(namespace), Some(target)) = (Namespace::of(&author), core.directory.resolve(&author)) else { return };
     if matches!(kind, Some("peer_msg" | "hist_sync")) {
         return;
     }
-    let node = receipt_node(core, sender, namespace, receipt);
+    let chat = is_of_many(to).then_some(to);
+    let node = receipt_node(core, sender, namespace, chat, receipt);
     let is_read = matches!(kind, Some("read" | "played" | "read-self" | "played-self"));
     let is_private = matches!(kind, Some("read-self" | "played-self"));
     if !(is_private && target.number != sender.number) {
-        let targets = if kind == Some("retry") { vec![target] } else { targets(core, target) };
+        let targets = match chat {
+            _ if kind == Some("retry") => vec![target],
+            Some(_) => targets(core, Address::phone(target.number)),
+            None => targets(core, target),
+        };
         for address in targets.into_iter().filter(|address| *address != sender) {
             give(core, address, kind, node.clone());
         }
     }
     if is_read && target.number != sender.number {
-        let copy = node.attr("recipient", to.to_bare());
+        let copy = node.attr_opt("recipient", chat.is_none().then(|| to.to_bare()));
         for address in targets(core, Address::phone(sender.number)).into_iter().filter(|address| *address != sender) {
             give(core, address, kind, copy.clone());
         }
     }
 }
 
-/// The receipt as it is received: from the device, with a time, without a target.
-fn receipt_node(core: &Core, sender: Address, namespace: Namespace, receipt: Node) -> Node {
+/// The receipt as it is received: from the device, or from the chat with the device beside it; with a time, without a target.
+fn receipt_node(core: &Core, sender: Address, namespace: Namespace, chat: Option<&Jid>, receipt: Node) -> Node {
     let id = receipt.attr_str("id").unwrap_or_default().into_owned();
-    let mut node = Node::new("receipt")
-        .attr("from", core.jid(sender, namespace))
-        .attr("id", id)
-        .attr_opt("type", receipt.get_attr("type"))
-        .attr("t", core.now.unix_seconds());
-    for name in ["participant", "recipient", "category", "context"] {
+    let device = core.jid(sender, namespace);
+    let node = Node::new("receipt");
+    let mut node = match chat {
+        Some(chat) => {
+            let name = if namespace == Namespace::Lid { "participant_pn" } else { "participant_lid" };
+            let account = core.directory.account(sender.number);
+            let alias = account.and_then(|account| account.alias(namespace.other()));
+            node.attr("from", chat).attr("participant", device).attr_opt(name, alias)
+        }
+        None => node.attr("from", device).attr_opt("participant", receipt.get_attr("participant")),
+    };
+    node = node.attr("id", id).attr_opt("type", receipt.get_attr("type")).attr("t", core.now.unix_seconds());
+    for name in ["recipient", "category", "context"] {
         node = node.attr_opt(name, receipt.get_attr(name));
     }
     Node { content: receipt.content, ..node }

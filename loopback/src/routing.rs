@@ -1,55 +1,90 @@
-//! Messages from device to device (spec 01 §7.7, spec 03 §4.5 and §6.1, spec 06 §1.14).
+//! Messages from device to devices (spec 01 §7.7, spec 03 §4.5 and §6.1, spec 06 §1.1 and §1.14).
 //!
-//! A message names its ciphertexts by device, or holds one for a single device. Every device gets a stanza with its own
-//! ciphertext only, from the sending device, in the namespace that the sender used; the other name of the account stands
-//! beside it. Groups, lists and channels are refused with error 404.
+//! A message names its ciphertexts by device, or holds one for a single device or for a whole group. Every device gets a
+//! stanza with what it can read only, from the sending device, in the namespace that the sender used; the other name of
+//! the sender stands beside it.
+//!
+//! ```text
+//!  <message> ─▶ plan: direct, group or broadcast ─▶ ack ─▶ route ─▶ deliver ─▶ queue of a companion, or a phone
+//!                 └ refused ─▶ ack with error
+//! ```
+
+mod broadcast;
+mod direct;
+mod group;
 
 use wamd::jid::Jid;
-use wamd::node::{Node, NodeContent, NodeRef};
+use wamd::node::{Node, NodeRef};
 
 use crate::ConnId;
 use crate::core::Core;
 use crate::directory::{Address, Namespace};
+use crate::faults::acks::AckRule;
+use crate::faults::delivery;
 use crate::queue::{Class, Entry};
 use crate::{phone, stanza};
 
-/// A message that came in, taken apart.
+/// A message that came in, taken apart: who gets what.
 pub(crate) struct Outgoing {
     id: String,
     sender: Address,
-    /// The account that the message is for.
-    recipient: u64,
-    /// The chat as own devices see it: `recipient` of a resend to one of them, `to` otherwise.
-    chat: Jid,
+    /// How sender and receivers are named.
     namespace: Namespace,
-    copies: Vec<(Address, Node)>,
+    chat: Chat,
+    /// The ciphertexts for each device.
+    copies: Vec<(Address, Vec<Node>)>,
+    content: Content,
+    /// What the server makes of the devices, for the ack.
+    phash: Option<String>,
+    /// Whether the message goes to a LID that its account has no more.
+    stale_lid: bool,
+}
+
+/// Where a message goes.
+enum Chat {
+    Direct(direct::Chat),
+    Group(Jid),
+    Broadcast(broadcast::Chat),
+}
+
+/// What a message holds beside its destination.
+struct Content {
+    /// Ciphertexts that stand directly in it.
+    encs: Vec<Node>,
+    /// The entries of `<participants>`.
+    targets: Vec<(Jid, Vec<Node>)>,
     device_identity: Option<Node>,
     /// What every receiver gets beside its ciphertext.
     attrs: Vec<(String, String)>,
     children: Vec<Node>,
-    peer: bool,
 }
 
 /// Why a message is refused: the `error` of its ack (spec 03 §6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal(u16);
+pub(crate) struct Refusal(pub(crate) u16);
 
 /// Routes a message of a companion and acknowledges it.
 pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef<'_>) {
-    let Some(stanza_id) = node.attr_str("id").filter(|id| !id.is_empty()) else {
+    let Some(stanza_id) = node.attr_str("id").filter(|id| !id.is_empty() && id.len() <= MAX_ID) else {
         return core.send(id, &stanza::error(479, "smax-invalid"));
     };
-    let to = node.attr_jid("to");
     let ack = Node::new("ack")
         .attr("class", "message")
         .attr("id", &*stanza_id)
-        .attr_opt("from", to.clone())
+        .attr_opt("from", node.attr_jid("to"))
         .attr("t", core.now.unix_seconds());
-    match Outgoing::read(core, sender, &stanza_id, to, node) {
+    let rule = ack_rule(core, sender, node);
+    let planned = match rule.error {
+        Some(code) => Err(Refusal(code)),
+        None => plan(core, sender, &node.to_node()),
+    };
+    match planned {
         // The ack goes first: a phone answers at once, and its receipt must not overtake.
         Ok(outgoing) => {
             if !core.faults.take(sender, |faults| &mut faults.drop_ack) {
-                core.send(id, &ack);
+                let refresh = (outgoing.stale_lid || rule.refresh_lid).then_some(true);
+                let phash = rule.phash.as_ref().or(outgoing.phash.as_ref());
+                core.send(id, &ack.attr_opt("phash", phash).attr_opt("refresh_lid", refresh));
             }
             route(core, outgoing);
         }
@@ -57,180 +92,204 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, sender: Address, node: NodeRef
     }
 }
 
-impl Outgoing {
-    fn read(core: &Core, sender: Address, id: &str, to: Option<Jid>, node: NodeRef<'_>) -> Result<Self, Refusal> {
-        let to = to.ok_or(Refusal(400))?;
-        let namespace = Namespace::of(&to).ok_or(Refusal(404))?;
-        let recipient = core.directory.resolve(&to).ok_or(Refusal(404))?;
-        let peer = node.attr_str("category").as_deref() == Some("peer");
-        if peer && recipient.number != sender.number {
-            return Err(Refusal(400));
-        }
-        let chat = node.attr_jid("recipient").filter(|_| recipient.number == sender.number).unwrap_or(to).to_bare();
-        let mut outgoing = Self {
-            id: id.to_owned(),
-            chat,
-            sender,
-            recipient: recipient.number,
-            namespace,
-            copies: Vec::new(),
-            device_identity: node.child("device-identity").map(|child| child.to_node()),
-            attrs: Vec::new(),
-            children: Vec::new(),
-            peer,
-        };
-        for name in COPIED_ATTRS {
-            outgoing.attrs.extend(node.attr_str(name).map(|value| (name.to_owned(), value.into_owned())));
-        }
-        for child in node.children() {
-            match child.tag() {
-                "enc" => outgoing.copies.push((recipient, child.to_node())),
-                "participants" => {
-                    for target in child.children_named("to") {
-                        outgoing.read_target(core, target)?;
-                    }
-                }
-                "device-identity" | "tctoken" | "cstoken" => {}
-                _ => outgoing.children.push(child.to_node()),
-            }
-        }
-        Ok(outgoing)
-    }
+/// What a test wants the ack of a message to be.
+fn ack_rule(core: &mut Core, sender: Address, node: NodeRef<'_>) -> AckRule {
+    let to = node.attr_jid("to").map(|to| to.to_bare());
+    let account = to.as_ref().and_then(|to| core.directory.resolve(to));
+    let account = account.and_then(|address| core.directory.account(address.number));
+    let known =
+        account.into_iter().flat_map(|account| [Namespace::Pn, Namespace::Lid].map(|name| account.jid(name, 0)));
+    let names: Vec<Jid> = to.iter().cloned().chain(known).collect();
+    core.faults.acks.take(sender, &names)
+}
 
-    /// Reads a `<to jid><enc/></to>`. It must be in the namespace of the whole message, and of one of its two accounts.
-    fn read_target(&mut self, core: &Core, target: NodeRef<'_>) -> Result<(), Refusal> {
-        let jid = target.attr_jid("jid").ok_or(Refusal(400))?;
-        if Namespace::of(&jid) != Some(self.namespace) {
-            return Err(Refusal(400));
-        }
-        let Some(address) = core.directory.resolve(&jid) else { return Ok(()) };
-        if address.number != self.recipient && address.number != self.sender.number {
-            return Err(Refusal(400));
-        }
-        self.copies.extend(target.children_named("enc").map(|enc| (address, enc.to_node())));
-        Ok(())
+/// Decides who gets what of a message.
+pub(crate) fn plan(core: &Core, sender: Address, node: &Node) -> Result<Outgoing, Refusal> {
+    let to = node.attr_jid("to").ok_or(BAD_REQUEST)?;
+    let content = Content::read(node)?;
+    if to.is_group() {
+        group::plan(core, sender, &to, node, content)
+    } else if to.is_broadcast() {
+        broadcast::plan(core, sender, &to, node, content)
+    } else {
+        direct::plan(core, sender, &to, node, content)
     }
 }
 
 /// Gives every device its copy.
 pub(crate) fn route(core: &mut Core, mut outgoing: Outgoing) {
-    note_contact(core, outgoing.sender.number, outgoing.recipient);
-    for (target, enc) in std::mem::take(&mut outgoing.copies) {
+    note_contacts(core, &outgoing);
+    for (target, encs) in std::mem::take(&mut outgoing.copies) {
         if target == outgoing.sender || !core.directory.exists(target) {
             continue;
         }
-        let count = enc.attr_str("count").map(std::borrow::Cow::into_owned);
+        let count = encs.iter().find_map(|enc| enc.attr_str("count").map(std::borrow::Cow::into_owned));
         let new = core.routed.pass((outgoing.sender, outgoing.id.clone(), target, count));
         if new || !core.config.deduplicate {
-            deliver(core, target, outgoing.copy(core, target, enc));
+            deliver(core, target, outgoing.copy(core, target, encs));
         }
     }
 }
 
-/// Puts a finished message into a device's queue, with the faults that are due; the phone reads it at once.
+/// Sends a finished message on its way to a device, with the faults that are due.
 pub(crate) fn deliver(core: &mut Core, target: Address, mut entry: Entry) {
     if core.faults.take(target, |faults| &mut faults.tamper) {
-        tamper(&mut entry.node);
+        delivery::corrupt(&mut entry.node, |child| child.is("enc"));
     }
-    let twice = core.faults.take(target, |faults| &mut faults.duplicate);
+    let fate = core.faults.delivery.apply(target, &mut entry);
+    let twice = core.faults.take(target, |faults| &mut faults.duplicate) || fate.twice;
     for _ in 0..=u8::from(twice) {
+        if fate.behind > 0 {
+            core.faults.delivery.hold(target, fate.behind, entry.clone());
+        } else if fate.delay > std::time::Duration::ZERO {
+            let at = core.now.mono.saturating_add(fate.delay);
+            core.late.push(at, target, entry.clone());
+        } else {
+            hand_over(core, target, entry.clone());
+        }
+    }
+}
+
+/// Puts a message into a device's queue, and behind it those that waited for it; the phone reads it at once.
+pub(crate) fn hand_over(core: &mut Core, target: Address, entry: Entry) {
+    let waited = core.faults.delivery.delivered(target);
+    for entry in std::iter::once(entry).chain(waited) {
         if target.device == 0 {
             phone::receive(core, target.number, &entry);
         } else {
             if let Some(device) = core.directory.device_mut(target) {
                 device.last_message = Some(entry.clone());
             }
-            core.enqueue(target, entry.clone());
+            core.enqueue(target, entry);
         }
+    }
+}
+
+impl Content {
+    fn read(node: &Node) -> Result<Self, Refusal> {
+        let mut content = Self {
+            encs: Vec::new(),
+            targets: Vec::new(),
+            device_identity: None,
+            attrs: Vec::new(),
+            children: Vec::new(),
+        };
+        for name in COPIED_ATTRS {
+            content.attrs.extend(node.attr_str(name).map(|value| (name.to_owned(), value.into_owned())));
+        }
+        for child in node.child_nodes() {
+            match child.tag() {
+                "enc" => content.encs.push(child.clone()),
+                "participants" => {
+                    for target in child.child_nodes().iter().filter(|target| target.is("to")) {
+                        let jid = target.attr_jid("jid").ok_or(BAD_REQUEST)?;
+                        let encs = target.child_nodes().iter().filter(|enc| enc.is("enc"));
+                        content.targets.push((jid, encs.cloned().collect()));
+                    }
+                }
+                "device-identity" => content.device_identity = Some(child.clone()),
+                "tctoken" | "cstoken" => {}
+                _ => content.children.push(child.clone()),
+            }
+        }
+        Ok(content)
+    }
+
+    /// The one namespace of all entries, none without any.
+    ///
+    /// # Errors
+    /// 400 when they mix, or name what is no user.
+    fn namespace(&self) -> Result<Option<Namespace>, Refusal> {
+        let mut all = self.targets.iter().map(|(jid, _)| Namespace::of(jid).ok_or(BAD_REQUEST));
+        let Some(first) = all.next().transpose()? else { return Ok(None) };
+        for one in all {
+            if one? != first {
+                return Err(BAD_REQUEST);
+            }
+        }
+        Ok(Some(first))
+    }
+
+    /// Whether the only ciphertext is one for a single device that asked for it again (spec 03 §5.7).
+    fn is_pairwise(&self) -> bool {
+        self.encs.iter().all(|enc| enc.attr_str("type").as_deref() != Some("skmsg"))
     }
 }
 
 impl Outgoing {
     /// The stanza for one device.
-    fn copy(&self, core: &Core, target: Address, enc: Node) -> Entry {
-        let from = core.jid(self.sender, self.namespace);
+    fn copy(&self, core: &Core, target: Address, encs: Vec<Node>) -> Entry {
+        let sender = core.jid(self.sender, self.namespace);
+        let from = match &self.chat {
+            Chat::Direct(_) => sender.clone(),
+            Chat::Group(jid) => jid.clone(),
+            Chat::Broadcast(chat) => chat.jid.clone(),
+        };
         let account = core.directory.account(self.sender.number);
         let mut node = Node::new("message")
             .attr("from", &from)
             .attr("id", &self.id)
             .attr("t", core.now.unix_seconds())
             .attr_opt("notify", account.map(|account| &account.push_name));
-        for (name, value) in &self.attrs {
+        for (name, value) in &self.content.attrs {
             node = node.attr(name.as_str(), value);
         }
-        let other = self.namespace.other();
-        if target.number != self.sender.number || self.peer {
-            let name = if other == Namespace::Lid { "sender_lid" } else { "sender_pn" };
-            node = node.attr(name, core.jid(Address::phone(self.sender.number), other));
-        } else {
-            let name = if other == Namespace::Lid { "peer_recipient_lid" } else { "peer_recipient_pn" };
-            let partner = core.directory.resolve(&self.chat);
-            node = node
-                .attr("recipient", &self.chat)
-                .attr_opt(name, partner.map(|partner| core.jid(Address::phone(partner.number), other)));
-        }
-        let prekey = enc.attr_str("type").as_deref() == Some("pkmsg");
+        node = match &self.chat {
+            Chat::Direct(chat) => direct::addressed(self, chat, core, target, node),
+            Chat::Group(_) => self.participant(core, node, &sender),
+            Chat::Broadcast(chat) => {
+                broadcast::addressed(self, chat, core, target, self.participant(core, node, &sender))
+            }
+        };
+        let prekey = encs.iter().any(|enc| enc.attr_str("type").as_deref() == Some("pkmsg"));
         let node = node
-            .child(enc)
-            .child_opt(self.device_identity.clone().filter(|_| prekey))
-            .children(self.children.iter().cloned());
-        let kind = self.attrs.iter().find(|(name, _)| name == "type").map(|(_, value)| value.clone());
+            .children(encs)
+            .child_opt(self.content.device_identity.clone().filter(|_| prekey))
+            .children(self.content.children.iter().cloned());
+        let kind = self.content.attrs.iter().find(|(name, _)| name == "type").map(|(_, value)| value.clone());
         Entry { class: Class::Message, id: self.id.clone(), from, kind, node, delivered: false }
     }
 
-    /// A message of a phone, which knows its ciphertexts already.
-    pub(crate) fn of_phone(
-        core: &Core,
-        number: u64,
-        to: &Jid,
-        id: String,
-        copies: Vec<(Address, Node)>,
-        peer: bool,
-    ) -> Option<Self> {
-        let namespace = Namespace::of(to)?;
-        let recipient = core.directory.resolve(to)?.number;
-        let mut attrs = vec![("type".to_owned(), "text".to_owned())];
-        if peer {
-            attrs.push(("category".to_owned(), "peer".to_owned()));
-        }
-        let sender = Address::phone(number);
-        Some(Self {
-            id,
-            chat: to.to_bare(),
-            sender,
-            recipient,
-            namespace,
-            copies,
-            device_identity: None,
-            attrs,
-            children: Vec::new(),
-            peer,
-        })
+    /// The sender of a message to many: device, other name, and which of the two stands where.
+    fn participant(&self, core: &Core, node: Node, sender: &Jid) -> Node {
+        let (mode, alias_name) = match self.namespace {
+            Namespace::Lid => ("lid", "participant_pn"),
+            Namespace::Pn => ("pn", "participant_lid"),
+        };
+        let account = core.directory.account(self.sender.number);
+        node.attr("participant", sender)
+            .attr_opt(alias_name, account.and_then(|account| account.alias(self.namespace.other())))
+            .attr("addressing_mode", mode)
     }
 }
 
-/// Changes one bit of the ciphertext. A message ends with its MAC, a prekey message with two short ids after it; this far
-/// from the end is what the MAC covers, or the MAC itself, in both.
-fn tamper(node: &mut Node) {
-    const FROM_END: usize = 12;
-    let NodeContent::Nodes(children) = &mut node.content else { return };
-    for child in children.iter_mut().filter(|child| child.is("enc")) {
-        let NodeContent::Bytes(bytes) = &mut child.content else { continue };
-        let mut changed = bytes.to_vec();
-        if let Some(byte) = changed.iter_mut().nth_back(FROM_END) {
-            *byte ^= 1;
-        }
-        *bytes = changed.into();
-    }
-}
-
-fn note_contact(core: &mut Core, one: u64, other: u64) {
-    for (number, contact) in [(one, other), (other, one)] {
-        if let Some(account) = core.directory.account_mut(number) {
-            account.contacts.insert(contact);
+/// Sender and receivers know each other from now on.
+fn note_contacts(core: &mut Core, outgoing: &Outgoing) {
+    let one = outgoing.sender.number;
+    let named = outgoing.copies.iter().map(|(address, _)| address.number);
+    let receivers: std::collections::BTreeSet<u64> = match &outgoing.chat {
+        Chat::Direct(chat) => std::iter::once(chat.recipient).collect(),
+        Chat::Group(_) | Chat::Broadcast(_) => named.collect(),
+    };
+    for other in receivers {
+        for (number, contact) in [(one, other), (other, one)] {
+            if let Some(account) = core.directory.account_mut(number) {
+                account.contacts.insert(contact);
+            }
         }
     }
 }
 
 /// Attributes that reach the receiver as the sender wrote them.
 const COPIED_ATTRS: [&str; 4] = ["type", "edit", "category", "push_priority"];
+
+/// Bytes of an id; real ones have at most 32.
+const MAX_ID: usize = 128;
+
+const BAD_REQUEST: Refusal = Refusal(400);
+const FORBIDDEN: Refusal = Refusal(403);
+const NOT_FOUND: Refusal = Refusal(404);
+const NOT_ACCEPTABLE: Refusal = Refusal(406);
+const STALE_MODE: Refusal = Refusal(421);
+const NO_TOKEN: Refusal = Refusal(463);
+const INVALID: Refusal = Refusal(479);

@@ -12,13 +12,12 @@ use wamd::node::Node;
 use crate::authority::Authority;
 use crate::connection::{Connection, Phase};
 use crate::control::parse_number;
-use crate::core::{Core, leaf};
-use crate::directory::{Account, Address, Namespace};
-use crate::faults::Refusal;
+use crate::core::Core;
+use crate::directory::{Account, Namespace};
 use crate::{
-    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, Input, LinkAction, Linked, Output,
-    PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView, connection, linking, notices,
-    pair_code, passkey, phone, routing, stanza, waiting,
+    AccountView, Config, ConnId, ControlError, DeviceView, Disconnect, Fault, GroupChange, GroupSpec, GroupView, Input,
+    LinkAction, Linked, Output, PasskeyOptions, Pattern, ReceivedMessage, ScanError, ScanOptions, WaitingView,
+    connection, faults, group, late, linking, notices, pair_code, passkey, phone, stanza, tokens, waiting,
 };
 
 /// The server and all simulated phones as one value.
@@ -80,7 +79,8 @@ impl Server {
     /// When to call [`handle`](Self::handle) with [`Input::Tick`] if nothing else happens, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
         let timeout = self.core.config.handshake_timeout;
-        self.core.connections.values().filter_map(|connection| connection.deadline(timeout)).min()
+        let connections = self.core.connections.values().filter_map(|connection| connection.deadline(timeout));
+        connections.chain(self.core.late.deadline()).min()
     }
 
     fn expire(&mut self) {
@@ -91,6 +91,7 @@ impl Server {
         for id in due {
             connection::expire(&mut self.core, id);
         }
+        late::deliver(&mut self.core);
     }
 
     /// The root that clients must trust.
@@ -182,10 +183,12 @@ impl Server {
         account.map(|account| account.phone.received.clone()).unwrap_or_default()
     }
 
-    /// Sends a text from the phone of a number, encrypted for every device of both accounts; gives the message id.
+    /// Sends a text from the phone of a number, encrypted for every device of both accounts, or to a group; gives the message
+    /// id.
     ///
     /// # Errors
-    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID, [`ControlError::Encrypt`].
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] or [`ControlError::UnknownGroup`] when nobody has the JID,
+    /// [`ControlError::Encrypt`], [`ControlError::Refused`] when the phone may not write there.
     pub fn send_text(&mut self, now: Now, number: &str, to: &Jid, text: &str) -> Result<String, ControlError> {
         let account = self.phone(now, number)?;
         let number = parse_number(&account.number).ok_or(ControlError::Number)?;
@@ -201,6 +204,65 @@ impl Server {
         let account = self.phone(now, number)?;
         let number = parse_number(&account.number).ok_or(ControlError::Number)?;
         phone::send_content(&mut self.core, number, to, content)
+    }
+
+    /// Posts a text from the phone of a number to an audience: `to` is `status@broadcast`, or a broadcast list, which is any
+    /// JID of that server. Gives the message id.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has a JID of the audience,
+    /// [`ControlError::Refused`] when `to` is no such JID.
+    pub fn send_to_audience(
+        &mut self,
+        now: Now,
+        number: &str,
+        to: &Jid,
+        audience: &[Jid],
+        text: &str,
+    ) -> Result<String, ControlError> {
+        let account = self.phone(now, number)?;
+        let number = parse_number(&account.number).ok_or(ControlError::Number)?;
+        if !to.is_broadcast() {
+            return Err(ControlError::Refused(404));
+        }
+        phone::send_to_audience(&mut self.core, number, to, audience, text)
+    }
+
+    /// Makes a group in the name of the phone of its creator. All members are told, as if a client had made it.
+    ///
+    /// # Errors
+    /// [`ControlError::Number`], [`ControlError::UnknownDevice`] when nobody has the JID of a member,
+    /// [`ControlError::Refused`].
+    pub fn create_group(&mut self, now: Now, spec: &GroupSpec) -> Result<GroupView, ControlError> {
+        self.core.now = now;
+        group::control::create(&mut self.core, spec)
+    }
+
+    /// Changes a group in the name of a member, of its creator unless one is named. All members are told.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownGroup`], [`ControlError::UnknownDevice`], [`ControlError::Refused`] with the code that a client
+    /// would get; participants in front of the one that was refused are changed.
+    pub fn change_group(
+        &mut self,
+        now: Now,
+        group: &Jid,
+        by: Option<&Jid>,
+        change: GroupChange,
+    ) -> Result<(), ControlError> {
+        self.core.now = now;
+        group::control::change(&mut self.core, group, by, change)
+    }
+
+    /// All groups, by id.
+    pub fn groups(&self) -> Vec<GroupView> {
+        self.core.groups.iter().map(|group| group::control::view(&self.core, group)).collect()
+    }
+
+    /// The salt from which the account of a number makes its `cstoken`s. A real phone tells it its companions by history and app
+    /// state.
+    pub fn nct_salt(&self, number: &str) -> Option<[u8; 32]> {
+        parse_number(number).and_then(|number| self.core.directory.account(number)).map(tokens::salt)
     }
 
     /// Seals a stanza and sends it on a connection, whatever is going on there.
@@ -235,7 +297,7 @@ impl Server {
     /// [`ControlError::UnknownDevice`], [`ControlError::NotConnected`].
     pub fn disconnect(&mut self, now: Now, jid: &Jid, how: Disconnect) -> Result<(), ControlError> {
         self.core.now = now;
-        let address = self.companion(jid)?;
+        let address = self.core.named_companion(jid)?;
         if how == Disconnect::DeviceRemoved {
             notices::unlink(&mut self.core, address);
             return Ok(());
@@ -261,126 +323,7 @@ impl Server {
     /// [`ControlError::UnknownDevice`] for a JID that names nobody, and what each fault needs beyond that.
     pub fn fault(&mut self, now: Now, fault: Fault) -> Result<(), ControlError> {
         self.core.now = now;
-        match fault {
-            Fault::ForgedCertificate { on } => self.core.faults.forged_certificate = on,
-            Fault::RotateStatic => self.core.authority.rotate(),
-            Fault::Deduplicate { on } => self.core.config.deduplicate = on,
-            Fault::MinimumVersion { version } => self.core.config.minimum_version = version,
-            Fault::ForgePrekeySignature { jid, on } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).forge_prekey_signature = on;
-            }
-            Fault::MutePhone { jid, on } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).mute = on;
-            }
-            Fault::TamperNext { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).tamper = count;
-            }
-            Fault::DuplicateNext { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).duplicate = count;
-            }
-            Fault::DropAck { jid, count } => {
-                let address = self.device(&jid)?;
-                self.core.faults.of_mut(address).drop_ack = count;
-            }
-            Fault::FailLogin { jid, reason, count } => {
-                let address = self.companion(&jid)?;
-                let faults = self.core.faults.of_mut(address);
-                (faults.fail_login, faults.failure) = (count, reason);
-            }
-            Fault::RefuseLogin { jid, node } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.refuse(address, node, 1);
-            }
-            Fault::LoginFailure { jid, reason, attrs, count } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.refuse(address, stanza::failure(reason, &attrs), count);
-            }
-            Fault::LinkFailure { reason, attrs, count } => {
-                self.core.faults.refuse_registrations(stanza::failure(reason, &attrs), count);
-            }
-            Fault::LinkAnswer { stage, code, backoff, count } => {
-                self.core.faults.refuse_stage(stage, code.map(|code| Refusal { code, backoff }), count);
-            }
-            Fault::AnswerIq { jid, xmlns, code, backoff, count } => {
-                let address = self.companion(&jid)?;
-                let refusal = code.map(|code| Refusal { code, backoff });
-                self.core.faults.refuse_queries(address, xmlns, refusal, count);
-            }
-            Fault::Refs { count } => self.core.config.refs = count,
-            Fault::Silence { jid, on } => {
-                let address = self.companion(&jid)?;
-                self.core.faults.of_mut(address).silence = on;
-            }
-            Fault::StreamError { jid, code, conflict, child, stay } => {
-                let id = self.connection(&jid)?;
-                let conflict = conflict.map(|kind| Node::new("conflict").attr("type", kind));
-                let error = Node::new("stream:error").attr_opt("code", code);
-                let error = error.child_opt(conflict).child_opt(child.map(Node::new));
-                if stay { self.core.send(id, &error) } else { self.core.send_last(id, &error) }
-            }
-            Fault::Dirty { jid, kind, timestamp } => {
-                let timestamp = timestamp.unwrap_or_else(|| now.unix_seconds());
-                let dirty = Node::new("dirty").attr("type", kind).attr("timestamp", timestamp);
-                self.tell(&jid, dirty)?;
-            }
-            Fault::EdgeRouting { jid, info, dns_domain } => {
-                let domain = dns_domain.map(|domain| leaf("dns_domain", domain));
-                self.tell(&jid, Node::new("edge_routing").child(leaf("routing_info", info)).child_opt(domain))?;
-            }
-            Fault::ClientExpiration { jid, t } => self.tell(&jid, Node::new("client_expiration").attr("t", t))?,
-            Fault::EndWith { jid, node } => {
-                let id = self.connection(&jid)?;
-                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
-                self.core.send_plaintext(id, &plaintext);
-                self.core.close_soon(id);
-            }
-            Fault::ReplayLast { jid } => {
-                let address = self.companion(&jid)?;
-                let last = self.core.directory.device(address).and_then(|device| device.last_message.clone());
-                routing::deliver(&mut self.core, address, last.ok_or(ControlError::NoMessage)?);
-            }
-            Fault::Ping { jid } => {
-                let id = self.connection(&jid)?;
-                stanza::ping(&mut self.core, id);
-            }
-            Fault::Inject { jid, node } => {
-                let id = self.connection(&jid)?;
-                let plaintext = node.encode().map_err(|_| ControlError::Unencodable)?;
-                self.core.send_plaintext(id, &plaintext);
-            }
-            Fault::InjectRaw { jid, plaintext } => {
-                let id = self.connection(&jid)?;
-                self.core.send_plaintext(id, &plaintext);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends an `<ib>` to a device.
-    fn tell(&mut self, jid: &Jid, content: Node) -> Result<(), ControlError> {
-        let id = self.connection(jid)?;
-        self.core.send(id, &stanza::ib(content));
-        Ok(())
-    }
-
-    fn device(&self, jid: &Jid) -> Result<Address, ControlError> {
-        let address = self.core.directory.resolve(jid).ok_or(ControlError::UnknownDevice)?;
-        if self.core.directory.exists(address) { Ok(address) } else { Err(ControlError::UnknownDevice) }
-    }
-
-    fn companion(&self, jid: &Jid) -> Result<Address, ControlError> {
-        self.device(jid).and_then(|address| match address.device {
-            0 => Err(ControlError::UnknownDevice),
-            _ => Ok(address),
-        })
-    }
-
-    fn connection(&self, jid: &Jid) -> Result<ConnId, ControlError> {
-        self.core.connection_of(self.companion(jid)?).ok_or(ControlError::NotConnected)
+        faults::apply(&mut self.core, fault)
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) fn handle(core: &mut Core, id: ConnId, address: Address, node: NodeRe
 fn acknowledge(core: &mut Core, address: Address, node: NodeRef<'_>) {
     let (Some(class), Some(id)) = (node.attr_str("class"), node.attr_str("id")) else { return };
     let Some(class) = Class::parse(&class) else { return };
-    let (to, kind) = (node.attr_jid("to"), node.attr_str("type"));
+    let (to, author, kind) = (node.attr_jid("to"), node.attr_jid("participant"), node.attr_str("type"));
     if let Some(device) = core.directory.device_mut(address) {
-        device.queue.acknowledge(class, &id, to.as_ref(), kind.as_deref());
+        device.queue.acknowledge(class, &id, (to.as_ref(), author.as_ref()), kind.as_deref());
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn refused(request: NodeRef<'_>, refusal: Refusal) -> Node {
 }
 
 /// The text that stands beside a code (spec 01 §6.10).
-const fn error_text(code: u16) -> &'static str {
+pub(crate) const fn error_text(code: u16) -> &'static str {
     match code {
         400 => "bad-request",
         401 => "not-authorized",
@@ -68,6 +68,7 @@ const fn error_text(code: u16) -> &'static str {
         404 => "item-not-found",
         405 => "not-allowed",
         406 => "not-acceptable",
+        409 => "conflict",
         410 => "gone",
         419 => "resource-limit",
         423 => "locked",

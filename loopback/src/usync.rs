@@ -1,7 +1,7 @@
 //! The namespace `usync`: which devices, LIDs and numbers exist (spec 03 §4.9, spec 06 §9.1).
 //!
 //! Answered are `devices`, `lid` and `contact`; any other protocol of the query is present in the result and says nothing
-//! about anybody.
+//! about anybody. A user whose devices are asked for by the hash that they have is left out: nothing is new.
 
 use wamd::jid::Jid;
 use wamd::node::{Node, NodeRef};
@@ -10,6 +10,7 @@ use crate::control::parse_number;
 use crate::core::{Core, leaf};
 use crate::directory::{Account, Namespace};
 use crate::iq::Answer;
+use crate::notices;
 
 /// What a query asks of every user.
 struct Query {
@@ -43,7 +44,7 @@ pub(crate) fn query(core: &mut Core, _: crate::directory::Address, node: NodeRef
     Answer::child(answer.child(result).child(list))
 }
 
-/// One `<user>` of the answer; `None` when the question names nobody.
+/// One `<user>` of the answer; `None` when the question names nobody, or all is known already.
 fn answer(core: &Core, query: &Query, user: NodeRef<'_>) -> Option<Node> {
     let contact = user.child("contact").and_then(|contact| contact.text().map(|text| text.into_owned()));
     let (jid, account) = match user.attr_jid("jid") {
@@ -55,10 +56,17 @@ fn answer(core: &Core, query: &Query, user: NodeRef<'_>) -> Option<Node> {
     };
     let mut node = Node::new("user").attr("jid", &jid).attr_opt("pn_jid", user.attr_jid("pn_jid"));
     if query.asks("devices") {
-        node = node.child(devices(core, account));
+        let known = user.child("devices").and_then(|devices| devices.attr_str("device_hash"));
+        let namespace = Namespace::of(&jid).unwrap_or(Namespace::Pn);
+        let hash = account.map(|account| notices::device_hash(account, namespace));
+        if known.is_some() && known.as_deref() == hash.as_deref() {
+            return None;
+        }
+        node = node.child(devices(core, account, hash));
     }
     if query.asks("lid") {
-        node = node.child_opt(account.map(|account| Node::new("lid").attr("val", account.jid(Namespace::Lid, 0))));
+        let lid = account.and_then(|account| account.alias(Namespace::Lid));
+        node = node.child_opt(lid.map(|lid| Node::new("lid").attr("val", lid)));
     }
     if query.asks("contact") {
         let kind = if account.is_some() { "in" } else { "out" };
@@ -83,12 +91,14 @@ fn by_number<'a>(core: &'a Core, query: &Query, text: &str) -> Option<(Jid, Opti
     }
 }
 
-/// The device list with its signed key indexes; an empty list for nobody.
-fn devices(core: &Core, account: Option<&Account>) -> Node {
+/// The device list with its hash and its signed key indexes; an empty list for nobody.
+fn devices(core: &Core, account: Option<&Account>, hash: Option<String>) -> Node {
     let Some(account) = account else { return Node::new("devices").child(Node::new("device-list")) };
-    let list = Node::new("device-list").children(
-        account.device_list().map(|(id, index)| Node::new("device").attr("id", id).attr_opt("key-index", index)),
-    );
+    let device = |(id, index): (u16, Option<u32>)| {
+        let hosted = account.devices.get(&id).is_some_and(|device| device.hosted);
+        Node::new("device").attr("id", id).attr_opt("key-index", index).attr_opt("is_hosted", hosted.then_some(true))
+    };
+    let list = Node::new("device-list").attr_opt("hash", hash).children(account.device_list().map(device));
     let timestamp = core.now.unix_seconds();
     let indexes = leaf("key-index-list", account.key_index_list(timestamp)).attr("ts", timestamp);
     Node::new("devices").child(list).child(indexes)

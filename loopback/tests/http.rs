@@ -164,6 +164,11 @@ async fn waiting_clients_and_devices_are_at_the_tests_mercy() {
         json!({ "fault": "refs", "count": 2 }),
         json!({ "fault": "link_failure", "reason": 405, "attrs": { "url": "x" } }),
         json!({ "fault": "link_answer", "stage": "companion_hello", "code": 429, "backoff": 5, "count": 3 }),
+        json!({ "fault": "hide_lid", "jid": format!("{ALICE}@s.whatsapp.net"), "on": true }),
+        json!({ "fault": "change_lid", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "devices_update", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "change_identity", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "demand_token", "jid": format!("{ALICE}@s.whatsapp.net"), "on": true }),
     ];
     for fault in faults {
         post("/control/faults", fault).await;
@@ -181,6 +186,16 @@ async fn waiting_clients_and_devices_are_at_the_tests_mercy() {
         json!({ "fault": "refuse_login", "jid": jid, "node": { "tag": "failure" } }),
         json!({ "fault": "inject", "jid": jid, "node": { "tag": "ib" } }),
         json!({ "fault": "end_with", "jid": jid, "node": { "tag": "xmlstreamend" } }),
+        json!({ "fault": "hosted", "jid": jid, "on": true }),
+        json!({ "fault": "empty_prekeys", "jid": jid }),
+        json!({ "fault": "ask_digest", "jid": jid }),
+        json!({ "fault": "refuse_bundle", "jid": jid }),
+        json!({ "fault": "withhold_prekey", "jid": jid, "on": true }),
+        json!({ "fault": "delivery", "jid": jid, "what": { "unavailable": { "kind": "x" } }, "every": 2, "count": 1 }),
+        json!({ "fault": "delivery", "jid": jid, "what": "drop", "enc": "pairwise", "id": "A" }),
+        json!({ "fault": "mend", "jid": jid }),
+        json!({ "fault": "acks", "jid": jid, "chat": "1@g.us", "phash": "2:AAAAAAAA", "refresh_lid": true }),
+        json!({ "fault": "lose_notices", "jid": jid, "kind": "devices" }),
     ];
     for fault in faults {
         let (status, error) = http(&loopback, "POST", "/control/faults", &fault.to_string()).await;
@@ -303,4 +318,38 @@ fn the_program_says_where_it_listens() {
     let listening = first["listening"].as_str().unwrap();
     assert!(listening.starts_with("ws://127.0.0.1:") && listening.ends_with("/ws/chat"));
     assert!(first["http"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+}
+
+#[tokio::test]
+async fn groups_are_made_and_changed_over_http() {
+    let loopback = Loopback::start().await.unwrap();
+    let bob = loopback.phone("15550000002").await.unwrap();
+    let (bob, lid) = (bob.jid().to_string(), bob.lid().to_string());
+    let body = json!({ "creator": ALICE, "subject": "Picnic", "members": [bob], "mode": "pn" }).to_string();
+    let (status, group) = http(&loopback, "POST", "/control/groups", &body).await;
+    assert_eq!((status, &group["mode"], &group["subject"]), (200, &json!("pn"), &json!("Picnic")));
+    let jid = group["jid"].as_str().unwrap();
+
+    let text = json!({ "number": ALICE, "to": jid, "text": "hello" }).to_string();
+    let (status, sent) = http(&loopback, "POST", "/control/messages", &text).await;
+    assert_eq!(status, 200, "{sent}");
+    let status_post = json!({ "number": ALICE, "to": "status@broadcast", "audience": [lid], "text": "seen?" });
+    assert_eq!(http(&loopback, "POST", "/control/audience", &status_post.to_string()).await.0, 200);
+    let (_, received) = http(&loopback, "POST", "/control/received", r#"{"number":"15550000002"}"#).await;
+    let read: Vec<_> =
+        received["messages"].as_array().unwrap().iter().map(|one| (&one["chat"], &one["text"])).collect();
+    assert_eq!(read, [(&json!(jid), &json!("hello")), (&json!("status@broadcast"), &json!("seen?"))]);
+
+    let change = |change: Value| json!({ "group": jid, "do": change }).to_string();
+    let promote = change(json!({ "change": "promote", "participants": [bob] }));
+    assert_eq!(http(&loopback, "POST", "/control/groups/change", &promote).await.0, 200);
+    let (_, groups) = http(&loopback, "GET", "/control/groups", "").await;
+    let ranks: Vec<_> =
+        groups["groups"][0]["members"].as_array().unwrap().iter().map(|member| member["type"].clone()).collect();
+    assert_eq!(ranks, [json!("superadmin"), json!("admin")]);
+    let (status, refused) = http(&loopback, "POST", "/control/groups/change", &promote.replace(&bob, "1@lid")).await;
+    assert_eq!((status, &refused["error"]["code"]), (422, &json!("refused")));
+    let unknown = change(json!({ "change": "leave" })).replace(jid, "1@g.us");
+    assert_eq!(http(&loopback, "POST", "/control/groups/change", &unknown).await.0, 404);
+    loopback.shutdown().await;
 }

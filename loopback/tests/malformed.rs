@@ -3,13 +3,14 @@
 mod common;
 
 use bytes::{Bytes, BytesMut};
-use common::{Device, World, ack, fan_out, iq, receipt};
+use common::many::group_server;
+use common::{Device, World, ack, fan_out, iq, leaf, receipt};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use wamd::jid::Jid;
 use wamd::node::{AttrValue, Node, NodeContent};
 use wamd::noise::frame;
-use wamd_loopback::{Config, ConnId, Input, Output};
+use wamd_loopback::{Config, ConnId, GroupChange, GroupSpec, Input, Output};
 
 fn random(rng: &mut ChaCha20Rng, max: u32) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(rng.next_u32() % max).unwrap()];
@@ -79,12 +80,50 @@ fn mutated_stanzas_harm_nobody_else() {
     let _bob_client = world.ready(&mut bob, "15550000002");
     let enc = Node::new("enc").attr("v", "2").attr("type", "pkmsg").bytes(vec![3, 1, 2]);
     let message =
-        fan_out("M", &bob.lid().to_bare(), vec![(bob.lid(), enc.clone()), (bob.lid().to_bare(), enc)], &alice);
+        fan_out("M", &bob.lid().to_bare(), vec![(bob.lid(), enc.clone()), (bob.lid().to_bare(), enc.clone())], &alice);
     let user = Node::new("user").attr("jid", bob.lid()).child(Node::new("contact").bytes("+15550000002"));
     let usync = Node::new("usync")
         .child(Node::new("query").child(Node::new("devices")).child(Node::new("contact")))
         .child(Node::new("list").child(user.clone()));
+    let carol = world.server.phone(world.now, "15550000003").unwrap().lid;
+    let spec = GroupSpec {
+        creator: "15550000001".to_owned(),
+        subject: "G".to_owned(),
+        members: vec![bob.lid().to_bare(), carol],
+        ..GroupSpec::default()
+    };
+    let group = world.server.create_group(world.now, &spec).unwrap().jid;
+    world.drain();
+    let participant = Node::new("participant").attr("jid", bob.lid().to_bare());
+    let to_group = |kind: &str, id: &str| iq(kind, "w:g2").attr("to", &group).attr("id", id);
+    let group_message = alice.group_message("G", &group, "lid", &[], "x");
+    let targets = Node::new("participants").child(Node::new("to").attr("jid", bob.lid()).child(enc.clone()));
+    let status = group_message.clone().attr("to", Jid::status_broadcast()).child(targets.clone());
+    let status =
+        Node { attrs: status.attrs.iter().filter(|(name, _)| name != "addressing_mode").cloned().collect(), ..status };
     let templates = [
+        group_message.clone().child(targets),
+        status,
+        Node::new("message").attr("to", &group).attr("id", "A").attr("participant", bob.lid()).child(enc.clone()),
+        receipt(&group_message, Some("retry")).attr("to", &group).attr("participant", bob.lid()),
+        to_group("get", "6").child(Node::new("query").attr("request", "interactive")),
+        to_group("set", "7").child(Node::new("add").child(participant.clone())),
+        to_group("set", "8").child(Node::new("promote").child(participant.clone())),
+        to_group("set", "9").child(Node::new("description").attr("id", "A").child(leaf("body", b"x"))),
+        to_group("set", "10").child(Node::new("ephemeral").attr("expiration", "5")),
+        to_group("set", "11")
+            .child(Node::new("links").child(Node::new("link").child(Node::new("group").attr("jid", &group)))),
+        iq("set", "w:g2")
+            .attr("to", group_server())
+            .attr("id", "12")
+            .child(Node::new("create").attr("subject", "H").child(participant).child(Node::new("parent"))),
+        iq("set", "w:g2")
+            .attr("to", group_server())
+            .attr("id", "13")
+            .child(Node::new("leave").child(Node::new("group").attr("id", &group))),
+        iq("set", "privacy")
+            .attr("id", "14")
+            .child(Node::new("tokens").child(Node::new("token").attr("jid", bob.lid()).attr("t", "1"))),
         receipt(&message, Some("retry")).child(Node::new("retry").attr("count", "1")).attr("from", bob.lid()),
         ack(&message),
         message,
@@ -102,7 +141,13 @@ fn mutated_stanzas_harm_nobody_else() {
             .iter()
             .map(|jid| jid.parse().unwrap())
             .collect();
-    for _ in 0..5_000 {
+    for round in 0..8_000 {
+        // Whoever has left by chance is back soon.
+        if round % 20 == 0 {
+            let add = GroupChange::Add { participants: vec![alice.lid(), bob.lid()] };
+            let _ = world.server.change_group(world.now, &group, None, add);
+            world.drain();
+        }
         let mut node = pick(&mut rng, &templates).clone();
         for _ in 0..=rng.next_u32() % 3 {
             mutate(&mut node, &mut rng, &tags, &texts, &jids);
@@ -117,6 +162,7 @@ fn mutated_stanzas_harm_nobody_else() {
     }
     let bobs = world.server.accounts()[1].devices.len();
     assert_eq!(bobs, 1, "Alice cannot unlink Bob");
+    assert!(world.server.groups().iter().any(|known| known.jid == group));
     assert!(!world.trace.iter().any(|output| matches!(output, Output::Close(id) if *id == _bob_client.id)));
 }
 

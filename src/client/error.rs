@@ -35,7 +35,8 @@ impl Error {
             Self::Command(error) => {
                 matches!(error, CommandError::NotConnected | CommandError::Busy { .. } | CommandError::Interrupted)
                     || matches!(error, CommandError::Link { error, .. } if error.is_retryable())
-                    || matches!(error, CommandError::LinkUnderWay)
+                    || matches!(error, CommandError::LinkUnderWay | CommandError::NoAnswer)
+                    || matches!(error, CommandError::Refused { code: 429 | 500..=599, .. })
             }
             Self::Store(error) => matches!(error, StoreError::Backend(_)),
             Self::Url(_) | Self::Random | Self::EventsTaken | Self::Stopped => false,
@@ -51,7 +52,9 @@ impl Error {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Command(CommandError::NotConnected | CommandError::Busy { .. }) => Some(Duration::from_secs(1)),
-            Self::Command(CommandError::Link { retry_after, .. }) => *retry_after,
+            Self::Command(CommandError::Link { retry_after, .. } | CommandError::Refused { retry_after, .. }) => {
+                *retry_after
+            }
             _ => None,
         }
     }

@@ -28,6 +28,8 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod groups;
+mod messages;
 mod network;
 mod proxy;
 pub mod qr;
@@ -53,6 +55,7 @@ use driver::Request;
 pub use builder::ClientBuilder;
 pub use error::Error;
 pub use events::{Delivery, Events};
+pub use groups::Groups;
 pub use network::{Network, NetworkError, Stream};
 pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
@@ -134,7 +137,7 @@ impl Client {
     ) -> Result<LinkCode, Error> {
         match self.command(Command::LinkCode { phone, code, notify }).await? {
             Reply::PairCode { code, expires_at } => Ok(LinkCode { code, expires_at }),
-            Reply::Done | Reply::Accepted { .. } => Err(Error::Stopped),
+            _ => Err(Error::Stopped),
         }
     }
 
@@ -213,7 +216,7 @@ impl Client {
     pub async fn send(&self, request: SendRequest) -> Result<Accepted, Error> {
         match self.command(Command::Send(request)).await? {
             Reply::Accepted { id, timestamp } => Ok(Accepted { id, timestamp }),
-            Reply::Done | Reply::PairCode { .. } => Err(Error::Stopped),
+            _ => Err(Error::Stopped),
         }
     }
 
@@ -226,6 +229,11 @@ impl Client {
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
         let command = Command::MarkRead { chat: chat.clone(), participant: participant.cloned(), ids };
         self.command(command).await.map(drop)
+    }
+
+    /// The groups of the account.
+    pub const fn groups(&self) -> Groups<'_> {
+        Groups { client: self }
     }
 
     /// Takes the consumer's end of the events; there is one. Without a consumer events wait in the store, and when too many

@@ -34,12 +34,22 @@ pub struct Config {
     pub max_unacknowledged: u64,
     /// Bytes of stanzas that may wait for records before the socket is not read any more.
     pub max_waiting_bytes: usize,
+    /// How long what was sent is kept, to send it again to devices that ask for it (spec 03 §5.7).
+    pub sent_age: Duration,
+    /// How many bytes of it are kept on disk; the oldest go first.
+    pub sent_bytes: u64,
     /// Most sends that may wait at a time.
     pub max_sends: usize,
     /// How many one-time prekeys an upload holds (spec 03 §1.3).
     pub pre_key_batch: u32,
     /// Fewer one-time prekeys than this on the server lead to an upload.
     pub pre_key_low_water: u64,
+    /// How long a signed prekey is offered before another takes its place (spec 03 §1.7). `None`: for as long as the device is
+    /// linked, as the widespread clients do; what the server makes of a change is not known well.
+    pub signed_pre_key_age: Option<Duration>,
+    /// How long the list of a user's devices is used before the server is asked whether it still holds. It tells of changes,
+    /// too; this is for those that got lost.
+    pub device_list_age: Duration,
     /// The client is shown as online: delivery receipts count as seen by the peer (spec 03 §5.5).
     pub online: bool,
     /// Pause between keepalives.
@@ -78,9 +88,13 @@ impl Config {
             cache_bytes: 256 * 1024,
             max_unacknowledged: 2_000,
             max_waiting_bytes: 4 * 1024 * 1024,
+            sent_age: Duration::from_secs(7 * 86_400),
+            sent_bytes: 64 * 1024 * 1024,
             max_sends: 1_000,
             pre_key_batch: 812,
             pre_key_low_water: 5,
+            signed_pre_key_age: None,
+            device_list_age: Duration::from_secs(7 * 24 * 3_600),
             online: false,
             keepalive: Duration::from_secs(20)..=Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
@@ -98,6 +112,7 @@ impl Config {
     /// With every time in a range in which clocks can be added to it and nothing spins.
     pub(super) fn bounded(mut self) -> Self {
         let Self {
+            sent_age,
             keepalive_timeout,
             handshake_timeout,
             login_timeout,
@@ -109,6 +124,7 @@ impl Config {
             ..
         } = &mut self;
         for span in [
+            sent_age,
             keepalive_timeout,
             handshake_timeout,
             login_timeout,

@@ -3,7 +3,8 @@
 //! | area | what is kept of it | reported as clean |
 //! |---|---|---|
 //! | `account_sync` | the own list of devices, which is forgotten | at once |
-//! | `groups`, `communities`, `newsletter_metadata` | nothing | when the backlog is through, or 60 s after the login |
+//! | `groups`, `communities` | what groups are, which is asked for again when it is needed | when the backlog is through, or 60 s after the login |
+//! | `newsletter_metadata` | nothing | the same |
 //! | `syncd_app_state` and unknown ones | | not at all: what was not fetched is not clean |
 //!
 //! There is one report per area at a time, so the server decides neither how many are under way nor what is remembered.
@@ -14,7 +15,7 @@ use super::Engine;
 use crate::{
     clock::Now,
     engine::{
-        devices,
+        devices, groups,
         login::log_failure,
         notices,
         queries::{Query, QueryError},
@@ -72,6 +73,11 @@ impl Dirty {
         Self { areas: BTreeMap::new(), backlog_until: Some(now.saturating_add(BACKLOG_WAIT)) }
     }
 
+    /// When the backlog counts as through, if it does not yet.
+    pub(crate) const fn backlog_until(&self) -> Option<Duration> {
+        self.backlog_until
+    }
+
     /// When the waiting areas are reported, whatever the backlog does.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.backlog_until.filter(|_| self.areas.keys().any(|area| area.waits()))
@@ -95,6 +101,9 @@ impl Engine {
         if area == Some(Area::AccountSync) {
             self.act(now, devices::forget_own);
         }
+        if matches!(area, Some(Area::Groups | Area::Communities)) {
+            self.act(now, groups::all_changed);
+        }
         if let (Some(area), Some(timestamp), Some(online)) = (area, timestamp, self.connection.online()) {
             online.dirty.areas.insert(area, timestamp);
             self.clean(now);
@@ -106,6 +115,7 @@ impl Engine {
         if let Some(online) = self.connection.online() {
             online.dirty.backlog_until = None;
             self.clean(now);
+            self.refill_after_backlog(now);
         }
     }
 
@@ -121,7 +131,10 @@ impl Engine {
             let under_way = |area| self.queries.any(|query| matches!(query, Query::Clean(asked) if *asked == area));
             let Some(area) = online.dirty.ready(under_way) else { return };
             let Some(timestamp) = online.dirty.areas.remove(&area) else { return };
-            self.ask(now, Query::Clean(area), session::clean(area.as_str(), timestamp));
+            // What was forgotten must be so for good before the server is told.
+            let id = self.queries.ask(Query::Clean(area), now.mono.saturating_add(self.config.query_timeout));
+            let report = session::clean(area.as_str(), timestamp).attr("id", id);
+            self.act(now, |step| step.send(&report));
         }
     }
 }

@@ -80,6 +80,11 @@ impl<T> Gate<T> {
         std::mem::take(&mut self.ready)
     }
 
+    /// Changes what may leave, as a whole.
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(VecDeque<T>) -> VecDeque<T>) {
+        self.ready = change(std::mem::take(&mut self.ready));
+    }
+
     /// Takes the first output that `judge` wants from behind those that it lets wait. `passed` counts the latter: begin with
     /// 0, and give it again to look for the next one. At most [`LOOKAHEAD`] are passed.
     pub(crate) fn pick(&mut self, passed: &mut usize, judge: impl Fn(&T) -> Pick) -> Option<T> {

@@ -29,12 +29,17 @@
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
 //! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
-//! | `cpu` | work for a pool of threads |
+//! | `cpu`, `slices` | work for a pool of threads, and how much of it at a time |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
-//! | `send`, `devices` | outbound messages, an operation each |
+//! | `send`, `devices` | outbound messages, an operation each, and the devices that they go to |
+//! | `prekeys` | keys with which others start sessions |
+//! | `groups` | who is in a group and how it is set |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
+//! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
+//! | `tokens`, `restrictions` | whom we may write to |
 //! | `queries` | which answer belongs to which question |
+//! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -45,11 +50,15 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod content;
 mod cpu;
 mod debug;
 mod devices;
 mod dirty;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
+mod groups;
 mod inbound;
 mod keys;
 mod lanes;
@@ -64,10 +73,15 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod restrictions;
+mod retention;
 mod retry;
+mod secrets;
 mod send;
 mod signal_store;
+mod slices;
 mod step;
+mod tokens;
 mod told;
 
 use std::{
@@ -82,10 +96,12 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, MappingSource, SessionState},
     jid::Jid,
     message::MessageId,
+    node::Node,
     pairing::{passkey::Assertion, payload::Version},
+    stanza::{receipt::DeliveryReceipts, stream::Notification},
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -93,20 +109,29 @@ use cache::Cache;
 use connection::{Connection, Stop, pauses::Window};
 use cpu::Computed;
 use gate::{Gate, Pick};
+use groups::GroupCommands;
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
-use queries::{Answer, Queries};
+use queries::{Answer, Queries, Query};
 use records::{OutboxHeadRecord, Record};
+use retention::{Queue, Retention};
 use retry::asked;
 use send::Sends;
+use slices::Slices;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{
+    Audience, AudienceSetting, Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest,
+};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
+pub use groups::GroupRequest;
 pub use records::RecordError;
+pub use restrictions::Restriction;
+#[doc(hidden)]
+pub use retry::fuzz::retry_receipt as fuzz_retry_receipt;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -197,6 +222,8 @@ enum Queued {
     Output(Output),
     /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
     Frame(ConnectionId, Vec<u8>),
+    /// A receipt of the backlog, to be joined with others that may leave at the same time.
+    Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
 
 /// Work that was stopped by a missing record.
@@ -214,8 +241,14 @@ enum Job {
     Command(CommandId, Command),
     /// The first send that waits to be accepted.
     Accept,
+    /// Records that may be too old.
+    Trim(Queue),
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
+    /// Work for many devices.
+    Slice(u64),
+    /// A question about devices.
+    AskDevices(devices::Asked),
 }
 
 /// A job whose records are being loaded.
@@ -245,7 +278,7 @@ enum Phase {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
 const MAX_UPLOADS: u32 = 5;
-/// The span in which uploads are counted.
+/// The span in which uploads and comparisons are counted, each.
 const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
@@ -270,8 +303,17 @@ pub struct Engine {
     sends: Sends,
     /// Sends that wait to be accepted, in order.
     accepting: VecDeque<(CommandId, SendRequest)>,
+    /// Commands that wait for what a group is.
+    group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
-    resends: Vec<asked::Asked>,
+    resends: Vec<(asked::Asked, asked::Outcome)>,
+    /// Messages that were sent again.
+    resent: Window,
+    retention: Retention,
+    /// Receipts of the backlog at the gate.
+    waiting_receipts: usize,
+    /// Our own requests to send again.
+    retries: retry::Memory,
     /// Jobs whose records are being loaded.
     jobs: BTreeMap<LoadId, Parked>,
     /// Commands that came before the account was loaded.
@@ -283,12 +325,26 @@ pub struct Engine {
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
     logouts: Logouts,
+    /// Work for many devices.
+    slices: Slices,
+    /// Questions about devices that the server put off.
+    held: devices::Held,
+    /// Prekeys that are being made.
+    upload: Option<prekeys::Upload>,
     /// Uploads of prekeys.
     uploads: Window,
+    /// Uploads that failed in a row.
+    upload_failures: u32,
+    /// Comparisons of our keys with what the server holds.
+    digests: Window,
+    /// A signed prekey that the server has not taken yet.
+    rotation: Option<prekeys::Rotation>,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
     unconfirmed: Vec<Envelope>,
+    /// When the next restriction ends.
+    restriction_ends: Option<Duration>,
 }
 
 /// What can be asked about an account at any time.
@@ -322,6 +378,8 @@ pub struct Snapshot {
     pub batches: u64,
     /// Bytes of stanzas that wait for records.
     pub waiting_bytes: usize,
+    /// What the account may not do for a while; `account.restricted` tells when it changes.
+    pub restrictions: Vec<Restriction>,
 }
 
 impl Engine {
@@ -345,7 +403,12 @@ impl Engine {
             lanes: Lanes::default(),
             sends: Sends::default(),
             accepting: VecDeque::new(),
+            group_commands: GroupCommands::default(),
             resends: Vec::new(),
+            resent: Window::new(asked::MAX_PER_MINUTE, asked::MINUTE),
+            retention: Retention::default(),
+            waiting_receipts: 0,
+            retries: retry::Memory::default(),
             jobs: BTreeMap::new(),
             early: VecDeque::new(),
             next_load: 0,
@@ -354,9 +417,16 @@ impl Engine {
             last_received: None,
             last_pong: None,
             logouts: Logouts::default(),
+            slices: Slices::default(),
+            held: devices::Held::default(),
+            upload: None,
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            upload_failures: 0,
+            digests: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            rotation: None,
             acknowledged_before: None,
             unconfirmed: Vec::new(),
+            restriction_ends: None,
             config,
         };
         engine.load_account();
@@ -380,11 +450,12 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
-            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
+            Input::Computed(id, CpuResult(computed)) => self.computed(now, id, computed),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
         self.expire(now);
+        self.join_receipts(now);
         self.cache.trim(self.evictable());
         debug_assert!(
             self.connection.agrees_with(self.told.state()),
@@ -399,6 +470,8 @@ impl Engine {
         loop {
             match self.gate.pop()? {
                 Queued::Output(output) => return Some(output),
+                // All were joined when they became ready.
+                Queued::Receipt(..) => {}
                 Queued::Frame(id, frame) => {
                     if let Some(bytes) = self.seal(id, &frame) {
                         return Some(Output::Send(id, bytes));
@@ -415,8 +488,11 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let deadlines = [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), halted];
-        deadlines.into_iter().flatten().min()
+        let (queries, sends, phone) = (self.queries.deadline(), self.sends.deadline(), self.phone_deadline());
+        let upload = self.upload.as_ref().and_then(prekeys::Upload::deadline);
+        let work = [self.slices.deadline(), self.held.deadline(), upload, self.restriction_ends];
+        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted];
+        deadlines.into_iter().chain(work).flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -448,6 +524,7 @@ impl Engine {
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
+            restrictions: self.account.restrictions.clone(),
         }
     }
 
@@ -464,18 +541,37 @@ impl Engine {
             };
             match gate.pick(&mut passed, judge)? {
                 Queued::Frame(_, frame) => Some(frame),
-                Queued::Output(_) => None,
+                Queued::Output(_) | Queued::Receipt(..) => None,
             }
         };
         let message = self.connection.wire(id)?.seal(first, next);
         (!message.is_empty()).then(|| message.freeze())
     }
 
+    /// Joins the receipts of the backlog that may leave now: as many as the store made durable at a time.
+    fn join_receipts(&mut self, now: Now) {
+        if self.waiting_receipts == 0 {
+            return;
+        }
+        let waiting = &mut self.waiting_receipts;
+        self.gate.rewrite(|ready| receipts::join(ready, now, waiting));
+    }
+
+    /// The pool has done a job.
+    fn computed(&mut self, now: Now, id: CpuId, computed: Computed) {
+        match computed {
+            Computed::CodeKey(key) => self.code_key(now, id, &key),
+            Computed::Keys(keys) => self.keys_made(now, id, &keys),
+            Computed::Sessions(_) | Computed::Lists(_) => self.slice_computed(now, id, computed),
+        }
+    }
+
     // ---- steps ------------------------------------------------------------------------------------------------
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
-        let mut step = Step::new(now, &self.config, &mut self.rng, &mut self.cache, self.account.clone());
+        let mut step =
+            Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -497,7 +593,10 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, events, replies, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
+        for note in notes {
+            self.retries.note(now, note);
+        }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
                 overlay.insert(account_key(), Some(record));
@@ -506,7 +605,10 @@ impl Engine {
         }
         let mut batch = Batch { clear, ..Batch::default() };
         if clear {
+            self.retries = retry::Memory::default();
             self.cache = Cache::new(self.config.cache_bytes);
+            self.retention = Retention::default();
+            self.sends.memo.clear();
         }
         let mut envelopes = Vec::with_capacity(events.len());
         let mut states = Vec::new();
@@ -521,12 +623,19 @@ impl Engine {
         }
         let seq = self.batches + 1;
         for (key, value) in overlay {
+            if let Some(value) = &value
+                && !matches!(self.cache.read(&key), Some(Some(_)))
+            {
+                self.retention.note(now, &key, value.len(), &mut batch);
+            }
+            self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
             match value {
                 Some(value) => batch.puts.push((key, value)),
                 None => batch.deletes.push(key),
             }
         }
+        let kept = self.retention.seal(&mut batch);
         if !batch.is_empty() {
             self.batches = seq;
             self.gate.push_free(Queued::Output(Output::Commit { seq, batch }));
@@ -548,6 +657,28 @@ impl Engine {
             for frame in frames {
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
+            for receipt in receipts {
+                self.waiting_receipts = self.waiting_receipts.saturating_add(1);
+                self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
+            }
+            for (query, request) in asks {
+                self.ask_after(now, after, id, query, request);
+            }
+        }
+        if kept {
+            self.trim_records(now);
+        }
+    }
+
+    /// Asks the server what a step wants to know, once the batch is durable; what is under way is not asked twice.
+    fn ask_after(&mut self, now: Now, batch: u64, connection: ConnectionId, query: Query, request: Node) {
+        if self.queries.any(|pending| pending.is_same(&query)) {
+            return;
+        }
+        let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
+        match request.attr("id", id).encode() {
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }
 
@@ -583,8 +714,9 @@ impl Engine {
     /// Loads the account and what was under way.
     fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        let needs = Needs { missing: vec![account_key(), head_key()], read: Vec::new() };
-        self.request(Job::Boot, needs, vec![RecordKind::Outgoing]);
+        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
+        let needs = Needs { missing: keys.collect(), read: Vec::new() };
+        self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
 
     /// Stops a job until its records are there.
@@ -623,9 +755,10 @@ impl Engine {
         for (id, _) in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
+        self.interrupt_group_commands();
         for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
             self.cache.unpin(&read);
-            if let Job::Command(id, _) = job {
+            if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
                 self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
             }
         }
@@ -640,7 +773,10 @@ impl Engine {
             Job::Answer(answer) => self.run_answer(now, answer),
             Job::Command(id, command) => self.run_command(now, id, command),
             Job::Accept => self.run_accepting(now),
+            Job::Trim(queue) => self.run_trim(now, queue),
             Job::Resend(asked) => self.run_resend(now, *asked),
+            Job::Slice(slice) => self.run_slice(now, slice),
+            Job::AskDevices(asked) => self.run_devices_query(now, asked),
         }
     }
 
@@ -670,7 +806,11 @@ impl Engine {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             self.account = Arc::new(Account::generate(&mut self.rng));
         }
-        self.sends.restore(scanned);
+        self.retention = Retention::restore(&records);
+        let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);
+        self.sends.restore(sends);
+        self.retries = retry::Memory::default();
+        self.retries.wanted.restore(now, wanted);
         self.phase = Phase::Ready;
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
             self.told.begin(SessionState::Disconnected);
@@ -706,6 +846,9 @@ impl Engine {
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
+        self.slices.clear();
+        self.held.clear();
+        self.upload = None;
         self.cache = Cache::new(self.config.cache_bytes);
         self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
@@ -725,6 +868,7 @@ impl Engine {
     /// Drops what was to leave, but for what is durable and what somebody waits for.
     fn clear_gate(&mut self) {
         let (ready, held) = (self.gate.take_ready(), self.gate.take_held());
+        self.waiting_receipts = 0;
         // Batches that failed are never confirmed; later ones must not wait for them.
         self.gate.release(self.batches);
         for queued in ready {
@@ -761,6 +905,12 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_restrictions(now);
+        self.retries.expire(now);
+        self.ask_phone(now);
+        self.expire_held(now);
+        self.expire_slices(now);
+        self.expire_upload(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -792,25 +942,30 @@ impl Engine {
     fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
         match stanza {
             Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
-            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => {
-                let asked = asked::Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false };
-                self.run_resend(now, asked);
-                Ok(())
-            }
+            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => self.asked_again(now, receipt, ack),
             Stanza::Receipt(receipt, ack) => {
                 let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
-                self.settle(&settled);
+                self.settle(now, &settled);
                 Ok(())
             }
             Stanza::Ack(ack) => {
-                self.step(now, |step| send::acknowledged(step, ack))?;
-                self.settle(std::slice::from_ref(&ack.id));
+                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
+                self.acked(now, &ack.id, acked);
                 Ok(())
             }
+            Stanza::People(people, ack, _) => self.step(now, |step| {
+                address::learn_all(step, people, MappingSource::Notification)?;
+                step.send(&ack.ack());
+                Ok(())
+            }),
+            Stanza::Notification(Notification::Group(notice), ack, offline) => {
+                self.step(now, |step| groups::notification(step, notice, ack, *offline))
+            }
             Stanza::Notification(notification, ack, offline) => {
-                let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
-                if refill {
-                    self.refill_pre_keys(now);
+                match self.step(now, |step| devices::notification(step, notification, ack, *offline))? {
+                    devices::Wanted::Nothing => {}
+                    devices::Wanted::PreKeys => self.refill_pre_keys(now),
+                    devices::Wanted::Digest => self.check_digest(now),
                 }
                 Ok(())
             }
@@ -867,6 +1022,25 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
+            Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
+                self.answer(id, Err(CommandError::NotLinked));
+            }
+            Command::SetNctSalt(salt) => self.act(now, |step| {
+                tokens::set_salt(step, salt);
+                step.reply(id, Ok(Reply::Done));
+            }),
+            Command::CheckRestrictions if !self.connection.is_online() => {
+                self.answer(id, Err(CommandError::NotConnected));
+            }
+            Command::CheckRestrictions => self.act(now, |step| {
+                restrictions::ask(step);
+                step.reply(id, Ok(Reply::Done));
+            }),
+            Command::Group(request) => {
+                if let Err(needs) = self.group_command(now, id, &request) {
+                    self.park(Job::Command(id, Command::Group(request)), needs);
+                }
+            }
             Command::MarkRead { chat, participant, ids } => {
                 // Also when it comes back with its records: what it sends must not wait for another login.
                 if !self.connection.is_online() {

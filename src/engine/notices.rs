@@ -1,9 +1,11 @@
 //! The events that the engine tells, put together from what handlers know (spec 07 §5, §7).
 
+mod content;
+
 use std::time::Duration;
 
 use rand_core::Rng;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     clock::Now,
@@ -11,6 +13,7 @@ use crate::{
         account::{Account, Linked},
         address::User,
         link::Failed,
+        receive::Context,
         records::SentRecord,
     },
     event::{
@@ -25,15 +28,19 @@ use crate::{
         SessionReconnecting, SessionStreamError, Source,
     },
     jid::Jid,
-    message::{self, Action, Normalised, normalise},
+    message::{self, normalise},
     pairing::{PairError, code::PairCode, payload::Version, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
     stanza::{
-        message::{Enc, EncKind, InboundMessage},
+        message::InboundMessage,
         stream::{Failure, StreamError},
     },
     store::AccountId,
+};
+pub(crate) use content::{
+    Standing, Vote, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added, pinned,
+    poll_vote, reaction, told, unreadable_addon, vote_message,
 };
 
 /// Wraps an event; its number comes later.
@@ -229,9 +236,24 @@ impl SendFailure {
         Self(SendError::Local { code, text: Some(text.to_owned()) })
     }
 
+    /// The account is not linked any more.
+    pub(crate) fn logged_out() -> Self {
+        Self::new("logged_out", "the account is not linked")
+    }
+
+    /// The stanza would be none that the server can read.
+    pub(crate) fn encoding() -> Self {
+        Self::new("encoding", "the stanza cannot be encoded")
+    }
+
     /// The recipient has no devices.
     pub(crate) fn not_on_whatsapp() -> Self {
         Self::new("not_on_whatsapp", "the recipient has no devices")
+    }
+
+    /// The account may not begin chats at present.
+    pub(crate) fn restricted() -> Self {
+        Self::new("restricted", "the account may not begin new chats at present")
     }
 
     /// The server refused it (spec 03 §6.1).
@@ -285,11 +307,6 @@ impl ReceiptStatus {
     }
 }
 
-/// Whether a message is something that the application is told about.
-pub(crate) fn is_visible(view: &Normalised<'_>) -> bool {
-    matches!(view.action(), Action::Content)
-}
-
 /// The key of a message in a chat with a user or group.
 fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefer) -> MessageKey {
     let mut key = MessageKey::new(chat.to_bare(), from_me, id);
@@ -302,10 +319,11 @@ fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefe
     key.preferring(prefer)
 }
 
-fn inbound_key(inbound: &InboundMessage, chat: &User, sender: &User, prefer: Prefer) -> MessageKey {
-    let mut key = key(&inbound.chat, Some(chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
+fn inbound_key(context: &Context<'_>, prefer: Prefer) -> MessageKey {
+    let inbound = context.message;
+    let mut key = key(&inbound.chat, Some(context.chat), inbound.from_me, &inbound.ack.id, Prefer::Addressed);
     if let Some(author) = inbound.author() {
-        key.participant_alt = sender.other(&author).cloned();
+        key.participant_alt = context.sender.other(&author).cloned();
         key.participant = Some(author);
     }
     key.preferring(prefer)
@@ -324,33 +342,32 @@ fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
     object
 }
 
-/// The content as JSON. The message secret is left out, and what held nothing else with it; content that is too deep or
-/// too large for JSON as well: the application still hears of the message.
+/// The content as JSON. The message secret is left out, with the version of the reporting token that is made with it, and what held
+/// nothing else; content that is too deep or too large for JSON as well: the application still hears of the message.
 fn content(message: &e2e::Message) -> Option<Value> {
     let options = json::Options::default();
     let content = json::to_json_message(message, &options);
     let mut content = content.inspect_err(|error| tracing::warn!(%error, "message content is left out")).ok()?;
     if let Value::Object(fields) = &mut content
-        && fields.get("messageContextInfo").and_then(Value::as_object).is_some_and(Map::is_empty)
+        && let Some(Value::Object(context)) = fields.get_mut("messageContextInfo")
     {
-        fields.remove("messageContextInfo");
+        context.remove("reportingTokenVersion");
+        if context.is_empty() {
+            fields.remove("messageContextInfo");
+        }
     }
     Some(content)
 }
 
 /// A message of somebody else.
-pub(crate) fn received(
-    inbound: &InboundMessage,
-    chat: &User,
-    sender: &User,
-    message: &e2e::Message,
-    prefer: Prefer,
-) -> Event {
-    let mut object = object(inbound_key(inbound, chat, sender, prefer), message);
+pub(crate) fn received(context: &Context<'_>, message: &e2e::Message, prefer: Prefer) -> Event {
+    let inbound = context.message;
+    let mut object = object(inbound_key(context, prefer), message);
+    object.key.server_id.clone_from(&inbound.server_id);
     object.message_timestamp = Some(inbound.timestamp);
     object.push_name.clone_from(&inbound.push_name);
     object.broadcast = Some(inbound.chat.is_broadcast());
-    object.source = Some(if inbound.offline { Source::Offline } else { Source::Live });
+    object.source = Some(context.source);
     MessageReceived::new(vec![object]).into()
 }
 
@@ -399,8 +416,11 @@ pub(crate) struct ReceiptAbout<'a> {
     pub(crate) chat: &'a Jid,
     pub(crate) people: &'a User,
     pub(crate) id: &'a str,
+    /// The reader as addressed, without device.
+    pub(crate) jid: &'a Jid,
     pub(crate) reader: &'a User,
-    pub(crate) sent: &'a SentRecord,
+    /// What was sent, if the event is to show it.
+    pub(crate) sent: Option<&'a SentRecord>,
     /// Nobody else had got as far.
     pub(crate) first: bool,
     pub(crate) prefer: Prefer,
@@ -414,15 +434,17 @@ pub(crate) fn receipt(about: &ReceiptAbout<'_>, status: ReceiptStatus, timestamp
         _ => about.reader.pn.as_ref(),
     };
     let reader = reader.unwrap_or(&about.reader.canonical);
-    let in_group = about.chat.is_group();
-    if in_group {
-        key.participant = Some(reader.clone());
+    let is_one_of_many = about.chat.is_group() || about.chat.is_broadcast();
+    if is_one_of_many {
+        key.participant_alt = about.reader.other(about.jid).cloned();
+        key.participant = Some(about.jid.clone());
+        key = key.preferring(about.prefer);
     }
     let receipt = Receipt::new(reader.clone(), status.kind(), timestamp);
     let mut object = MessageObject::with_receipt(key, receipt).with_phones();
-    object.first = in_group && about.first;
+    object.first = is_one_of_many && about.first;
     object.implied = implied;
-    if let Ok(message) = message::decode(&about.sent.message) {
+    if let Some(Ok(message)) = about.sent.map(|sent| message::decode(&sent.message)) {
         object.message = content(&message);
     }
     match status {
@@ -444,6 +466,8 @@ impl Undecryptable {
     pub(crate) fn failed(error: &SignalError, hidden: bool) -> Self {
         let reason = match error {
             SignalError::NoSession => "no_session",
+            SignalError::NoSenderKey => "no_sender_key",
+            SignalError::BadSignature => "bad_signature",
             SignalError::BadMac => "bad_mac",
             // Another message than the one that used this key before: the sender's state went back.
             SignalError::Duplicate => "duplicate_counter",
@@ -457,7 +481,7 @@ impl Undecryptable {
         Self { reason: reason.to_owned(), will_retry: false, hidden }
     }
 
-    /// Whether the sender was asked to send it again.
+    /// Whether the sender or the phone is asked to send it again.
     pub(crate) fn asked_again(self, will_retry: bool) -> Self {
         Self { will_retry, ..self }
     }
@@ -468,26 +492,19 @@ impl Undecryptable {
         Self { reason, will_retry: false, hidden: false }
     }
 
-    /// Encrypted in a way that is not spoken yet.
-    pub(crate) fn unsupported(encs: &[Enc]) -> Self {
-        let mut kinds = encs.iter().map(|enc| &enc.kind);
-        let reason = match kinds.find(|kind| !matches!(kind, EncKind::Pairwise(_))) {
-            Some(EncKind::SenderKey) => "no_sender_key",
-            Some(EncKind::MessageSecret) => "no_message_secret",
-            _ => "unsupported",
-        };
-        Self { reason: reason.to_owned(), will_retry: false, hidden: encs.iter().all(|enc| enc.hide) }
+    /// The reply of a bot, made with another secret than that of the message it answers.
+    pub(crate) fn bot_reply(hidden: bool) -> Self {
+        Self { reason: "invalid_message".to_owned(), will_retry: false, hidden }
+    }
+
+    /// The reply of a bot to a message whose secret is not known.
+    pub(crate) fn no_message_secret() -> Self {
+        Self { reason: "no_message_secret".to_owned(), will_retry: false, hidden: false }
     }
 }
 
 /// A message arrived that cannot be shown.
-pub(crate) fn undecryptable(
-    inbound: &InboundMessage,
-    chat: &User,
-    sender: &User,
-    why: &Undecryptable,
-    prefer: Prefer,
-) -> Event {
-    let key = inbound_key(inbound, chat, sender, prefer);
+pub(crate) fn undecryptable(context: &Context<'_>, why: &Undecryptable, prefer: Prefer) -> Event {
+    let key = inbound_key(context, prefer);
     MessageUndecryptable::new(key, why.reason.clone(), why.will_retry, why.hidden).into()
 }

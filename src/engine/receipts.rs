@@ -1,10 +1,14 @@
 //! Receipts of others about our messages, and ours about theirs (spec 03 §6.2, §6.3).
 //!
 //! A message has a status per user that only goes up: delivered, read, played. What is told twice, or late, is not an
-//! event again.
+//! event again. In a group, and for a status, every member has a status of its own, and the first of each kind is marked.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    clock::Now,
     engine::{
+        ConnectionId, Queued,
         address::{self, User},
         command::{CommandError, CommandId, Reply},
         notices::{self, ReceiptStatus},
@@ -12,10 +16,11 @@ use crate::{
         send::{outgoing_key, sent_record, settle_as_sent},
         step::{Miss, Step},
     },
+    event::MappingSource,
     jid::Jid,
     stanza::{
         ack::AckTarget,
-        receipt::{InboundReceipt, MAX_IDS, ReadReceipt, ReceiptKind},
+        receipt::{InboundReceipt, MAX_IDS, ReadReceipt, ReceiptHead, ReceiptKind},
     },
 };
 
@@ -25,37 +30,78 @@ use crate::{
 /// # Errors
 /// [`Miss`].
 pub(crate) fn receipt(step: &mut Step<'_>, receipt: &InboundReceipt, ack: &AckTarget) -> Result<Vec<String>, Miss> {
-    let mut settled = Vec::new();
-    let reader = receipt.participant.as_ref().unwrap_or(&receipt.from);
-    let own = step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(reader));
-    let status = match receipt.kind {
-        ReceiptKind::Delivered => Some(ReceiptStatus::Delivered),
-        ReceiptKind::Read => Some(ReceiptStatus::Read),
-        ReceiptKind::Played => Some(ReceiptStatus::Played),
-        _ => None,
-    };
-    // What own devices received or read says nothing about the peer.
-    if let Some(status) = status.filter(|_| !own) {
-        let reader = address::user(step, reader)?;
+    address::learn_all(step, &receipt.people, MappingSource::Message)?;
+    let (mut settled, mut missed) = (Vec::new(), Ok(()));
+    // A device that cannot show a message has not got it.
+    if !receipt.incapable {
         let chat = address::user(step, &receipt.from)?;
-        if !receipt.from.is_group() && !receipt.from.is_broadcast() && chat.canonical != reader.canonical {
-            tracing::warn!("somebody confirms what was sent to somebody else");
-            step.send(&ack.ack());
-            return Ok(settled);
-        }
-        let mut missed = Ok(());
-        for id in &receipt.ids {
-            match message_receipt(step, receipt, &chat, &reader, id, status) {
-                Ok(true) => settled.push(id.clone()),
+        // All messages are looked at, so that one round loads everything.
+        for (id, readings) in readings(step, receipt, &chat)? {
+            match message_receipt(step, receipt, &chat, id, &readings) {
+                Ok(true) => settled.push(id.to_owned()),
                 Ok(false) => {}
-                // All messages are looked at, so that one round loads everything.
                 Err(miss) => missed = Err(miss),
             }
         }
-        missed?;
     }
+    missed?;
     step.send(&ack.ack());
     Ok(settled)
+}
+
+/// What somebody did with a message.
+struct Reading {
+    /// As addressed, without device.
+    jid: Jid,
+    user: User,
+    status: ReceiptStatus,
+    timestamp: u64,
+}
+
+/// Who did what, message by message. What own devices received or read says nothing about the peer, and only whom a message
+/// was sent to can confirm it.
+fn readings<'r>(
+    step: &mut Step<'_>,
+    receipt: &'r InboundReceipt,
+    chat: &User,
+) -> Result<Vec<(&'r str, Vec<Reading>)>, Miss> {
+    let many = receipt.from.is_group() || receipt.from.is_broadcast();
+    let reader = match &receipt.participant {
+        Some(participant) => Some(participant),
+        None => Some(&receipt.from).filter(|_| !many),
+    };
+    let single = reader.into_iter().flat_map(|reader| receipt.ids.iter().map(move |id| (id, reader)));
+    let single = single.map(|(id, reader)| (id, reader, &receipt.kind, receipt.timestamp));
+    let each = receipt.marks.iter().map(|mark| (&mark.id, &mark.user, &mark.kind, mark.timestamp));
+    let all: Vec<_> = if receipt.marks.is_empty() { single.collect() } else { each.filter(|_| many).collect() };
+
+    let (mut readings, mut places, mut missed) = (Vec::<(&str, Vec<Reading>)>::new(), BTreeMap::new(), Ok(()));
+    for (id, jid, kind, timestamp) in all {
+        let status = match kind {
+            ReceiptKind::Delivered => ReceiptStatus::Delivered,
+            ReceiptKind::Read => ReceiptStatus::Read,
+            ReceiptKind::Played => ReceiptStatus::Played,
+            _ => continue,
+        };
+        if step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(jid)) {
+            continue;
+        }
+        match address::user(step, jid) {
+            Ok(user) if !many && chat.canonical != user.canonical => {
+                tracing::debug!("somebody confirms what was sent to somebody else");
+            }
+            Ok(user) => {
+                let reading = Reading { jid: jid.to_bare(), user, status, timestamp };
+                let place = *places.entry(id.as_str()).or_insert(readings.len());
+                match readings.get_mut(place) {
+                    Some((_, of_message)) => of_message.push(reading),
+                    None => readings.push((id, vec![reading])),
+                }
+            }
+            Err(miss) => missed = Err(miss),
+        }
+    }
+    missed.map(|()| readings)
 }
 
 /// One message of a receipt; true when its send is settled by it.
@@ -63,9 +109,8 @@ fn message_receipt(
     step: &mut Step<'_>,
     receipt: &InboundReceipt,
     chat: &User,
-    reader: &User,
     id: &str,
-    status: ReceiptStatus,
+    readings: &[Reading],
 ) -> Result<bool, Miss> {
     let outgoing_key = outgoing_key(id);
     // Both are read before either is missed.
@@ -77,33 +122,42 @@ fn message_receipt(
     let outgoing = outgoing.filter(|pending| pending.stanza.is_some() && pending.chat == sent.chat);
     let settles = outgoing.is_some();
     if let Some(outgoing) = outgoing {
-        settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp);
+        settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp)?;
     }
     if sent.timestamp == 0 {
         sent.timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
     }
-    let name = reader.canonical.to_string();
-    let before = sent.status.get(&name).copied().unwrap_or(0);
-    if status.number() <= before {
-        return Ok(settles);
+    let mut news = false;
+    for reading in readings {
+        let (status, name) = (reading.status, reading.user.canonical.to_string());
+        let before = sent.status.get(&name).copied().unwrap_or(0);
+        if status.number() <= before {
+            continue;
+        }
+        let delivered = ReceiptStatus::Delivered;
+        let implied = (before < delivered.number() && status != delivered).then_some(delivered);
+        for (status, implied) in [(implied, true), (Some(status), false)] {
+            let Some(status) = status else { continue };
+            let first = sent.status.values().all(|known| *known < status.number());
+            let about = notices::ReceiptAbout {
+                chat: &addressed,
+                people: chat,
+                id,
+                jid: &reading.jid,
+                reader: &reading.user,
+                // What many have read is shown once.
+                sent: Some(&sent).filter(|_| readings.len() == 1 || first),
+                first,
+                prefer: step.config.prefer,
+            };
+            step.emit_from(receipt.offline, notices::receipt(&about, status, reading.timestamp, implied));
+        }
+        sent.status.insert(name, status.number());
+        news = true;
     }
-    let first = sent.status.values().all(|known| *known < status.number());
-    let about = notices::ReceiptAbout {
-        chat: &addressed,
-        people: chat,
-        id,
-        reader,
-        sent: &sent,
-        first,
-        prefer: step.config.prefer,
-    };
-    let delivered = ReceiptStatus::Delivered;
-    if before < delivered.number() && status != delivered {
-        step.emit_from(receipt.offline, notices::receipt(&about, delivered, receipt.timestamp, true));
+    if news {
+        step.put(sent_key, sent.to_bytes());
     }
-    step.emit_from(receipt.offline, notices::receipt(&about, status, receipt.timestamp, false));
-    sent.status.insert(name, status.number());
-    step.put(sent_key, sent.to_bytes());
     Ok(settles)
 }
 
@@ -134,4 +188,38 @@ pub(crate) fn mark_read(
     }
     step.reply(command, Ok(Reply::Done));
     Ok(())
+}
+
+/// Joins receipts of the backlog that may leave now, one stanza for each place and kind; where the first of them stood.
+pub(super) fn join(ready: VecDeque<Queued>, now: Now, waiting: &mut usize) -> VecDeque<Queued> {
+    let mut joined = VecDeque::<Queued>::with_capacity(ready.len());
+    // Where the one stands that may still have room.
+    let mut places = BTreeMap::<(ConnectionId, ReceiptHead), usize>::new();
+    for queued in ready {
+        let Queued::Receipt(connection, mut receipt) = queued else {
+            joined.push_back(queued);
+            continue;
+        };
+        *waiting = waiting.saturating_sub(1);
+        let place = (connection, receipt.head.clone());
+        if let Some(Queued::Receipt(_, first)) = places.get(&place).and_then(|at| joined.get_mut(*at)) {
+            match first.join(*receipt) {
+                Ok(()) => continue,
+                Err(full) => receipt = Box::new(full),
+            }
+        }
+        places.insert(place, joined.len());
+        joined.push_back(Queued::Receipt(connection, receipt));
+    }
+    let encoded = joined.into_iter().filter_map(|queued| match queued {
+        Queued::Receipt(connection, receipt) => match receipt.to_node(now.unix_seconds()).encode() {
+            Ok(frame) => Some(Queued::Frame(connection, frame)),
+            Err(error) => {
+                tracing::error!(%error, "receipt cannot be encoded");
+                None
+            }
+        },
+        other => Some(other),
+    });
+    encoded.collect()
 }

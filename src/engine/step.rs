@@ -17,11 +17,14 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        queries::Query,
         records::Record,
+        retry,
     },
     event::Event,
     node::Node,
     signal::Own,
+    stanza::receipt::{DeliveryReceipt, DeliveryReceipts},
     store::Key,
 };
 
@@ -54,14 +57,19 @@ pub(crate) struct Step<'e> {
     pub(crate) config: &'e Config,
     /// The engine's randomness. A handler that runs again draws again.
     pub(crate) rng: &'e mut ChaCha20Rng,
+    /// What is remembered of messages that cannot be read.
+    pub(crate) retries: &'e retry::Memory,
     cache: &'e mut Cache,
     account: Arc<Account>,
     account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -71,8 +79,11 @@ pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) frames: Vec<Vec<u8>>,
+    pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
+    pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
 
@@ -82,20 +93,25 @@ impl<'e> Step<'e> {
         config: &'e Config,
         rng: &'e mut ChaCha20Rng,
         cache: &'e mut Cache,
+        retries: &'e retry::Memory,
         account: Arc<Account>,
     ) -> Self {
         Self {
             now,
             config,
             rng,
+            retries,
             cache,
             account,
             account_changed: false,
             overlay: BTreeMap::new(),
             needs: Needs::default(),
             frames: Vec::new(),
+            receipts: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            asks: Vec::new(),
+            notes: Vec::new(),
             clear: false,
         }
     }
@@ -106,8 +122,11 @@ impl<'e> Step<'e> {
             account,
             overlay: self.overlay,
             frames: self.frames,
+            receipts: self.receipts,
             events: self.events,
             replies: self.replies,
+            asks: self.asks,
+            notes: self.notes,
             clear: self.clear,
         }
     }
@@ -191,6 +210,20 @@ impl<'e> Step<'e> {
         self.frames.push(frame.to_vec());
     }
 
+    /// Confirms that a message arrived, once the step is durable. Those of the backlog may go out together.
+    pub(crate) fn confirm(&mut self, offline: bool, receipt: &DeliveryReceipt<'_>) {
+        match offline {
+            true => self.receipts.push(receipt.into()),
+            false => self.send(&receipt.to_node()),
+        }
+    }
+
+    /// Asks the server once the step is durable, unless it is being asked the same already. `request` has no id yet. Without a
+    /// connection nothing is asked: only what may be left out goes this way.
+    pub(crate) fn ask(&mut self, query: Query, request: Node) {
+        self.asks.push((query, request));
+    }
+
     /// Emits an event once the step is durable.
     pub(crate) fn emit(&mut self, event: impl Into<Event>) {
         self.events.push(Emitted { event: event.into(), offline: false });
@@ -204,6 +237,11 @@ impl<'e> Step<'e> {
     /// Answers a command once the step is durable.
     pub(crate) fn reply(&mut self, command: CommandId, reply: Result<Reply, CommandError>) {
         self.replies.push((command, reply));
+    }
+
+    /// Has something about messages that cannot be read remembered, when the step is done.
+    pub(crate) fn note(&mut self, note: retry::Note) {
+        self.notes.push(note);
     }
 
     /// Removes every record of the account, before what the step writes.

@@ -47,27 +47,31 @@ impl Alphabet {
         }
     }
 
-    /// The characters of eight packed bytes, of which the first `chars` count, and whether those are all in the alphabet.
+    /// Whether of eight packed bytes the first `chars` halves are in the alphabet.
     #[inline(always)]
-    pub(super) fn unpack(self, packed: [u8; CHUNK], chars: usize) -> ([u8; 2 * CHUNK], bool) {
-        let halves = u64::from_be_bytes(packed);
-        let valid = match self {
+    pub(super) fn is_valid(self, packed: [u8; CHUNK], chars: usize) -> bool {
+        match self {
             Self::Hex => true,
             // 12 and above have the upper two bits set.
             Self::Nibble => {
-                let used = u64::MAX.checked_shl((64usize.saturating_sub(chars.saturating_mul(4))) as u32).unwrap_or(0);
-                halves & halves << 1 & 0x8888_8888_8888_8888 & used == 0
+                let halves = u64::from_be_bytes(packed);
+                let unused = 64usize.saturating_sub(chars.saturating_mul(4)) as u32;
+                halves & halves << 1 & 0x8888_8888_8888_8888 & u64::MAX.checked_shl(unused).unwrap_or(0) == 0
             }
-        };
+        }
+    }
+
+    /// The characters of eight packed bytes; `?` for halves that are not in the alphabet. Look-ups take fewer instructions
+    /// than doing all bytes at once by shifts.
+    #[inline(always)]
+    pub(super) fn unpack(self, packed: &[u8; CHUNK], text: &mut [u8; 2 * CHUNK]) {
         let pairs = match self {
             Self::Nibble => &NIBBLE_PAIRS,
             Self::Hex => &HEX_PAIRS,
         };
-        let mut text = [0; 2 * CHUNK];
-        for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(packed) {
+        for (pair, &byte) in text.as_chunks_mut().0.iter_mut().zip(packed) {
             *pair = pairs.get(usize::from(byte)).copied().unwrap_or_default();
         }
-        (text, valid)
     }
 
     /// The index of the first byte that has a value outside of the alphabet among the first `chars` halves.
@@ -213,10 +217,11 @@ mod tests {
         for (index, chunk) in packed.chunks(CHUNK).enumerate() {
             let mut padded = [0xff; CHUNK];
             padded[..chunk.len()].copy_from_slice(chunk);
-            let (unpacked, valid) = alphabet.unpack(padded, chars - 2 * CHUNK * index);
-            if !valid {
+            if !alphabet.is_valid(padded, chars - 2 * CHUNK * index) {
                 return Err(alphabet.first_bad(packed, chars).unwrap());
             }
+            let mut unpacked = [0; 2 * CHUNK];
+            alphabet.unpack(&padded, &mut unpacked);
             text.extend_from_slice(&unpacked);
         }
         text.truncate(chars);

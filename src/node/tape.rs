@@ -1,16 +1,16 @@
-//! The tape: a decoded frame as one flat list of words over the frame's own bytes.
+//! The tape: a decoded frame as one flat list of entries of three words over the frame's own bytes.
 //!
 //! ```text
-//! node  = tag  meta  content  { attribute }  [ user server ]  { node }
-//! meta  = words of the whole subtree (32 bits) | attributes (16) | kind of content (3)
-//! attribute = key  text
-//!           | key  jid  user  server
+//! node  = [ tag  meta  content ]  { attribute }  { [ user  server  0 ] }  { node }
+//! meta  = entries of the whole subtree (32 bits) | attributes (16) | kind of content (3)
+//! attribute = [ key  text  0 ]
+//!           | [ key  user  server ]
 //! ```
 //!
 //! A [`Word`] is a token, a range of the frame, or a range of `side`, which holds what does not stand in the frame as
-//! UTF-8 (unpacked and repaired texts); or it is the head of a JID, whose user and server follow. The content of a node is
-//! a word of that kind; for children it is their number and where they begin, counted from the node. A JID as content
-//! stands after the attributes.
+//! UTF-8 (unpacked and repaired texts) and short texts. A server is such a text, too, or a word of its own with a token, a
+//! device and an integrator; it is never 0. The content of a node is a word of that kind; for children it is their number.
+//! A JID as content stands after the attributes.
 
 use std::ops::Range;
 
@@ -24,8 +24,10 @@ use super::tokens::Token;
 pub(super) struct Tape {
     pub(super) frame: Bytes,
     pub(super) side: String,
-    /// Words; what stands behind `used` is old.
-    pub(super) words: Vec<u64>,
+    /// Whether `side` is ASCII.
+    pub(super) is_ascii: bool,
+    /// What stands behind `used` is old.
+    pub(super) entries: Vec<Entry>,
     pub(super) used: usize,
 }
 
@@ -54,20 +56,20 @@ impl Word {
         Self(SIDE | (len as u64) << 32 | start as u64)
     }
 
-    /// The head of a JID; `at` tells where the user stands if it is a content, counted from the node.
+    /// The server of a JID that has more than a user.
     #[inline(always)]
-    pub(super) const fn jid(device: u16, integrator: u16, at: usize) -> Self {
-        Self(JID | (at as u64) << 32 | (integrator as u64) << 16 | device as u64)
+    pub(super) const fn server(token: Token, device: u16, integrator: u16) -> Self {
+        Self(SERVER | (integrator as u64) << 32 | (device as u64) << 16 | token.number() as u64)
     }
 
-    /// The content of a node with children: how many, and where the first one begins, counted from the node.
+    /// The content of a node with children: how many. While the node is open, `spare` has a place there, too.
     #[inline(always)]
-    pub(super) const fn children(count: u16, first: usize) -> Self {
-        Self((count as u64) << 32 | first as u64)
+    pub(super) const fn children(count: u16, spare: u16) -> Self {
+        Self((spare as u64) << 48 | (count as u64) << 32)
     }
 
     #[inline(always)]
-    pub(super) const fn meta(kind: ContentKind, attrs: u16, size: usize) -> Self {
+    pub(super) const fn meta(kind: ContentKind, attrs: usize, size: usize) -> Self {
         Self((kind as u64) << 48 | (attrs as u64) << 32 | size as u64)
     }
 
@@ -89,11 +91,6 @@ impl Word {
         self.0 & KIND == FRAME
     }
 
-    #[inline(always)]
-    pub(super) const fn is_jid(self) -> bool {
-        self.0 >= JID
-    }
-
     /// The range of a piece.
     #[inline(always)]
     pub(super) const fn range(self) -> Range<usize> {
@@ -101,16 +98,13 @@ impl Word {
         start..start.saturating_add(len as usize)
     }
 
-    /// Device and integrator of a JID.
+    /// The number of the token, device and integrator of a server.
     #[inline(always)]
-    pub(super) const fn device_and_integrator(self) -> (u16, u16) {
-        (self.0 as u16, (self.0 >> 16) as u16)
-    }
-
-    /// Where the user of a JID content stands.
-    #[inline(always)]
-    pub(super) const fn jid_at(self) -> usize {
-        (self.0 >> 32 & LEN) as usize
+    pub(super) const fn as_server(self) -> Option<(usize, u16, u16)> {
+        match self.0 & KIND {
+            SERVER => Some((self.0 as u16 as usize, (self.0 >> 16) as u16, (self.0 >> 32) as u16)),
+            _ => None,
+        }
     }
 
     /// The second field: the number of children, the number of attributes in a meta word.
@@ -119,7 +113,7 @@ impl Word {
         (self.0 >> 32) as u16
     }
 
-    /// The first field: where the first child begins, the size in a meta word.
+    /// The first field: the size in a meta word.
     #[inline(always)]
     pub(super) const fn low(self) -> usize {
         (self.0 & 0xffff_ffff) as usize
@@ -143,11 +137,6 @@ impl Word {
     }
 
     #[inline(always)]
-    pub(super) const fn with_spare(self, spare: u16) -> Self {
-        Self(self.0 & 0xffff_ffff_ffff | (spare as u64) << 48)
-    }
-
-    #[inline(always)]
     pub(super) const fn with_low(self, low: usize) -> Self {
         Self(self.0 & !0xffff_ffff | low as u64 & 0xffff_ffff)
     }
@@ -166,10 +155,12 @@ pub(super) enum ContentKind {
 impl Tape {
     #[inline(always)]
     pub(super) fn text(&self, word: Word) -> &str {
-        match word.0 & KIND {
-            0 => Token::text_of(word.low()),
-            SIDE => self.side.get(word.range()).unwrap_or_default(),
-            _ => self.frame_text(word),
+        if word.0 < FRAME {
+            Token::text_of(word.low())
+        } else if word.0 < SIDE {
+            self.frame_text(word)
+        } else {
+            self.side.get(word.range()).unwrap_or_else(nothing)
         }
     }
 
@@ -190,35 +181,46 @@ impl Tape {
 
     #[inline(always)]
     pub(super) fn bytes(&self, word: Word) -> &[u8] {
-        self.frame.get(word.range()).unwrap_or_default()
+        self.frame.get(word.range()).unwrap_or_else(nothing)
     }
 
-    /// Empties the tape and lets the frame go. Tables that are much larger than what stood in them are given back.
+    /// Empties the tape. Tables that are much larger than what stood in them are given back. The frame stays for now.
     pub(super) fn clear(&mut self) {
-        self.frame = Bytes::new();
-        let bytes = |words: usize| words.saturating_mul(size_of::<u64>());
-        if is_outsized(bytes(self.words.capacity()), bytes(self.used)) {
-            self.words = Vec::new();
+        if is_outsized(self.entries.len(), self.used, RETAINED_ENTRIES) {
+            self.entries = Vec::new();
         }
         self.used = 0;
-        if is_outsized(self.side.capacity(), self.side.len()) {
+        if is_outsized(self.side.capacity(), self.side.len(), RETAIN) {
             self.side = String::new();
         }
-        self.side.clear();
     }
 }
 
-/// Whether a buffer holds much more memory than was used: a peak that is long past is not paid for ever.
-fn is_outsized(held: usize, used: usize) -> bool {
-    held > RETAIN && held / 4 > used
+/// What the tape is made of.
+pub(super) type Entry = [Word; 3];
+pub(super) const EMPTY_ENTRY: Entry = [Word::EMPTY; 3];
+
+/// What is read where a word is wrong. A call, so that the compiler makes a branch of it and does not compute both.
+#[cold]
+#[inline(never)]
+pub(super) fn nothing<T: Default>() -> T {
+    T::default()
+}
+
+/// Whether a buffer holds much more than was used: a peak that is long past is not paid for ever.
+#[inline(always)]
+fn is_outsized(held: usize, used: usize, retain: usize) -> bool {
+    held > retain && held / 4 > used
 }
 
 /// The bits that tell the kind of a word; a token has none of them.
 const KIND: u64 = 3 << 62;
 const FRAME: u64 = 1 << 62;
 const SIDE: u64 = 2 << 62;
-const JID: u64 = 3 << 62;
-/// The bits of a length or of [`Word::jid_at`], after shifting.
+const SERVER: u64 = 3 << 62;
+/// The bits of a length, after shifting.
 const LEN: u64 = (1 << 30) - 1;
 /// Buffers up to this many bytes are always kept.
 const RETAIN: usize = 64 * 1_024;
+/// The same in entries.
+const RETAINED_ENTRIES: usize = RETAIN / size_of::<Entry>();

@@ -4,10 +4,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::slice;
 
 use bytes::Bytes;
 
-use super::tape::{ContentKind, Tape, Word};
+use super::tape::{ContentKind, Entry, Tape, Word, nothing};
+use super::tokens::Token;
 use super::{AttrValue, Node, NodeContent, Text, show};
 use crate::jid::{self, Jid, Server};
 
@@ -15,55 +17,55 @@ use crate::jid::{self, Jid, Server};
 #[derive(Clone, Copy)]
 pub struct NodeRef<'a> {
     tape: &'a Tape,
-    /// The first three words of the node.
-    tag: Word,
-    meta: Word,
-    content: Word,
-    /// The words of the node and all that is below it.
-    words: &'a [u64],
+    head: &'a Entry,
+    /// What is behind the head, to the end of the tape.
+    rest: &'a [Entry],
 }
 
 impl<'a> NodeRef<'a> {
     pub(super) fn root(tape: &'a Tape) -> Option<Self> {
-        Self::split(tape, tape.words.get(..tape.used)?).map(|(root, _)| root)
+        let (head, rest) = tape.entries.get(..tape.used)?.split_first()?;
+        Some(Self { tape, head, rest })
     }
 
-    /// Takes the node that begins the words, and gives back what follows it.
     #[inline(always)]
-    fn split(tape: &'a Tape, words: &'a [u64]) -> Option<(Self, &'a [u64])> {
-        let [tag, meta, content] = words.first_chunk()?.map(Word);
-        let (words, rest) = words.split_at_checked(meta.low())?;
-        Some((Self { tape, tag, meta, content, words }, rest))
+    const fn meta(&self) -> Word {
+        self.head[1]
+    }
+
+    #[inline(always)]
+    const fn content_word(&self) -> Word {
+        self.head[2]
+    }
+
+    /// What is behind the attributes.
+    #[inline(always)]
+    fn behind_attrs(&self) -> &'a [Entry] {
+        self.rest.get(usize::from(self.meta().count())..).unwrap_or_else(nothing)
     }
 
     /// The tag; never empty.
     #[inline(always)]
     pub fn tag(&self) -> &'a str {
-        self.tape.text(self.tag)
+        self.tape.text(self.head[0])
     }
 
     /// Whether the tag is `tag`.
     pub fn is(&self, tag: &str) -> bool {
-        self.tape.text_is(self.tag, tag)
+        self.tape.text_is(self.head[0], tag)
     }
 
     /// The attribute's value. Of duplicate keys the last one counts.
     pub fn attr(&self, key: &str) -> Option<Value<'a>> {
-        let mut attrs = self.attrs();
-        let mut found = None;
-        while let Some(entry) = attrs.entry() {
-            if self.tape.text_is(entry.key, key) {
-                found = Some(entry);
-            }
-        }
-        found.map(|entry| entry.value(self.tape))
+        let found = self.attrs().entries.rfind(|[own, ..]| self.tape.text_is(*own, key));
+        found.map(|&[_, value, server]| Value::read(self.tape, value, server))
     }
 
     /// All attributes in wire order, duplicates included.
     #[inline(always)]
     pub fn attrs(&self) -> Attrs<'a> {
-        let words = self.words.get(HEAD..).unwrap_or_default();
-        Attrs { tape: self.tape, words, left: self.meta.count() }
+        let own = self.rest.get(..usize::from(self.meta().count())).unwrap_or_else(nothing);
+        Attrs { tape: self.tape, entries: own.iter() }
     }
 
     /// The attribute as text; a JID gives its canonical text.
@@ -84,11 +86,12 @@ impl<'a> NodeRef<'a> {
     /// The child nodes; none when the content is something else.
     #[inline(always)]
     pub fn children(&self) -> Children<'a> {
-        let (first, left) = match self.meta.kind() {
-            ContentKind::Nodes => (self.content.low(), self.content.count()),
-            _ => (usize::MAX, 0),
-        };
-        Children { tape: self.tape, words: self.words.get(first..).unwrap_or_default(), left }
+        match self.meta().kind() {
+            ContentKind::Nodes => {
+                Children { tape: self.tape, entries: self.behind_attrs(), left: self.content_word().count() }
+            }
+            _ => Children { tape: self.tape, entries: &[], left: 0 },
+        }
     }
 
     /// The first child with this tag.
@@ -110,10 +113,10 @@ impl<'a> NodeRef<'a> {
     #[inline(always)]
     pub fn content(&self) -> Content<'a> {
         let tape = self.tape;
-        match self.meta.kind() {
+        match self.meta().kind() {
             ContentKind::None => Content::None,
-            ContentKind::Bytes => Content::Bytes(tape.bytes(self.content)),
-            ContentKind::Text => Content::Text(tape.text(self.content)),
+            ContentKind::Bytes => Content::Bytes(tape.bytes(self.content_word())),
+            ContentKind::Text => Content::Text(tape.text(self.content_word())),
             ContentKind::Jid => self.content_jid().map_or(Content::None, Content::Jid),
             ContentKind::Nodes => Content::Nodes(self.children()),
         }
@@ -123,12 +126,12 @@ impl<'a> NodeRef<'a> {
     /// its UTF-8; `None` without content and for children.
     pub fn bytes(&self) -> Option<Bytes> {
         let tape = self.tape;
-        match self.meta.kind() {
+        match self.meta().kind() {
             ContentKind::Bytes => {
-                let range = self.content.range();
+                let range = self.content_word().range();
                 (range.end <= tape.frame.len()).then(|| tape.frame.slice(range))
             }
-            ContentKind::Text => Some(Bytes::copy_from_slice(tape.text(self.content).as_bytes())),
+            ContentKind::Text => Some(Bytes::copy_from_slice(tape.text(self.content_word()).as_bytes())),
             ContentKind::Jid => self.content_jid().map(|jid| Bytes::from(jid.to_string())),
             ContentKind::None | ContentKind::Nodes => None,
         }
@@ -168,25 +171,23 @@ impl<'a> NodeRef<'a> {
         let content = match self.content() {
             Content::None => NodeContent::None,
             Content::Bytes(_) => NodeContent::Bytes(self.bytes().unwrap_or_default()),
-            Content::Text(_) => NodeContent::Text(Text::read(self.tape, self.content)),
+            Content::Text(_) => NodeContent::Text(Text::read(self.tape, self.content_word())),
             Content::Jid(jid) => NodeContent::Jid(jid.to_jid()),
             Content::Nodes(children) => NodeContent::Nodes(Vec::with_capacity(children.len())),
         };
-        let mut entries = self.attrs();
-        let mut attrs = Vec::with_capacity(entries.len());
-        while let Some(entry) = entries.entry() {
-            let value = match entry.value(self.tape) {
-                Value::Text(_) => AttrValue::Text(Text::read(self.tape, entry.value)),
+        let attrs = self.attrs().entries.map(|&[key, value, server]| {
+            let value = match Value::read(self.tape, value, server) {
+                Value::Text(_) => AttrValue::Text(Text::read(self.tape, value)),
                 Value::Jid(jid) => AttrValue::Jid(jid.to_jid()),
             };
-            attrs.push((Text::read(self.tape, entry.key), value));
-        }
-        Node { tag: Text::read(self.tape, self.tag), attrs, content }
+            (Text::read(self.tape, key), value)
+        });
+        Node { tag: Text::read(self.tape, self.head[0]), attrs: attrs.collect(), content }
     }
 
     fn content_jid(&self) -> Option<JidRef<'a>> {
-        let [user, server] = self.words.get(self.content.jid_at()..)?.first_chunk()?.map(Word);
-        Some(JidRef::read(self.tape, self.content, user, server))
+        let [user, server, _] = self.behind_attrs().first()?;
+        Some(JidRef::read(self.tape, *user, *server))
     }
 }
 
@@ -208,6 +209,12 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// From the second and the third word of an attribute.
+    #[inline(always)]
+    fn read(tape: &'a Tape, value: Word, server: Word) -> Self {
+        if server.is_empty() { Self::Text(tape.text(value)) } else { Self::Jid(JidRef::read(tape, value, server)) }
+    }
+
     /// The text, or the JID's canonical text.
     pub fn as_text(self) -> Cow<'a, str> {
         match self {
@@ -271,9 +278,12 @@ pub struct JidRef<'a> {
 
 impl<'a> JidRef<'a> {
     #[inline(always)]
-    fn read(tape: &'a Tape, head: Word, user: Word, server: Word) -> Self {
-        let (device, integrator) = head.device_and_integrator();
-        Self { user: tape.text(user), server: tape.text(server), device, integrator }
+    fn read(tape: &'a Tape, user: Word, server: Word) -> Self {
+        let user = tape.text(user);
+        match server.as_server() {
+            None => Self { user, server: tape.text(server), device: 0, integrator: 0 },
+            Some((token, device, integrator)) => Self { user, server: Token::text_of(token), device, integrator },
+        }
     }
 
     pub(super) fn new(jid: &'a Jid) -> Self {
@@ -360,44 +370,7 @@ impl fmt::Debug for Content<'_> {
 #[derive(Clone)]
 pub struct Attrs<'a> {
     tape: &'a Tape,
-    words: &'a [u64],
-    left: u16,
-}
-
-/// An attribute as it stands on the tape.
-struct Entry {
-    key: Word,
-    value: Word,
-    /// User and server, if the value is a JID.
-    jid: [Word; 2],
-}
-
-impl Entry {
-    #[inline(always)]
-    fn value<'a>(&self, tape: &'a Tape) -> Value<'a> {
-        let [user, server] = self.jid;
-        if self.value.is_jid() {
-            Value::Jid(JidRef::read(tape, self.value, user, server))
-        } else {
-            Value::Text(tape.text(self.value))
-        }
-    }
-}
-
-impl Attrs<'_> {
-    #[inline(always)]
-    fn entry(&mut self) -> Option<Entry> {
-        self.left = self.left.checked_sub(1)?;
-        let (words, mut rest) = self.words.split_first_chunk()?;
-        let [key, value] = words.map(Word);
-        let mut jid = [Word::EMPTY; 2];
-        if value.is_jid() {
-            let (words, behind) = rest.split_first_chunk()?;
-            (jid, rest) = (words.map(Word), behind);
-        }
-        self.words = rest;
-        Some(Entry { key, value, jid })
-    }
+    entries: slice::Iter<'a, Entry>,
 }
 
 impl<'a> Iterator for Attrs<'a> {
@@ -405,12 +378,12 @@ impl<'a> Iterator for Attrs<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entry()?;
-        Some((self.tape.text(entry.key), entry.value(self.tape)))
+        let &[key, value, server] = self.entries.next()?;
+        Some((self.tape.text(key), Value::read(self.tape, value, server)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::from(self.left), Some(usize::from(self.left)))
+        self.entries.size_hint()
     }
 }
 
@@ -426,7 +399,7 @@ impl fmt::Debug for Attrs<'_> {
 #[derive(Clone)]
 pub struct Children<'a> {
     tape: &'a Tape,
-    words: &'a [u64],
+    entries: &'a [Entry],
     left: u16,
 }
 
@@ -436,8 +409,9 @@ impl<'a> Iterator for Children<'a> {
     #[inline(always)]
     fn next(&mut self) -> Option<NodeRef<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let (node, rest) = NodeRef::split(self.tape, self.words)?;
-        self.words = rest;
+        let (head, rest) = self.entries.split_first()?;
+        let node = NodeRef { tape: self.tape, head, rest };
+        self.entries = self.entries.get(node.meta().low()..).unwrap_or_else(nothing);
         Some(node)
     }
 
@@ -453,6 +427,3 @@ impl fmt::Debug for Children<'_> {
         write!(f, "[{} nodes]", self.left)
     }
 }
-
-/// Words before the attributes of a node.
-const HEAD: usize = 3;

@@ -81,6 +81,8 @@ pub struct MessageAck {
     pub timestamp: Option<u64>,
     /// Participant hash, when the server has one.
     pub phash: Option<String>,
+    /// What we know of the user's LID is out of date.
+    pub refresh_lid: bool,
     /// Set when the message was refused (spec 03 §6.1).
     pub error: Option<u32>,
 }
@@ -96,6 +98,7 @@ impl MessageAck {
             from: required_jid(node, "ack", "from")?,
             timestamp: node.attr_u64("t"),
             phash: node.attr_str("phash").map(|text| text.into_owned()),
+            refresh_lid: node.attr_str("refresh_lid").as_deref() == Some("true"),
             // A refusal stays one when its code cannot be read.
             error: node.attr_str("error").map(|code| code.parse().unwrap_or(u32::MAX)),
         })

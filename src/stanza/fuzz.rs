@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     ack::{AckTarget, MessageAck, Nack},
-    iq,
+    iq::{self, groups::MemberAction},
     message::{InboundMessage, Own},
     receipt::InboundReceipt,
     stream::{Failure, InfoBroadcast, Notification, StreamError, Success},
@@ -29,4 +29,6 @@ pub fn stanza(data: &[u8]) {
     let _ = (Success::parse(node), Failure::parse(node), StreamError::parse(node));
     let _ = (InfoBroadcast::parse(node), Notification::parse(node));
     let _ = (iq::answer(node).is_ok(), iq::usync::devices(node), iq::prekeys::bundles(node), iq::prekeys::count(node));
+    let _ = (iq::groups::info(node).is_ok(), iq::groups::participating(node).is_ok());
+    let _ = (iq::groups::members(node, MemberAction::Add).is_ok(), iq::groups::left(node).is_ok());
 }

@@ -7,21 +7,26 @@
 //! | file | stanzas | spec |
 //! |---|---|---|
 //! | [`iq`] | requests and answers, one file per namespace | 01 §6, 03 §1, §4.9 |
-//! | [`message`] | `<message>` in and out | 03 §4.5, §5.1 |
+//! | [`message`] | `<message>` in, and sent again | 03 §5.1, §5.7 |
+//! | [`outgoing`] | `<message>` out | 03 §4.5 |
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
+//! | [`group`], [`group_notice`] | `<group>`, notifications about groups | 06 §7 |
 //! | [`stream`] | `success`, `failure`, `stream:error`, `ib`, `notification` | 01 §6 |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod ack;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod group;
+pub mod group_notice;
 pub mod iq;
 pub mod message;
+pub mod outgoing;
 pub mod receipt;
 pub mod stream;
 
-use crate::node::NodeRef;
+use crate::{jid::Jid, node::NodeRef};
 
 /// A stanza that lacks what its kind must have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +54,14 @@ pub enum StanzaError {
         /// Tag of the element.
         tag: &'static str,
     },
+    /// There are more elements of a kind than are taken.
+    #[error("more than {max} <{tag}>")]
+    TooMany {
+        /// Tag of the elements.
+        tag: &'static str,
+        /// How many are taken.
+        max: usize,
+    },
 }
 
 /// A required attribute as text.
@@ -59,9 +72,46 @@ fn required_text(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Re
     }
 }
 
+/// Longest id of a message that is taken, bytes: the official ones have at most 40, and ours are parts of record keys.
+pub const MAX_ID: usize = 128;
+
+/// The id of a message, which is there and not too long.
+fn required_id(node: NodeRef<'_>, tag: &'static str) -> Result<String, StanzaError> {
+    let id = required_text(node, tag, "id")?;
+    if id.len() > MAX_ID { Err(StanzaError::Attribute { tag, name: "id" }) } else { Ok(id) }
+}
+
 /// A required attribute as JID.
-fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<crate::jid::Jid, StanzaError> {
+fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<Jid, StanzaError> {
     node.attr_jid(name).ok_or(StanzaError::Attribute { tag, name })
+}
+
+/// Most children of a stanza whose identities are looked at.
+const MAX_PEOPLE: usize = 16;
+
+/// Both identities of the people that a stanza names, as far as it has them; without device. For stanzas that are not read
+/// in detail: `participant`, `from` and `recipient` by the attributes that go with them, and whoever calls in a child.
+pub fn people(node: NodeRef<'_>) -> Vec<(Jid, Jid)> {
+    let mut people = Vec::new();
+    for (who, others) in [
+        ("participant", ["participant_pn", "participant_lid"]),
+        ("from", ["sender_pn", "sender_lid"]),
+        ("recipient", ["peer_recipient_pn", "peer_recipient_lid"]),
+        ("recipient", ["recipient_pn", "recipient_lid"]),
+    ] {
+        people.extend(node.attr_jid(who).and_then(|jid| other_identity(node, &jid, &others)));
+    }
+    for child in node.children().take(MAX_PEOPLE) {
+        let caller = child.attr_jid("call-creator");
+        people.extend(caller.and_then(|jid| other_identity(child, &jid, &["caller_pn", "caller_lid"])));
+    }
+    people
+}
+
+/// Somebody, and the other identity that one of these attributes has.
+fn other_identity(node: NodeRef<'_>, jid: &Jid, names: &[&str]) -> Option<(Jid, Jid)> {
+    let other = names.iter().filter_map(|name| node.attr_jid(name)).find(|other| !other.same_account(jid))?;
+    Some((jid.to_account(), other.to_account()))
 }
 
 /// A child that must be there.

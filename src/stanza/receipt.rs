@@ -6,11 +6,15 @@ use crate::{
     jid::Jid,
     node::{Node, NodeRef},
     signal::PreKeyBundle,
-    stanza::{StanzaError, fixed, iq::prekeys, required_child, required_jid, required_text},
+    stanza::{
+        MAX_ID, StanzaError, fixed, iq::prekeys, other_identity, people, required_child, required_id, required_jid,
+    },
 };
 
 /// Most message ids in one receipt, in and out (spec 03 §5.5).
 pub const MAX_IDS: usize = 256;
+/// Most marks taken from one receipt about several members of a group: the largest groups have 1,024.
+pub const MAX_MARKS: usize = 2_048;
 
 /// What a receipt says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,19 @@ impl ReceiptKind {
     }
 }
 
+/// What one user did with one message, in a receipt that is about many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The message.
+    pub id: String,
+    /// The user, or one of its devices.
+    pub user: Jid,
+    /// Delivered, read or played.
+    pub kind: ReceiptKind,
+    /// Unix seconds.
+    pub timestamp: u64,
+}
+
 /// A receipt from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundReceipt {
@@ -66,6 +83,12 @@ pub struct InboundReceipt {
     pub timestamp: u64,
     /// Part of the backlog.
     pub offline: bool,
+    /// What several members of a group did, at most [`MAX_MARKS`]; then `ids` and `kind` say nothing.
+    pub marks: Vec<Mark>,
+    /// Both identities of those in the receipt, as far as it has them; without device.
+    pub people: Vec<(Jid, Jid)>,
+    /// The device cannot show the message: it is no more than sent.
+    pub incapable: bool,
     /// What a device needs that asks for a message again.
     pub retry: Option<RetryRequest>,
 }
@@ -101,34 +124,55 @@ impl RetryRequest {
 }
 
 impl InboundReceipt {
-    /// Reads a `<receipt>`. Ids above [`MAX_IDS`] are left out: no client sends them.
+    /// Reads a `<receipt>`. Ids above [`MAX_IDS`] are left out, and those above [`MAX_ID`] bytes: no client sends them.
     ///
     /// # Errors
     /// [`StanzaError`] without id or sender, and for a retry receipt that lacks what one must have.
     pub fn parse(node: NodeRef<'_>) -> Result<Self, StanzaError> {
-        let mut ids = vec![required_text(node, "receipt", "id")?];
+        let mut ids = vec![required_id(node, "receipt")?];
         let items = node.child("list").into_iter().flat_map(|list| list.children());
         for item in items.filter(|item| item.tag() == "item").take(MAX_IDS - 1) {
-            if let Some(id) = item.attr_str("id") {
-                ids.push(id.into_owned());
-            }
+            ids.extend(message_id(item, "id"));
         }
         let kind = ReceiptKind::parse(node.attr_str("type").as_deref());
         let retry = match kind {
             ReceiptKind::Retry => Some(RetryRequest::parse(node)?),
             _ => None,
         };
-        Ok(Self {
-            from: required_jid(node, "receipt", "from")?,
-            participant: node.attr_jid("participant"),
-            recipient: node.attr_jid("recipient"),
-            ids,
-            kind,
-            retry,
-            timestamp: node.attr_u64("t").unwrap_or(0),
-            offline: node.attr_str("offline").is_some(),
-        })
+        let (from, participant, recipient) =
+            (required_jid(node, "receipt", "from")?, node.attr_jid("participant"), node.attr_jid("recipient"));
+        let timestamp = node.attr_u64("t").unwrap_or(0);
+        let mut people = people(node);
+        let marks = marks(node, &kind, timestamp, &mut people);
+        let error = node.child("error").and_then(|error| error.attr_str("type"));
+        let incapable = error.as_deref() == Some("feature-incapable");
+        let offline = node.attr_str("offline").is_some();
+        Ok(Self { from, participant, recipient, ids, kind, timestamp, offline, marks, people, incapable, retry })
     }
+}
+
+/// The marks in `<participants key=ID><user jid [t] [type]/></participants>`, one such element for each message.
+fn marks(node: NodeRef<'_>, kind: &ReceiptKind, timestamp: u64, people: &mut Vec<(Jid, Jid)>) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    for message in node.children_named("participants") {
+        let Some(id) = message_id(message, "key").or_else(|| message_id(message, "message_id")) else { continue };
+        for user in message.children_named("user") {
+            let Some(jid) = user.attr_jid("jid") else { continue };
+            if marks.len() >= MAX_MARKS {
+                return marks;
+            }
+            people.extend(other_identity(user, &jid, &["participant_pn", "participant_lid"]));
+            let kind = user.attr_str("type").map_or_else(|| kind.clone(), |kind| ReceiptKind::parse(Some(&kind)));
+            let timestamp = user.attr_u64("t").unwrap_or(timestamp);
+            marks.push(Mark { id: id.clone(), user: jid, kind, timestamp });
+        }
+    }
+    marks
+}
+
+fn message_id(node: NodeRef<'_>, name: &str) -> Option<String> {
+    let id = node.attr_str(name)?;
+    (!id.is_empty() && id.len() <= MAX_ID).then(|| id.into_owned())
 }
 
 /// A delivery receipt in place of an ack.
@@ -144,6 +188,8 @@ pub struct DeliveryReceipt<'a> {
     pub recipient: Option<&'a Jid>,
     /// Absent, `inactive`, `sender`, `peer_msg`, `hist_sync`.
     pub kind: Option<&'static str>,
+    /// `status` for the status.
+    pub context: Option<&'static str>,
 }
 
 impl DeliveryReceipt<'_> {
@@ -155,6 +201,66 @@ impl DeliveryReceipt<'_> {
             .attr_opt("type", self.kind)
             .attr_opt("participant", self.participant)
             .attr_opt("recipient", self.recipient)
+            .attr_opt("context", self.context)
+    }
+}
+
+/// Delivery receipts that go to one place, as one stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryReceipts {
+    /// Where to, and what they say.
+    pub head: ReceiptHead,
+    /// One to [`MAX_IDS`] ids.
+    ids: Vec<String>,
+}
+
+/// What delivery receipts share that may be one stanza.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptHead {
+    to: Jid,
+    participant: Option<Jid>,
+    recipient: Option<Jid>,
+    kind: Option<&'static str>,
+    context: Option<&'static str>,
+}
+
+impl From<&DeliveryReceipt<'_>> for DeliveryReceipts {
+    fn from(receipt: &DeliveryReceipt<'_>) -> Self {
+        let head = ReceiptHead {
+            to: receipt.to.clone(),
+            participant: receipt.participant.cloned(),
+            recipient: receipt.recipient.cloned(),
+            kind: receipt.kind,
+            context: receipt.context,
+        };
+        Self { head, ids: vec![receipt.id.to_owned()] }
+    }
+}
+
+impl DeliveryReceipts {
+    /// Takes over the ids of another one of the same head; gives it back when there is no room.
+    ///
+    /// # Errors
+    /// The other one.
+    pub fn join(&mut self, other: Self) -> Result<(), Self> {
+        if self.head != other.head || self.ids.len().saturating_add(other.ids.len()) > MAX_IDS {
+            return Err(other);
+        }
+        self.ids.extend(other.ids);
+        Ok(())
+    }
+
+    /// The stanza; `now` is in unix seconds, and shown with several ids.
+    pub fn to_node(&self, now: u64) -> Node {
+        let ReceiptHead { to, participant, recipient, kind, context } = &self.head;
+        let (first, rest) = self.ids.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let (participant, recipient) = (participant.as_ref(), recipient.as_ref());
+        let node = DeliveryReceipt { id: first, to, participant, recipient, kind: *kind, context: *context }.to_node();
+        if rest.is_empty() {
+            return node;
+        }
+        let items = rest.iter().map(|id| Node::new("item").attr("id", id.as_str()));
+        node.attr("t", now).child(Node::new("list").children(items))
     }
 }
 

@@ -104,13 +104,19 @@ pub enum RecordKind {
     MessageSecret = 22,
     /// The privacy token of a user; id = user JID.
     PrivacyToken = 23,
-    /// The base key of the session that a resend was encrypted in; id = address, 0, message id.
+    /// What was sent again to a device, and the base key of its session then; id = address, 0, message id. When its session
+    /// was renewed; id = address.
     ResendBaseKey = 24,
+    /// A message that our own phone is asked for; id as in `Received`.
+    Placeholder = 25,
+    /// Records that are kept for a time, oldest first. The state of a queue; id = its number, u8. An entry; id = its number, 0,
+    /// number of the entry, u64 big-endian.
+    Expiry = 26,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -135,6 +141,8 @@ impl RecordKind {
         Self::MessageSecret,
         Self::PrivacyToken,
         Self::ResendBaseKey,
+        Self::Placeholder,
+        Self::Expiry,
     ];
 }
 

@@ -21,7 +21,10 @@ use wamd::{
     event::Envelope,
     message::MessageId,
     node::Node,
-    signal::wire::{PreKeyMessage, WhisperMessage},
+    signal::{
+        sender_key::wire::SenderKeyMessage,
+        wire::{PreKeyMessage, WhisperMessage},
+    },
     store::{AccountId, Batch, Key, RecordKind},
 };
 use wamd_loopback::{ConnId, Input as ServerInput, Output as ServerOutput, ScanOptions, Server};
@@ -94,6 +97,10 @@ pub(crate) struct Account {
     pub(crate) accepted: BTreeSet<String>,
     qr: Option<String>,
     pub(crate) crashes: u32,
+    /// How often it lost its sessions, or sender keys.
+    pub(crate) wipes: u32,
+    /// Requests to send again, by the message and the device that is asked.
+    pub(crate) retries: BTreeMap<(String, String), u32>,
 }
 
 /// How often bad things happen: one in so many steps; 0 never.
@@ -101,13 +108,17 @@ pub(crate) struct Account {
 pub(crate) struct Chaos {
     pub(crate) crash: u32,
     pub(crate) cut: u32,
+    /// An account starts again without its sessions, or without the sender keys of others, or without its own.
+    pub(crate) wipe: u32,
 }
 
 /// A message that was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) from: usize,
-    pub(crate) to: &'static str,
+    pub(crate) to: Jid,
+    /// The numbers of whom it was for when it was sent, without the sender's.
+    pub(crate) audience: Vec<&'static str>,
     pub(crate) id: String,
     pub(crate) text: String,
 }
@@ -163,6 +174,8 @@ impl Sim {
                 accepted: BTreeSet::new(),
                 qr: None,
                 crashes: 0,
+                wipes: 0,
+                retries: BTreeMap::new(),
             });
         }
         sim
@@ -194,9 +207,14 @@ impl Sim {
     }
 
     pub(crate) fn send(&mut self, from: usize, to: &'static str, text: &str) {
+        self.send_to(from, Jid::pn(to), vec![to], text);
+    }
+
+    /// Sends to any chat; `audience` are the numbers that it is for.
+    pub(crate) fn send_to(&mut self, from: usize, to: Jid, audience: Vec<&'static str>, text: &str) {
         let id = format!("3EB0{:018X}", self.sent.len() + 1);
-        self.sent.push(Sent { from, to, id: id.clone(), text: text.to_owned() });
-        let request = SendRequest::text(Jid::pn(to), text).with_id(MessageId::new(&id).expect("an id"));
+        let request = SendRequest::text(to.clone(), text).with_id(MessageId::new(&id).expect("an id"));
+        self.sent.push(Sent { from, to, audience, id, text: text.to_owned() });
         self.ask(from, request);
     }
 
@@ -251,6 +269,11 @@ impl Sim {
         if self.one_in(self.chaos.crash) {
             let account = self.pick(self.accounts.len());
             self.crash(account);
+            return true;
+        }
+        if self.one_in(self.chaos.wipe) {
+            let account = self.pick(self.accounts.len());
+            self.wipe(account);
             return true;
         }
         if self.one_in(self.chaos.cut) {
@@ -437,12 +460,17 @@ impl Sim {
 
     /// The process dies and starts again from the disk.
     fn crash(&mut self, i: usize) {
+        self.crash_without(i, &[]);
+    }
+
+    fn crash_without(&mut self, i: usize, lost: &[RecordKind]) {
         let durable = self.pick(self.accounts[i].commits.len() + 1);
         for _ in 0..durable {
             if let Some((_, batch)) = self.accounts[i].commits.pop_front() {
                 self.accounts[i].disk.apply(&batch);
             }
         }
+        self.accounts[i].disk.records.retain(|key, _| !lost.contains(&key.kind));
         let wires: Vec<ConnId> = self.wires.iter().filter(|(_, wire)| wire.account == i).map(|(id, _)| *id).collect();
         for wire in wires {
             let arrived = self.pick(self.wires[&wire].to_server.len() + 1);
@@ -469,6 +497,17 @@ impl Sim {
         for request in unanswered {
             self.ask(i, request);
         }
+    }
+
+    /// The process dies and starts again from a disk that has lost some keys.
+    fn wipe(&mut self, i: usize) {
+        let lost: &[RecordKind] = match self.pick(3) {
+            0 => &[RecordKind::Session, RecordKind::ArchiveIndex, RecordKind::ArchivedState, RecordKind::SkippedPage],
+            1 => &[RecordKind::SenderKey, RecordKind::SenderKeyPage],
+            _ => &[RecordKind::OwnSenderKey, RecordKind::SenderKeyMarks],
+        };
+        self.crash_without(i, lost);
+        self.accounts[i].wipes += 1;
     }
 
     // ---- the wires --------------------------------------------------------------------------------------------
@@ -545,6 +584,7 @@ impl Sim {
     fn check_stanza(&mut self, account: usize, stanza: &Node) {
         match stanza.tag() {
             "message" => self.check_keys(account, stanza),
+            "receipt" if stanza.attr_str("type").as_deref() == Some("retry") => self.count_retry(account, stanza),
             "receipt" if stanza.attr_str("type").as_deref() != Some("read") => self.check_event(account, stanza),
             _ => {}
         }
@@ -552,25 +592,42 @@ impl Sim {
 
     /// No message key makes two ciphertexts.
     fn check_keys(&mut self, account: usize, stanza: &Node) {
-        let encs = match stanza.find_child("participants") {
-            Some(participants) => participants.child_nodes().iter().map(|to| (to, "jid")).collect(),
-            // Encrypted again for one device.
-            None => vec![(stanza, "to")],
-        };
-        for (to, target) in encs {
-            let target = to.attr_jid(target).expect("a device").to_string();
-            let enc = to.find_child("enc").expect("a ciphertext");
-            let bytes = enc.content_bytes().expect("bytes");
-            let message = match enc.attr_str("type").as_deref() {
-                Some("pkmsg") => PreKeyMessage::decode(&bytes).expect("a pkmsg").message.to_vec(),
-                _ => bytes.to_vec(),
-            };
-            let message = Bytes::from(message);
-            let inner = WhisperMessage::decode(&message).expect("a msg");
-            let key = (account, target, inner.ratchet.as_bytes().to_vec(), inner.counter);
-            let before = self.keys.insert(key.clone(), message.clone());
-            assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");
+        let participants = stanza.find_child("participants");
+        let addressed = participants.iter().flat_map(|all| all.child_nodes()).map(|to| (to, "jid"));
+        // Encrypted for one device, or for a group.
+        let target = if stanza.attr_jid("participant").is_some() { "participant" } else { "to" };
+        for (node, target) in addressed.chain([(stanza, target)]) {
+            let target = node.attr_jid(target).expect("a JID").to_string();
+            for enc in node.child_nodes().iter().filter(|child| child.tag() == "enc") {
+                let message = enc.content_bytes().expect("bytes");
+                let (message, name, counter) = match enc.attr_str("type").as_deref() {
+                    Some("skmsg") => {
+                        let inner = SenderKeyMessage::decode(&message).expect("a skmsg");
+                        (message.clone(), inner.id.0.to_be_bytes().to_vec(), inner.iteration)
+                    }
+                    kind => {
+                        let message = match kind {
+                            Some("pkmsg") => PreKeyMessage::decode(&message).expect("a pkmsg").message.to_vec(),
+                            _ => message.to_vec(),
+                        };
+                        let inner = WhisperMessage::decode(&message).expect("a msg");
+                        let (name, counter) = (inner.ratchet.as_bytes().to_vec(), inner.counter);
+                        (Bytes::from(message), name, counter)
+                    }
+                };
+                let key = (account, target.clone(), name, counter);
+                let before = self.keys.insert(key.clone(), message.clone());
+                assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");
+            }
         }
+    }
+
+    /// Nobody asks for one message more than five times.
+    fn count_retry(&mut self, account: usize, stanza: &Node) {
+        let id = stanza.attr_str("id").expect("an id").into_owned();
+        let asked = stanza.attr_jid("participant").or_else(|| stanza.attr_jid("to")).expect("a device");
+        let count = self.accounts[account].retries.entry((id, asked.to_string())).or_default();
+        *count += 1;
     }
 
     /// A message is acknowledged only when its event is durable.
@@ -582,8 +639,15 @@ impl Sim {
         assert_eq!(account.disk.count(event, &id), 1, "{} acknowledged {id} without its event", account.name);
     }
 
-    /// What must hold when everything is settled.
+    /// What must hold when everything is settled and nobody lost a key.
     pub(crate) fn check_settled(&self) {
+        self.check_delivered();
+        self.check_order();
+        self.check_readable();
+    }
+
+    /// Every message is there once, at every device of everybody it was for.
+    pub(crate) fn check_delivered(&self) {
         for sent in &self.sent {
             let sender = &self.accounts[sent.from];
             assert!(sender.accepted.contains(&sent.id), "{} was accepted", sent.id);
@@ -595,28 +659,51 @@ impl Sim {
                 let expected = match () {
                     () if i == sent.from => (0, 1),
                     () if account.number == sender.number => (0, 1),
-                    () if account.number == sent.to => (1, 0),
+                    () if sent.audience.contains(&account.number) => (1, 0),
                     () => (0, 0),
                 };
-                assert_eq!((received, copies), expected, "{} at {}", sent.id, account.name);
+                assert_eq!((received, copies), expected, "{} to {} at {}", sent.id, sent.to, account.name);
                 let text = account.disk.messages("message.received").find(|m| m["key"]["id"] == *sent.id);
                 assert!(text.is_none_or(|message| message["text"] == *sent.text), "{} reads as it was sent", sent.id);
             }
-            let phone = self.server.received(sent.to);
-            assert_eq!(phone.iter().filter(|message| message.id == sent.id).count(), 1, "{} at the phone", sent.id);
+            for number in &sent.audience {
+                let phone = self.server.received(number);
+                let count = phone.iter().filter(|message| message.id == sent.id).count();
+                assert_eq!(count, 1, "{} at the phone of {number}", sent.id);
+            }
         }
+    }
+
+    /// What one account sent to one chat arrives in the order in which it was sent.
+    pub(crate) fn check_order(&self) {
         for account in &self.accounts {
-            // What one account sent to one other arrives in the order in which it was sent.
             let told: Vec<&str> =
                 account.disk.messages("message.received").filter_map(|message| message["key"]["id"].as_str()).collect();
-            for from in 0..self.accounts.len() {
-                let sent = self.sent.iter().filter(|sent| sent.from == from && sent.to == account.number);
+            let chats: BTreeSet<(usize, &Jid)> = self.sent.iter().map(|sent| (sent.from, &sent.to)).collect();
+            for (from, to) in chats {
+                let sent = self.sent.iter().filter(|sent| sent.from == from && sent.to == *to);
+                let sent = sent.filter(|sent| sent.audience.contains(&account.number));
                 let sent: Vec<&str> = sent.map(|sent| sent.id.as_str()).collect();
                 let arrived: Vec<&str> = told.iter().copied().filter(|id| sent.contains(id)).collect();
                 assert_eq!(arrived, sent, "{} got them in order", account.name);
             }
+        }
+    }
+
+    /// Nothing was told as undecryptable.
+    pub(crate) fn check_readable(&self) {
+        for account in &self.accounts {
             let undecryptable = account.disk.outbox.values().filter(|e| e.event == "message.undecryptable").count();
             assert_eq!(undecryptable, 0, "{} could read everything", account.name);
+        }
+    }
+
+    /// No device was asked more than five times for one message.
+    pub(crate) fn check_retries(&self) {
+        for account in &self.accounts {
+            for ((id, asked), count) in &account.retries {
+                assert!(*count <= 5, "{} asked {asked} {count} times for {id}", account.name);
+            }
         }
     }
 

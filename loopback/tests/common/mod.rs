@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module, and is a crate")]
 
+pub mod many;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use wamd::proto::wa6::ClientPayload;
 use wamd::proto::wa6::client_payload::user_agent::AppVersion;
 use wamd::proto::wa6::client_payload::{DevicePairingRegistrationData, UserAgent};
 use wamd::signal::memory::MemorySignalStore;
+use wamd::signal::sender_key::memory::MemorySenderKeyStore;
 use wamd::signal::{
     self, CiphertextKind, Decrypted, Own, PreKeyBundle, PreKeyId, SignalError, SignedPreKeyId, StepError,
 };
@@ -120,6 +123,7 @@ pub struct Device {
     registration_id: u32,
     pub adv_secret: [u8; 32],
     pub store: MemorySignalStore,
+    pub sender_keys: MemorySenderKeyStore,
     next_prekey: u32,
     pub chain: Option<VerifiedChain>,
     pub jid: Option<Jid>,
@@ -148,6 +152,7 @@ impl Device {
             registration_id,
             adv_secret,
             store,
+            sender_keys: MemorySenderKeyStore::new(),
             next_prekey: 1,
             chain: None,
             jid: None,
@@ -313,7 +318,8 @@ impl Device {
             _ => CiphertextKind::Whisper,
         };
         let bytes = enc.content_bytes().unwrap();
-        let from = signal_address(&message.attr_jid("from").unwrap());
+        let author = message.get_attr("participant").or_else(|| message.get_attr("from"));
+        let from = signal_address(&author.unwrap().to_jid().unwrap());
         let own = Own { identity: &self.identity, registration_id: self.registration_id };
         match signal::decrypt(&mut self.store, &own, &from, kind, &bytes) {
             Ok(Decrypted { plaintext, .. }) => {
@@ -558,6 +564,7 @@ pub fn receipt(message: &Node, kind: Option<&str>) -> Node {
     Node::new("receipt")
         .attr_opt("id", message.get_attr("id"))
         .attr_opt("to", message.get_attr("from"))
+        .attr_opt("participant", message.get_attr("participant"))
         .attr_opt("type", kind)
         .attr_opt("recipient", message.get_attr("recipient"))
 }
@@ -568,6 +575,7 @@ pub fn ack(stanza: &Node) -> Node {
         .attr("class", stanza.tag())
         .attr_opt("id", stanza.get_attr("id"))
         .attr_opt("to", stanza.get_attr("from"))
+        .attr_opt("participant", stanza.get_attr("participant"))
         .attr_opt("type", stanza.get_attr("type"))
 }
 

@@ -124,10 +124,13 @@ impl Engine {
             self.gate.push_free(Queued::Output(Output::Close(id)));
         }
         self.connection.state = State::Stopped(Stop::Idle);
+        self.interrupt_group_commands();
         self.queries.clear();
         // A logout whose connection went away: the server may or may not have taken it. Everything is removed.
         self.logouts.connection_lost();
         self.sends.connection_lost();
+        self.held.clear();
+        self.rotation = None;
         // Not acknowledged: the receipts come again.
         self.resends.clear();
     }

@@ -1,77 +1,84 @@
 //! Inbound messages (spec 03 §5): decrypt, deduplicate, tell, answer. One step, one batch: the ratchet's new state, the
 //! mark that the message was received, and its event stand or fall together, and the receipt leaves after them.
+//!
+//! ```text
+//!  <message> ──► people ──► pairwise encs ──► sender key ──► message secret ──► one answer
+//!                               │ keys            │               │
+//!                               └──────── plaintexts: deliver ────┘
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | here | who is concerned, and what has no ciphertext |
+//! | `decrypt` | the ciphertexts in their order, and what comes of them together |
+//! | `sender_keys` | keys of groups: taken, found, moved |
+//! | `bot` | replies of bots |
+//! | `marks` | what was received before |
+//! | `deliver` | what a decrypted message does |
+//! | `recovered` | what the phone sends again |
+//! | `target`, `addons` | what refers to another message, encrypted with its secret or not |
+//! | `answer` | the one answer that a stanza gets |
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+mod addons;
+mod answer;
+mod bot;
+mod decrypt;
+pub(crate) mod deliver;
+mod marks;
+mod recovered;
+mod sender_keys;
+pub(crate) mod target;
 
 use crate::{
     engine::{
-        Account,
         address::{self, User},
-        keys,
-        notices::{self, Undecryptable},
-        records::{ReceivedRecord, Record},
-        retry::ask::{ask_again, mark_failed, mark_told, retry_key},
-        step::{Miss, Step, own},
+        notices::Undecryptable,
+        step::{Miss, Step},
     },
-    event::{Event, MappingSource},
-    jid::Jid,
-    message::{self, normalise, padding, protocol, unwrap_device_sent},
-    proto::{Message as _, e2e},
-    signal::{self, Address, SignalError, StepError},
+    event::{MappingSource, Source},
+    message,
     stanza::{
         ack::Nack,
-        message::{Enc, EncKind, InboundMessage},
-        receipt::DeliveryReceipt,
+        message::{EncKind, InboundMessage},
     },
-    store::{Key, RecordKind},
+    store::Key,
 };
+pub(crate) use marks::{Seen, seen};
 
-/// What became of the ciphertexts of a stanza.
-enum Outcome {
-    /// Decrypted, or decrypted before: the sender gets a delivery receipt.
+/// What became of the contents of a stanza.
+pub(super) enum Outcome {
+    /// Delivered, now or before: the sender gets a delivery receipt.
     Received,
     /// It was history or housekeeping of the phone and wants its own receipt.
     Handled(&'static str),
-    /// Cannot be decrypted now; the sender is asked to encrypt again.
-    Retry(Undecryptable, u8, u32),
-    /// Will never be processed; acknowledged without a receipt.
+    /// Delivered; acknowledged without a receipt.
+    Acknowledged,
+    /// Cannot be decrypted now; the sender is asked to encrypt again, or the phone to send it.
+    Retry(Failure),
+    /// The content stayed on the phone, for this reason.
+    Unavailable(String),
+    /// Will never be read; acknowledged without a receipt.
     Dropped(Undecryptable),
-    /// Refused.
-    Refused(Nack),
+    /// Refused, and told as unreadable when there is something to tell.
+    Refused(Nack, Option<Undecryptable>),
 }
 
-/// Handles a message.
-///
-/// # Errors
-/// [`Miss`].
-pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
-    if let Some(alt) = &message.sender_alt {
-        address::learn(step, &message.sender, alt, MappingSource::Message)?;
-    }
-    if let Some(alt) = &message.chat_alt {
-        address::learn(step, &message.chat, alt, MappingSource::Message)?;
-    }
-    let chat = address::user(step, &message.chat)?;
-    let sender = address::user(step, &message.sender)?;
-    let mut marks = received_keys(message, &chat, &sender);
-    let context = Context { message, chat: &chat, sender: &sender, received: marks.remove(0), before: marks };
-
-    if message.encs.is_empty() {
-        return without_ciphertext(step, &context);
-    }
-    if message.encs.iter().all(|enc| enc.kind == EncKind::Unknown) {
-        step.send(&message.ack.nack(Nack::UnrecognisedStanza));
-        return Ok(());
-    }
-    let outcome = decrypt_all(step, &context)?;
-    answer(step, &context, outcome)
+/// A ciphertext that cannot be decrypted.
+pub(crate) struct Failure {
+    pub(crate) why: Undecryptable,
+    /// The number for the retry receipt (spec 03 §5.4).
+    pub(crate) reason: u8,
+    /// How often the sender sent it again.
+    pub(crate) resends: u32,
+    /// The sender can do nothing without fresh keys of ours.
+    pub(crate) needs_keys: bool,
 }
 
 /// A message with its people looked up.
 pub(crate) struct Context<'a> {
     pub(crate) message: &'a InboundMessage,
+    /// How it came to us.
+    pub(crate) source: Source,
     pub(crate) chat: &'a User,
     pub(crate) sender: &'a User,
     /// The mark that it was received.
@@ -80,237 +87,65 @@ pub(crate) struct Context<'a> {
     pub(crate) before: Vec<Key>,
 }
 
-/// Ids are unique per chat and sender; both under the identity that does not change from stanza to stanza, then under the
-/// one that was known before.
-fn received_keys(message: &InboundMessage, chat: &User, sender: &User) -> Vec<Key> {
-    let key = |chat: &Jid, sender: &Jid| {
-        let (chat, sender) = (chat.to_string(), sender.to_string());
-        Key::joined(RecordKind::Received, &[chat.as_bytes(), sender.as_bytes(), message.ack.id.as_bytes()])
-    };
-    if chat == sender {
-        return chat.identities().map(|user| key(user, user)).collect();
-    }
-    match message.from_me {
-        true => chat.identities().map(|chat| key(chat, &sender.canonical)).collect(),
-        false => sender.identities().map(|sender| key(&chat.canonical, sender)).collect(),
+impl<'a> Context<'a> {
+    fn new(message: &'a InboundMessage, source: Source, chat: &'a User, sender: &'a User) -> Self {
+        let mut marks = marks::received_keys(message, chat, sender);
+        Self { message, source, chat, sender, received: marks.remove(0), before: marks }
     }
 }
 
-/// Whether the message was received before.
-pub(crate) fn is_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    let keys = || std::iter::once(&context.received).chain(&context.before);
-    step.require(keys())?;
-    for key in keys() {
-        if step.read(key)?.is_some() {
-            return Ok(true);
+/// Handles a message.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn message(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
+    learn(step, message)?;
+    let chat = address::user(step, &message.chat)?;
+    let sender = address::user(step, &message.sender)?;
+    let source = if message.offline { Source::Offline } else { Source::Live };
+    let context = Context::new(message, source, &chat, &sender);
+    let outcome = match message.encs.is_empty() {
+        true => without_ciphertext(step, &context)?,
+        false if message.encs.iter().all(|enc| enc.kind == EncKind::Unknown) => {
+            Outcome::Refused(Nack::UnrecognisedStanza, None)
+        }
+        false => decrypt::decrypt_all(step, &context)?,
+    };
+    answer::answer(step, &context, outcome)
+}
+
+/// Stores who is who, as far as the stanza says it: before anything is told. A bot is nobody else.
+fn learn(step: &mut Step<'_>, message: &InboundMessage) -> Result<(), Miss> {
+    let of_sender = message.sender_alt.as_ref().map(|alt| (&message.sender, alt));
+    let of_chat = message.chat_alt.as_ref().map(|alt| (&message.chat, alt));
+    let of_audience = message.audience.iter().map(|(recipient, other)| (recipient, other));
+    let mut missed = Ok(());
+    for (jid, other) in of_sender.into_iter().chain(of_chat).chain(of_audience) {
+        if !jid.is_bot() && !other.is_bot() {
+            // All are looked at, so that one round loads everything.
+            missed = address::learn(step, jid, other, MappingSource::Message).and(missed);
         }
     }
-    Ok(false)
+    missed
 }
 
 /// Newsletters carry plaintext, placeholders nothing.
-fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<(), Miss> {
-    let message = context.message;
-    match &message.unavailable {
-        Some(kind) => {
-            if mark_failed(step, context)? {
-                let why = Undecryptable::unavailable(kind);
-                let event = undecryptable(step, context, &why);
-                step.emit_from(message.offline, event);
-            }
-            step.send(&message.ack.ack());
-        }
-        None if message.plaintext => step.send(&message.ack.ack()),
-        None => step.send(&message.ack.nack(Nack::UnrecognisedStanza)),
-    }
-    Ok(())
-}
-
-fn undecryptable(step: &Step<'_>, context: &Context<'_>, why: &Undecryptable) -> Event {
-    notices::undecryptable(context.message, context.chat, context.sender, why, step.config.prefer)
-}
-
-/// Pairwise ciphertexts first, in their order; the others cannot be read yet, and a message with one of them is told as
-/// undecryptable, although the keys that came along are taken.
-fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
-    let address = address::device(step, &context.message.sender)?;
-    declare_reads(step, context, &address)?;
-    let account = Arc::clone(step.account());
-    let mut outcome = None;
-    for enc in &context.message.encs {
-        let EncKind::Pairwise(kind) = enc.kind else { continue };
-        let next = decrypt(step, context, &account, &address, kind, enc)?;
-        outcome = Some(match (outcome, next) {
-            // One failure decides, whatever else was readable.
-            (Some(failed @ (Outcome::Retry(..) | Outcome::Refused(_))), _) => failed,
-            (_, next) => next,
-        });
-    }
-    let readable = |enc: &Enc| matches!(enc.kind, EncKind::Pairwise(_));
-    match outcome {
-        Some(Outcome::Received) | None if !context.message.encs.iter().all(readable) => {
-            Ok(Outcome::Dropped(Undecryptable::unsupported(&context.message.encs)))
-        }
-        outcome => Ok(outcome.unwrap_or(Outcome::Received)),
-    }
-}
-
-/// Everything that is known to be read before the first curve operation.
-fn declare_reads(step: &mut Step<'_>, context: &Context<'_>, address: &Address) -> Result<(), Miss> {
-    let mut reads = vec![context.received.clone(), keys::session(address), keys::identity(address), retry_key(context)];
-    reads.extend(context.before.iter().cloned());
-    for enc in &context.message.encs {
-        let EncKind::Pairwise(kind) = enc.kind else { continue };
-        let Ok(peek) = signal::peek(kind, &enc.bytes) else { continue };
-        reads.extend(peek.pre_key.map(|id| keys::pre_key(id.0)));
-        reads.extend(peek.signed_pre_key.map(|id| keys::signed_pre_key(id.0)));
-        if peek.signed_pre_key.is_some() {
-            reads.push(keys::archive_index(address));
-        }
-    }
-    step.require(&reads)
-}
-
-fn decrypt(
-    step: &mut Step<'_>,
-    context: &Context<'_>,
-    account: &Account,
-    address: &Address,
-    kind: signal::CiphertextKind,
-    enc: &Enc,
-) -> Result<Outcome, Miss> {
-    let decrypted = match signal::decrypt(step, &own(account), address, kind, &enc.bytes) {
-        Ok(decrypted) => decrypted,
-        Err(StepError::Miss(miss)) => return Err(miss),
-        // Whatever it was, it is stored since the step that advanced the ratchet.
-        Err(StepError::Signal(SignalError::Duplicate)) if is_received(step, context)? => {
-            return Ok(Outcome::Received);
-        }
-        Err(StepError::Signal(error)) => {
-            tracing::debug!(%error, "message cannot be decrypted");
-            let why = Undecryptable::failed(&error, enc.hide);
-            return Ok(Outcome::Retry(why, error.retry_reason(), enc.count));
-        }
-    };
-    if decrypted.identity_changed {
-        let event = notices::identity_changed(&context.message.sender, true);
-        step.emit_from(context.message.offline, event);
-    }
-    let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
-    let content = padding::unpad(version, &decrypted.plaintext)
-        .and_then(|plaintext| message::decode(plaintext).map(|content| (content, plaintext.len())));
-    match content {
-        Ok((content, _)) => deliver(step, context, content),
-        Err(error) => {
-            tracing::warn!(%error, "plaintext is not a message");
-            Ok(Outcome::Refused(Nack::InvalidProtobuf))
-        }
-    }
-}
-
-/// Acts on a decrypted message, and tells the application once.
-fn deliver(step: &mut Step<'_>, context: &Context<'_>, content: e2e::Message) -> Result<Outcome, Miss> {
+fn without_ciphertext(step: &mut Step<'_>, context: &Context<'_>) -> Result<Outcome, Miss> {
     let inbound = context.message;
-    let news = mark_received(step, context)?;
-    let (content, destination) = unwrap_device_sent(content);
-    if destination.is_some() && !inbound.from_me {
-        tracing::warn!("somebody else sent a copy that only own devices send");
-        return Ok(Outcome::Received);
+    if let Some(kind) = &inbound.unavailable {
+        return Ok(Outcome::Unavailable(kind.clone()));
     }
-    let view = normalise(&content);
-    if let Some(protocol) = view.content().protocol_message.as_deref()
-        && protocol::own_sender(protocol).is_some()
-    {
-        return housekeeping(step, context, protocol);
-    }
-    if !notices::is_visible(&view) {
-        return Ok(Outcome::Received);
-    }
-    if news {
-        let prefer = step.config.prefer;
-        let event = match inbound.from_me {
-            true => notices::sent_elsewhere(inbound, context.chat, &content, prefer),
-            false => notices::received(inbound, context.chat, context.sender, &content, prefer),
-        };
-        step.emit_from(inbound.offline, event);
-    }
-    Ok(Outcome::Received)
-}
-
-/// Messages by which own devices keep each other up to date (spec 06 §5). From anybody else they are dropped.
-fn housekeeping(step: &mut Step<'_>, context: &Context<'_>, protocol: &e2e::ProtocolMessage) -> Result<Outcome, Miss> {
-    let inbound = context.message;
-    if !inbound.from_me {
-        tracing::warn!("somebody else sent a message that only own devices send");
-        return Ok(Outcome::Received);
-    }
-    if let Some(share) = &protocol.app_state_sync_key_share {
-        for key in &share.keys {
-            let id = key.key_id.as_ref().and_then(|id| id.key_id.as_ref());
-            if let (Some(id), Some(data)) = (id, &key.key_data) {
-                step.put(Key::new(RecordKind::AppStateKey, id), Bytes::from(data.encode_to_vec()));
+    match &inbound.plaintext {
+        Some(plaintext) if inbound.chat.is_newsletter() => match message::decode(plaintext) {
+            Ok(content) => {
+                let news = marks::mark(step, context)?;
+                deliver::deliver(step, context, content, news)?;
+                Ok(Outcome::Acknowledged)
             }
-        }
+            Err(_) => Ok(Outcome::Refused(Nack::InvalidProtobuf, None)),
+        },
+        // Nobody but a newsletter may do without encryption.
+        Some(_) => Ok(Outcome::Acknowledged),
+        None => Ok(Outcome::Refused(Nack::UnrecognisedStanza, None)),
     }
-    Ok(match protocol.history_sync_notification {
-        Some(_) => Outcome::Handled("hist_sync"),
-        None => Outcome::Received,
-    })
-}
-
-/// Notes that a message was received; false when it was before.
-fn mark_received(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    if is_received(step, context)? {
-        return Ok(false);
-    }
-    step.put(context.received.clone(), ReceivedRecord { at: step.now.unix_seconds() }.to_bytes());
-    Ok(true)
-}
-
-/// Exactly one answer per stanza.
-fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcome) -> Result<(), Miss> {
-    let inbound = context.message;
-    match outcome {
-        Outcome::Received => step.send(&delivery_receipt(step, inbound).to_node()),
-        Outcome::Handled(kind) => {
-            let receipt = delivery_receipt(step, inbound);
-            step.send(&receipt.to_node());
-            let own = step.account().linked.as_ref().map(|linked| linked.pn.to_bare());
-            if let Some(own) = own {
-                let id = inbound.ack.id.as_str();
-                let handled = DeliveryReceipt { id, to: &own, participant: None, recipient: None, kind: Some(kind) };
-                step.send(&handled.to_node());
-            }
-        }
-        Outcome::Retry(why, reason, count) => {
-            let news = mark_failed(step, context)?;
-            let again = ask_again(step, context, reason, count)?;
-            if news {
-                let why = why.asked_again(again.is_some());
-                let event = undecryptable(step, context, &why);
-                step.emit_from(inbound.offline, event);
-            }
-            step.send(&inbound.ack.ack());
-        }
-        Outcome::Dropped(why) => {
-            if mark_told(step, context)? {
-                let event = undecryptable(step, context, &why);
-                step.emit_from(inbound.offline, event);
-            }
-            step.send(&inbound.ack.ack());
-        }
-        Outcome::Refused(reason) => step.send(&inbound.ack.nack(reason)),
-    }
-    Ok(())
-}
-
-/// The receipt that takes the place of an ack (spec 03 §5.5).
-fn delivery_receipt<'a>(step: &Step<'_>, inbound: &'a InboundMessage) -> DeliveryReceipt<'a> {
-    let ack = &inbound.ack;
-    let (kind, recipient) = match (inbound.peer, inbound.from_me) {
-        (true, _) => (Some("peer_msg"), None),
-        (false, true) => (Some("sender"), ack.recipient.as_ref()),
-        (false, false) => ((!step.config.online).then_some("inactive"), None),
-    };
-    DeliveryReceipt { id: &ack.id, to: &ack.from, participant: ack.participant.as_ref(), recipient, kind }
 }

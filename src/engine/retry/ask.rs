@@ -5,44 +5,53 @@ use std::sync::Arc;
 use crate::{
     engine::{
         keys, prekeys,
-        receive::{Context, is_received},
+        receive::{Context, Failure, Seen, seen},
         records::{Record, RetryCountRecord},
+        retry::Note,
         signal_store::pair_of,
         step::{Miss, Step},
     },
-    stanza::receipt::{RetryKeys, RetryReceipt},
+    stanza::{
+        message::InboundMessage,
+        receipt::{RetryKeys, RetryReceipt},
+    },
     store::{Key, RecordKind},
 };
 
 /// How often a resend is asked for (spec 03 §5.6).
 const MAX_RETRIES: u32 = 5;
+/// Seconds after which nobody sees a status any more.
+const STATUS_LIFETIME: u64 = 24 * 3_600;
 
 pub(crate) fn retry_key(context: &Context<'_>) -> Key {
     Key { kind: RecordKind::RetryCount, id: context.received.id.clone() }
 }
 
-/// Asks the sending device to encrypt again, unless it was asked too often (spec 03 §5.6). Answers with the number of this
-/// request.
-pub(crate) fn ask_again(
-    step: &mut Step<'_>,
-    context: &Context<'_>,
-    reason: u8,
-    resends: u32,
-) -> Result<Option<u32>, Miss> {
+/// Asks the sending device to encrypt again, unless nothing would come of it or it was asked too often (spec 03 §5.6). Answers
+/// whether it was asked.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: &Failure) -> Result<bool, Miss> {
     let inbound = context.message;
-    // Own messages without recipient, and messages of a chat that does not retry, are not asked for.
-    if inbound.from_me && inbound.ack.recipient.is_none() && !inbound.peer {
-        return Ok(None);
+    let now = step.now;
+    if !is_worth_asking(inbound, now.unix_seconds()) {
+        return Ok(false);
     }
     let before = step.record::<RetryCountRecord>(&retry_key(context))?.unwrap_or_default();
     // After a restart without a record the sender's own count goes on.
-    let count = before.count.max(resends).saturating_add(1);
+    let count = before.count.max(failure.resends).saturating_add(1);
     if count > MAX_RETRIES {
-        return Ok(None);
+        return Ok(false);
+    }
+    let user = &context.sender.canonical;
+    if !step.retries.allow(now, user) {
+        step.note(Note::TooMany);
+        return Ok(false);
     }
     let account = Arc::clone(step.account());
-    let Some(linked) = &account.linked else { return Ok(None) };
-    let pre_key = match (count >= 2, before.pre_key_id) {
+    let Some(linked) = &account.linked else { return Ok(false) };
+    let pre_key = match (count >= 2 || failure.needs_keys, before.pre_key_id) {
         (false, _) => None,
         (true, 0) => Some(prekeys::single(step)),
         (true, id) => match step.read(&keys::pre_key(id))? {
@@ -59,7 +68,7 @@ pub(crate) fn ask_again(
         peer: inbound.peer,
         timestamp: inbound.timestamp,
         count,
-        reason,
+        reason: failure.reason,
         registration_id: account.registration_id,
         keys: pre_key.as_ref().map(|(id, pair)| RetryKeys {
             identity: *account.identity.public().as_bytes(),
@@ -72,20 +81,28 @@ pub(crate) fn ask_again(
         RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
     step.put(retry_key(context), record.to_bytes());
     step.send(&receipt.to_node());
-    Ok(Some(count))
+    step.note(Note::Asked(user.clone()));
+    Ok(true)
+}
+
+/// Whether somebody would send the message again, and anybody would still want it (spec 03 §5.4).
+fn is_worth_asking(inbound: &InboundMessage, now: u64) -> bool {
+    let is_stray_copy = inbound.from_me && inbound.ack.recipient.is_none() && !inbound.peer;
+    let is_old_status = inbound.chat.is_status_broadcast() && now.saturating_sub(inbound.timestamp) > STATUS_LIFETIME;
+    !(is_stray_copy || is_old_status || inbound.chat.is_newsletter() || inbound.is_of_bot_elsewhere())
 }
 
 /// Notes that a message cannot be read, or not yet; false when that was told before, or the message was received. When it
 /// can be read after all, it still is news.
 pub(crate) fn mark_failed(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
     // Both are read before either is missed.
-    let (told, received) = (step.read(&retry_key(context)).map(drop), is_received(step, context));
+    let (told, seen) = (step.read(&retry_key(context)).map(drop), seen(step, context));
     told?;
-    Ok(!received? && mark_told(step, context)?)
+    Ok(seen? != Seen::Whole && mark_told(step, context)?)
 }
 
 /// Notes that it was told that a message, or a part of it, cannot be read; false when it was before.
-pub(crate) fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
+fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
     let key = retry_key(context);
     if step.read(&key)?.is_some() {
         return Ok(false);

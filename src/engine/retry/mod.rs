@@ -1,4 +1,61 @@
 //! Messages that could not be decrypted, both ways (spec 03 §5.6, §5.7).
+//!
+//! | file | what |
+//! |---|---|
+//! | `ask` | the sending device is asked to encrypt again |
+//! | `limits` | how often in a minute |
+//! | `placeholder` | our own phone is asked for the message |
+//! | `asked` | a device asks us |
+//! | `renew` | which session it is answered in |
 
 pub(crate) mod ask;
 pub(crate) mod asked;
+pub(super) mod fuzz;
+mod limits;
+pub(crate) mod placeholder;
+mod renew;
+
+use crate::{clock::Now, engine::records::PlaceholderRecord, jid::Jid, store::Key};
+use limits::Limits;
+use placeholder::Wanted;
+
+/// What an engine remembers of its own requests to send again, besides what is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    limits: Limits,
+    pub(crate) wanted: Wanted,
+}
+
+/// Something that a step has to say to the [`Memory`]; it counts when the step is done.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// This user was asked to encrypt again.
+    Asked(Jid),
+    /// A user was not, since there were too many requests already.
+    TooMany,
+    /// The phone is to be asked for a message, or was.
+    Wanted(Key, PlaceholderRecord),
+    /// It need not be asked any more.
+    Settled(Key),
+}
+
+impl Memory {
+    /// Whether this user may be asked to encrypt something again.
+    pub(crate) fn allow(&self, now: Now, user: &Jid) -> bool {
+        self.limits.allow(now.mono, user)
+    }
+
+    pub(crate) fn note(&mut self, now: Now, note: Note) {
+        match note {
+            Note::Asked(user) => self.limits.asked(now.mono, user),
+            Note::TooMany => self.limits.too_many(now.mono),
+            Note::Wanted(key, record) => self.wanted.put(now, key, record),
+            Note::Settled(key) => self.wanted.remove(&key),
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn expire(&mut self, now: Now) {
+        self.limits.expire(now.mono);
+    }
+}

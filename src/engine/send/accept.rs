@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{SendOp, Stage, outgoing_key, sent_record};
+use super::{Lane, SendOp, outgoing_key, sent_record};
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Content, Engine, Job, Reply, SendRequest, address,
+        CommandError, CommandId, Engine, Job, Reply, SendRequest, address, content,
         records::{OutgoingRecord, Record},
+        restrictions,
         step::{Miss, Needs, Step},
     },
-    message::{MessageId, build},
-    proto::Message as _,
+    jid::Jid,
+    message::MessageId,
 };
 
-/// Longest text that is sent, in characters.
-const MAX_TEXT: usize = 65_536;
+/// Most viewers of a status.
+const MAX_VIEWERS: usize = 8_192;
 
 impl Engine {
     /// Stores a send; the answer leaves when it is durable.
@@ -51,11 +52,7 @@ impl Engine {
             return Ok(());
         }
         request.to = request.to.to_account();
-        if request.to.user().is_empty() || !(request.to.is_pn_family() || request.to.is_lid_family()) {
-            self.answer(command, Err(CommandError::NotAUser(request.to.redacted().to_string())));
-            return Ok(());
-        }
-        if let Err(error) = check(&request.content) {
+        if let Err(error) = check_chat(&request.to).and_then(|()| check_audience(&mut request)) {
             self.answer(command, Err(error));
             return Ok(());
         }
@@ -67,24 +64,42 @@ impl Engine {
             // Run again, it keeps its id.
             waiting.id = Some(id.clone());
         }
-        let order = self.sends.next_order;
+        let order = self.sends.next_order();
         if let Some(op) = self.step(now, |step| accept(step, command, &request, &id, order))? {
-            self.sends.next_order += 1;
-            self.sends.ops.insert(order, op);
+            self.sends.insert(op);
             self.run_send(now, order);
         }
         Ok(())
     }
 }
 
-fn check(content: &Content) -> Result<(), CommandError> {
-    match content {
-        Content::Text(text) if text.is_empty() => Err(CommandError::Content("the text is empty")),
-        Content::Text(text) if text.chars().count() > MAX_TEXT => {
-            Err(CommandError::Content("the text has more than 65,536 characters"))
-        }
-        Content::Text(_) => Ok(()),
+/// Whether messages can be sent to such a chat.
+fn check_chat(to: &Jid) -> Result<(), CommandError> {
+    let is_user = to.is_pn_family() || to.is_lid_family();
+    match is_user && !to.is_server_only() || to.is_group() || to.is_status_broadcast() {
+        true => Ok(()),
+        false => Err(CommandError::NotAChat(to.redacted().to_string())),
     }
+}
+
+/// Whether there is an audience, and only where there must be one. Each viewer is named once.
+fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
+    let refused = |why| Err(CommandError::Audience(why));
+    let Some(audience) = &mut request.audience else {
+        return if request.to.is_status_broadcast() { refused("a status needs one") } else { Ok(()) };
+    };
+    if !request.to.is_status_broadcast() {
+        return refused("the message is no status");
+    }
+    let viewers: BTreeSet<Jid> = audience.viewers.iter().map(Jid::to_account).collect();
+    if viewers.is_empty() || viewers.len() > MAX_VIEWERS {
+        return refused("1 to 8,192 viewers are possible");
+    }
+    if !viewers.iter().all(|jid| !jid.is_server_only() && (jid.is_pn_family() || jid.is_lid_family())) {
+        return refused("viewers are users");
+    }
+    audience.viewers = viewers.into_iter().collect();
+    Ok(())
 }
 
 /// Stores a send unless its id is known; `None` then.
@@ -101,7 +116,7 @@ fn accept(
     let (pending, sent) = (step.record::<OutgoingRecord>(&outgoing), sent_record(step, &user, id.as_str()));
     let (pending, sent) = (pending?, sent?);
     let known = match (pending, sent) {
-        (Some(pending), _) if !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
+        (Some(pending), _) if pending.peer != 0 || !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
             step.reply(command, Err(CommandError::MessageId));
             return Ok(None);
         }
@@ -114,21 +129,27 @@ fn accept(
         step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp }));
         return Ok(None);
     }
-    let Content::Text(text) = &request.content;
-    let mut message = build::text(text.as_str());
-    build::ensure_secret(&mut message, step.rng);
-    let op = SendOp {
-        order,
-        id: id.clone(),
-        to: request.to.clone(),
-        message: message.encode_to_vec().into(),
-        client_ref: request.client_ref.clone(),
-        accepted_ms: step.now.wall_ms,
-        skipped: BTreeSet::new(),
-        failure: None,
-        stage: Stage::Ready,
+    let message = match restrictions::check(step, &user)? {
+        Ok(()) => content::compose(step, &user, id, &request.content)?,
+        Err(error) => Err(error),
     };
-    step.put(outgoing, op.to_record(&request.to, None).to_bytes());
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            step.reply(command, Err(error));
+            return Ok(None);
+        }
+    };
+    let audience = request.audience.as_ref();
+    let op = SendOp {
+        to: request.to.clone(),
+        lane: Lane::of_user(&user),
+        viewers: audience.map(|audience| audience.viewers.as_slice().into()).unwrap_or_default(),
+        setting: audience.map(|audience| audience.setting),
+        client_ref: request.client_ref.clone(),
+        ..SendOp::new(order, id.clone(), &message, step.now)
+    };
+    step.put(outgoing, op.to_record(&op.lane.chat, None).to_bytes());
     step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp: step.now.unix_seconds() }));
     Ok(Some(op))
 }

@@ -6,34 +6,50 @@
 //!                  └── answer ──┴── answer ─────┘               connection lost, crash: the same stanza again
 //! ```
 //!
-//! The stages up to encryption are one restartable function per kind of chat ([`direct::plan`]); only what it waits for is
-//! kept here. Sends to one chat are encrypted in the order in which they were accepted.
-
+//! The stages up to encryption are one restartable function per kind of chat; only what it waits for is kept here. Sends to
+//! one chat are encrypted in the order in which they were accepted. A send that hands our sender key over holds up later ones
+//! until the server has it: what comes after it could not be read without it.
 //!
 //! | file | what |
 //! |---|---|
 //! | `accept` | a send is stored, and only then accepted |
 //! | `direct` | to a user: which devices, one ciphertext each |
+//! | `peer` | to our own phone |
+//! | `group`, `status` | to everybody who has our sender key, who are they? |
+//! | `fanout`, `memo` | their devices, found once and kept |
+//! | `seal` | the sender key for those who lack it, the content once for all |
+//! | `marks` | which devices have our sender key of a chat |
 //! | `sessions` | sessions with devices that there are none with yet |
 //! | `settle` | the server has it, refuses it, or does not answer |
 
 mod accept;
+#[cfg(test)]
+mod desk;
 mod direct;
+mod fanout;
+mod group;
+pub(crate) mod marks;
+mod memo;
+pub(crate) mod peer;
+mod seal;
 mod sessions;
 mod settle;
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 
-use super::{Engine, Job, Queued};
+use super::{AudienceSetting, Engine, Job, Queued};
 use crate::{
     clock::Now,
     crypto::Rng,
     engine::{
+        address::User,
         notices::{self, SendFailure},
         queries::Query,
         records::{OutgoingRecord, Record},
@@ -41,11 +57,14 @@ use crate::{
     },
     event::Event,
     jid::Jid,
-    message::{MessageId, padding},
-    stanza::iq::usync,
+    message::{self, Classification, MessageId, StanzaType, classify, padding},
+    proto::{Message as _, e2e},
+    stanza::iq::groups,
     store::Key,
 };
-pub(crate) use sessions::establish_sent;
+use memo::Memo;
+use peer::Urgency;
+pub(crate) use sessions::{PrepareSessions, PreparedSessions, Sessions, Started, establish_sent};
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
 
 /// What the server is asked about. A user and its primary device have the same JID, but the questions differ.
@@ -55,6 +74,8 @@ pub(crate) enum Subject {
     Devices(Jid),
     /// The keys of a device.
     Keys(Jid),
+    /// A group.
+    Group(Jid),
 }
 
 /// Where a send stands.
@@ -66,8 +87,36 @@ enum Stage {
     Parked,
     /// Waits for answers about these.
     Waiting(BTreeSet<Subject>),
-    /// The stanza left, or will with the next connection.
-    AwaitAck { stanza: Bytes, deadline: Option<Duration> },
+    /// The stanza left, or will with the next connection. Some hold up later sends to the chat.
+    AwaitAck { stanza: Bytes, holds: bool, deadline: Option<Duration> },
+}
+
+/// The chat of a send under the names that it had at acceptance. A person whose LID becomes known later is in the lanes of
+/// both names then.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    /// The canonical name.
+    pub(crate) chat: Jid,
+    /// Another one.
+    pub(crate) other: Option<Jid>,
+}
+
+impl Lane {
+    /// A chat with one name.
+    pub(crate) const fn of(chat: Jid) -> Self {
+        Self { chat, other: None }
+    }
+
+    /// The chat with a user.
+    fn of_user(user: &User) -> Self {
+        Self { chat: user.canonical.clone(), other: user.pn.clone().filter(|pn| *pn != user.canonical) }
+    }
+
+    /// Whether both are of one chat.
+    fn meets(&self, other: &Self) -> bool {
+        let has = |jid: &Jid| self.chat == *jid || self.other.as_ref() == Some(jid);
+        has(&other.chat) || other.other.as_ref().is_some_and(has)
+    }
 }
 
 /// One send.
@@ -75,22 +124,67 @@ enum Stage {
 pub(crate) struct SendOp {
     pub(crate) order: u64,
     pub(crate) id: MessageId,
-    /// The user as the caller named it, without device.
+    /// The chat as the caller named it, without device.
     pub(crate) to: Jid,
+    /// Sends to one chat are encrypted in their order.
+    pub(crate) lane: Lane,
+    /// For our own phone, and no message to anybody.
+    pub(crate) peer: Option<Urgency>,
+    /// Who may see a status.
+    viewers: Arc<[Jid]>,
+    /// How they were chosen.
+    setting: Option<AudienceSetting>,
     /// Serialised `Message`.
     pub(crate) message: Bytes,
+    /// What the stanza says about it.
+    words: Classification,
     pub(crate) client_ref: Option<String>,
     pub(crate) accepted_ms: u64,
     /// Devices without a usable bundle.
     pub(crate) skipped: BTreeSet<Jid>,
+    /// People of a group or an audience whose devices were asked for: they are not waited for again.
+    asked: BTreeSet<Jid>,
+    /// The server wanted it in another addressing mode, once.
+    rebuilt: bool,
     /// Why it cannot go on.
     pub(crate) failure: Option<SendFailure>,
     stage: Stage,
 }
 
 impl SendOp {
-    /// The server did not tell the devices of these users.
+    /// A send that can go on, to nobody yet.
+    fn new(order: u64, id: MessageId, message: &e2e::Message, now: Now) -> Self {
+        Self {
+            order,
+            id,
+            to: Jid::whatsapp_server(),
+            lane: Lane::of(Jid::whatsapp_server()),
+            peer: None,
+            viewers: Arc::default(),
+            setting: None,
+            message: message.encode_to_vec().into(),
+            words: classify(message),
+            client_ref: None,
+            accepted_ms: now.wall_ms,
+            skipped: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            rebuilt: false,
+            failure: None,
+            stage: Stage::Ready,
+        }
+    }
+
+    /// Whether it goes out under our sender key.
+    fn is_fanout(&self) -> bool {
+        let is_post = self.to.is_status_broadcast() && self.words.stanza_type != StanzaType::Reaction;
+        self.peer.is_none() && (self.to.is_group() || is_post)
+    }
+
+    /// The server did not tell the devices of these users. A message to many goes to the others.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
+        if self.is_fanout() {
+            return;
+        }
         if let Stage::Waiting(subjects) = &self.stage
             && users.iter().any(|user| subjects.contains(&Subject::Devices(user.clone())))
         {
@@ -107,11 +201,23 @@ impl SendOp {
             accepted_ms: self.accepted_ms,
             stanza,
             chat: chat.to_string(),
+            other: self.lane.other.as_ref().map(Jid::to_string),
+            peer: self.peer.map_or(0, |urgency| urgency as u32),
+            distributed: None,
+            viewers: self.viewers.iter().map(Jid::to_string).collect(),
+            setting: self.setting.map_or(0, AudienceSetting::number),
+            phash: None,
+            rebuilt: self.rebuilt,
         }
     }
 
     fn is_encrypted(&self) -> bool {
         matches!(self.stage, Stage::AwaitAck { .. })
+    }
+
+    /// Whether later sends to the chat may go on.
+    fn is_through(&self) -> bool {
+        matches!(self.stage, Stage::AwaitAck { holds: false, .. })
     }
 }
 
@@ -122,11 +228,18 @@ pub(crate) struct Sends {
     /// What was asked and not answered yet.
     asked: BTreeSet<Subject>,
     next_order: u64,
+    /// Whom messages to groups and the status are for.
+    pub(crate) memo: Memo,
 }
 
 impl Sends {
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// Notes that the server is asked; false when it is already.
+    pub(crate) fn note_asked(&mut self, subject: Subject) -> bool {
+        self.asked.insert(subject)
     }
 
     /// Takes over what was stored.
@@ -137,19 +250,33 @@ impl Sends {
                 tracing::error!("a stored send is unusable");
                 continue;
             };
-            self.next_order = self.next_order.max(op.order + 1);
-            self.ops.insert(op.order, op);
+            self.insert(op);
         }
     }
 
-    /// Whether an earlier send to the same user is not encrypted yet.
-    fn must_wait(&self, op: &SendOp) -> bool {
-        self.ops.range(..op.order).any(|(_, earlier)| earlier.to == op.to && !earlier.is_encrypted())
+    /// The place of the next send.
+    fn next_order(&self) -> u64 {
+        self.next_order
     }
 
-    /// The next send to a user, if it can go on.
-    fn next_to(&self, to: &Jid) -> Option<u64> {
-        let next = self.ops.values().find(|op| op.to == *to && !op.is_encrypted())?;
+    fn insert(&mut self, op: SendOp) {
+        self.next_order = self.next_order.max(op.order.saturating_add(1));
+        self.ops.insert(op.order, op);
+    }
+
+    /// How many sends to our own phone there are.
+    fn peers(&self) -> usize {
+        self.ops.values().filter(|op| op.peer.is_some()).count()
+    }
+
+    /// Whether an earlier send to the same chat is in the way.
+    fn must_wait(&self, op: &SendOp) -> bool {
+        self.ops.range(..op.order).any(|(_, earlier)| earlier.lane.meets(&op.lane) && !earlier.is_through())
+    }
+
+    /// The next send to a chat, if it can go on.
+    fn next_in(&self, lane: &Lane) -> Option<u64> {
+        let next = self.ops.values().find(|op| op.lane.meets(lane) && !op.is_through())?;
         matches!(next.stage, Stage::Ready).then_some(next.order)
     }
 
@@ -162,6 +289,7 @@ impl Sends {
                     // What went wrong may go well the next time.
                     op.failure = None;
                     op.skipped.clear();
+                    op.asked.clear();
                     op.stage = Stage::Ready;
                 }
                 Stage::AwaitAck { deadline, .. } => *deadline = None,
@@ -194,6 +322,7 @@ impl Sends {
         let failure = SendFailure::new("logged_out", "the account was logged out");
         let ops = std::mem::take(&mut self.ops);
         ops.into_values()
+            .filter(|op| op.peer.is_none())
             .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
             .collect()
     }
@@ -202,18 +331,26 @@ impl Sends {
 fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
     let record = OutgoingRecord::from_bytes(value).ok()?;
     let stage = match record.stanza {
-        Some(stanza) => Stage::AwaitAck { stanza, deadline: None },
+        Some(stanza) => Stage::AwaitAck { stanza, holds: record.distributed.is_some(), deadline: None },
         None => Stage::Ready,
     };
+    let message = message::decode(&record.message);
     Some(SendOp {
         order: record.order,
         id: MessageId::new(id).ok()?,
         to: record.to.parse().ok()?,
+        lane: Lane { chat: record.chat.parse().ok()?, other: record.other.and_then(|other| other.parse().ok()) },
+        peer: Urgency::from_number(record.peer),
+        viewers: record.viewers.iter().filter_map(|viewer| viewer.parse().ok()).collect(),
+        setting: AudienceSetting::from_number(record.setting),
+        words: classify(message.as_ref().unwrap_or(&e2e::Message::default())),
+        failure: message.err().map(|_| SendFailure::new("damaged", "the stored message cannot be read")),
         message: record.message,
         client_ref: record.client_ref,
         accepted_ms: record.accepted_ms,
         skipped: BTreeSet::new(),
-        failure: None,
+        asked: BTreeSet::new(),
+        rebuilt: record.rebuilt,
         stage,
     })
 }
@@ -221,48 +358,66 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
 /// What a send needs next.
 #[derive(Debug)]
 pub(crate) enum Plan {
+    /// What this group is.
+    Group(Jid),
     /// The device lists of these users.
     Devices(Vec<Jid>),
     /// The keys of these devices.
     Bundles(Vec<Jid>),
     /// Nothing: this is the encoded stanza, on its way.
     Sent(Bytes),
+    /// The same, and later sends to the chat wait for its acknowledgement.
+    Distributed(Bytes),
     /// It failed; the event is on its way.
     Failed,
 }
 
 /// Goes on with a send as far as its records allow.
 fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
-    match &op.failure {
-        Some(failure) => Ok(fail(step, op, failure)),
-        None => direct::plan(step, op),
+    match (&op.failure, op.peer) {
+        (Some(failure), _) => Ok(fail(step, op, failure)),
+        (None, Some(urgency)) => peer::plan(step, op, urgency),
+        (None, None) if op.to.is_status_broadcast() => status::reaction(step, op),
+        (None, None) => direct::plan(step, op, &op.to),
     }
 }
 
-/// Pads a plaintext.
-pub(crate) fn padded(mut message: Vec<u8>, rng: &mut impl Rng) -> Vec<u8> {
-    padding::pad(&mut message, rng);
-    message
+/// A copy of a plaintext, padded.
+pub(crate) fn padded(message: &[u8], rng: &mut impl Rng) -> Vec<u8> {
+    let mut padded = Vec::with_capacity(message.len().saturating_add(padding::MAX_PAD.into()));
+    padded.extend_from_slice(message);
+    padding::pad(&mut padded, rng);
+    padded
 }
 
 /// Settles a send as failed.
 fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     step.delete(outgoing_key(op.id.as_str()));
-    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure));
+    match op.peer {
+        None => step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure)),
+        Some(_) => tracing::warn!(?failure, "a message to the phone cannot be sent"),
+    }
     Plan::Failed
 }
 
 impl Engine {
-    /// Goes on with a send as far as it can, and then with those to the same user that waited for it.
+    /// Goes on with a send as far as it can, and then with those to the same chat that waited for it.
     pub(in crate::engine) fn run_send(&mut self, now: Now, order: u64) {
         let mut next = Some(order);
         while let Some(order) = next {
-            next = self.run_one(now, order).and_then(|to| self.sends.next_to(&to));
+            next = self.run_one(now, order).and_then(|lane| self.sends.next_in(&lane));
         }
     }
 
-    /// Goes on with one send. When it does not hold up later ones any more, answers to whom it is.
-    fn run_one(&mut self, now: Now, order: u64) -> Option<Jid> {
+    /// Goes on with the sends to a chat, if they do not wait for anything.
+    fn run_chat(&mut self, now: Now, lane: &Lane) {
+        if let Some(order) = self.sends.next_in(lane) {
+            self.run_send(now, order);
+        }
+    }
+
+    /// Goes on with one send. When it does not hold up later ones any more, answers to which chat it is.
+    fn run_one(&mut self, now: Now, order: u64) -> Option<Lane> {
         let online = self.connection.is_online();
         let mut op = self.sends.ops.remove(&order)?;
         if op.is_encrypted() {
@@ -274,14 +429,25 @@ impl Engine {
             self.sends.ops.insert(order, op);
             return None;
         }
-        let plan = self.step(now, |step| plan(step, &op));
+        let plan = match op.failure.is_none() && op.is_fanout() {
+            true => self.plan_fanout(now, &op),
+            false => self.step(now, |step| plan(step, &op)),
+        };
+        let deadline = Some(now.mono.saturating_add(self.config.ack_timeout));
         let mut through = None;
         match plan {
             Err(needs) => {
                 op.stage = Stage::Parked;
                 self.park(Job::Send(order), needs);
             }
+            Ok(Plan::Group(group)) => {
+                op.stage = Stage::Waiting(BTreeSet::from([Subject::Group(group.clone())]));
+                self.ask_group(now, group);
+            }
             Ok(Plan::Devices(users)) => {
+                if op.is_fanout() {
+                    op.asked.extend(users.iter().cloned());
+                }
                 op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
                 self.ask_devices(now, users);
             }
@@ -290,10 +456,11 @@ impl Engine {
                 self.ask_bundles(now, devices);
             }
             Ok(Plan::Sent(stanza)) => {
-                op.stage = Stage::AwaitAck { stanza, deadline: Some(now.mono.saturating_add(self.config.ack_timeout)) };
-                through = Some(op.to.clone());
+                op.stage = Stage::AwaitAck { stanza, holds: false, deadline };
+                through = Some(op.lane.clone());
             }
-            Ok(Plan::Failed) => return Some(op.to),
+            Ok(Plan::Distributed(stanza)) => op.stage = Stage::AwaitAck { stanza, holds: true, deadline },
+            Ok(Plan::Failed) => return Some(op.lane),
         }
         self.sends.ops.insert(order, op);
         through
@@ -306,7 +473,7 @@ impl Engine {
         let mut ready = Vec::new();
         for op in self.sends.ops.values_mut() {
             match &mut op.stage {
-                Stage::AwaitAck { stanza, deadline: until } => {
+                Stage::AwaitAck { stanza, deadline: until, .. } => {
                     *until = Some(deadline);
                     self.gate.push_after(self.batches, Queued::Frame(connection, stanza.to_vec()));
                 }
@@ -353,14 +520,11 @@ impl Engine {
         }
     }
 
-    /// Asks which devices users have; what is under way is not asked twice.
-    fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
-        let users: Vec<Jid> =
-            users.into_iter().filter(|user| self.sends.asked.insert(Subject::Devices(user.clone()))).collect();
-        if !users.is_empty() {
-            let sid = self.queries.next_id();
-            let request = usync::devices_request(&sid, &users);
-            self.ask(now, Query::Devices(users), request);
+    /// Asks what a group is; what is under way is not asked twice.
+    pub(in crate::engine) fn ask_group(&mut self, now: Now, group: Jid) {
+        if self.sends.asked.insert(Subject::Group(group.clone())) {
+            let request = groups::info_request(&group);
+            self.ask(now, Query::Group(group), request);
         }
     }
 }

@@ -19,8 +19,8 @@ fn users(count: usize) -> Node {
 
 /// Where the tape and the side text lie, and how large they are.
 fn memory(decoder: &Decoder) -> [(usize, usize); 2] {
-    let Tape { words, side, .. } = &decoder.tape;
-    [(words.as_ptr() as usize, words.capacity()), (side.as_ptr() as usize, side.capacity())]
+    let Tape { entries, side, .. } = &decoder.tape;
+    [(entries.as_ptr() as usize, entries.capacity()), (side.as_ptr() as usize, side.capacity())]
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn memory_of_an_outlier_is_given_back() {
     let mut decoder = Decoder::default();
     let outlier = Node::new("list").children(vec![users(60_000)]).child(Node::new("enc").bytes(vec![0; 4 << 20]));
     decoder.decode(zlib(&outlier)).unwrap();
-    assert!(decoder.tape.words.capacity() > 60_000);
+    assert!(decoder.tape.entries.capacity() > 60_000);
     for _ in 0..3 {
         decoder.decode(zlib(&users(3))).unwrap();
     }
@@ -170,4 +170,51 @@ fn children_are_walked_in_order_over_their_subtrees() {
     assert!(root.child("b").is_none());
     assert!(root.child("e").unwrap().first_child().is_none());
     assert_eq!(root.children().last().unwrap().child("b").unwrap().first_child().unwrap().tag(), "c");
+}
+
+/// The last server stands in no dictionary, so it always comes as raw text.
+#[test]
+fn an_interop_jid_may_have_anything_behind_it() {
+    let jid = [&[0xf5, 0xff, 0x01, 0x55, 0, 3, 0, 7, 0xfc, 7][..], b"interop"].concat();
+    for behind in 0..40 {
+        let frame =
+            [&[0, 0xf8, 0x04, 0x13, 0x06][..], &jid, &[0xfc, behind], &vec![b'x'; usize::from(behind)]].concat();
+        let mut decoder = Decoder::default();
+        let root = decoder.decode(frame.into()).unwrap();
+        let jid = root.attr_jid("from").unwrap();
+        assert_eq!((jid.user(), jid.server().as_str(), jid.device(), jid.integrator()), ("55", "interop", 3, 7));
+        assert_eq!(root.bytes().unwrap().len(), usize::from(behind));
+    }
+}
+
+#[test]
+fn what_was_in_the_memory_before_does_not_show() {
+    let wide = |count: usize| {
+        let frame = [&[0, 0xf8, 0x03, 0x13, 0x06, 0xfd, 0, 0, count as u8][..], &[0xff; 200][..count]].concat();
+        (Bytes::from(frame), "\u{fffd}".repeat(count))
+    };
+    let mut decoder = Decoder::default();
+    for count in [1, 5, 200, 3, 16, 17, 1, 100] {
+        let (frame, text) = wide(count);
+        assert_eq!(decoder.decode(frame).unwrap().attr_str("from").as_deref(), Some(&text[..]));
+        // Each overwrites a part of what was there, and some need more than there was.
+        for count in [1, 2, count, 3 * count, 500, 2] {
+            let node = users(count).attr("id", "3EB0C767D71D7A7C5CB5").attr("t", "1").attr("name", "short");
+            assert_eq!(decoder.decode(node.encode().unwrap().into()).unwrap().to_node(), node);
+        }
+    }
+}
+
+#[test]
+fn a_frame_with_more_in_it_than_its_length_promises_fits() {
+    // Two bytes of a packed text become four characters, two of a node an entry.
+    let texts = |count: usize| {
+        let list = (0..count).map(|n| Node::new("user").attr("id", format!("{:030}", n)).child(Node::new("user")));
+        Node::new("list").children(list)
+    };
+    let mut decoder = Decoder::default();
+    for count in [1, 3, 100, 1_000, 2, 20_000, 1] {
+        let node = texts(count);
+        assert_eq!(decoder.decode(node.encode().unwrap().into()).unwrap().to_node(), node);
+    }
 }
