@@ -223,6 +223,8 @@ fn the_own_identity_moves_when_the_login_tells_the_lid() {
 fn a_stale_lid_is_asked_for_again() {
     let mut stage = Stage::new(vec![Person::new(NUMBER, [0])]);
     let pn = stage.people[0].pn.clone();
+    let jid = stage.world.device("alice");
+    stage.world.fault(Fault::DropAck { jid, count: 1 });
     stage.send(&pn, "one");
     let first = stage.sent[0].attr_str("id").unwrap().into_owned();
     stage.users_asked();
