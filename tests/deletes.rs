@@ -43,11 +43,11 @@ fn by_its_author() {
     world.forget();
     let delete = world.send_content("alice", "bob", Content::Delete { target: MessageRef::own(id.clone()) });
     assert_ne!(delete, id);
-    let alice = world.lid("alice").to_string();
+    let (alice, lid) = (world.jid("alice").to_string(), world.lid("alice").to_string());
     assert_eq!(
         world.only("bob", "message.deleted"),
-        json!({"messages": [{"key": {"remoteJid": alice, "remoteJidAlt": "15550000001@s.whatsapp.net", "fromMe": false,
-                "id": id.as_str(), "addressingMode": "lid"},
+        json!({"messages": [{"key": {"remoteJid": alice, "remoteJidAlt": lid, "fromMe": false,
+                "id": id.as_str(), "addressingMode": "pn"},
             "messageTimestamp": world.now().unix_seconds(), "deletedBy": alice, "scope": "everyone", "reason": "author",
             "messageStubType": "REVOKE", "message": null, "phone": "15550000001"}]})
     );

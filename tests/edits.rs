@@ -47,9 +47,9 @@ fn an_edit_keeps_the_id_of_its_message() {
     let now = world.now().unix_seconds();
     assert_eq!(
         world.only("bob", "message.updated"),
-        json!({"messages": [{"key": {"remoteJid": world.lid("alice").to_string(),
-                "remoteJidAlt": "15550000001@s.whatsapp.net", "fromMe": false, "id": original.as_str(),
-                "addressingMode": "lid"},
+        json!({"messages": [{"key": {"remoteJid": world.jid("alice").to_string(),
+                "remoteJidAlt": world.lid("alice").to_string(), "fromMe": false, "id": original.as_str(),
+                "addressingMode": "pn"},
             "messageTimestamp": now, "edited": true, "editId": id.as_str(), "phone": "15550000001",
             "update": {"message": {"editedMessage": {"message": {"conversation": "new"}}}, "messageTimestamp": now},
             "message": {"conversation": "new"}, "text": "new"}]})
@@ -163,7 +163,7 @@ fn pins_and_keeps() {
     let stanza = heard.iter().find(|node| node.is("message")).expect("it was sent");
     assert_eq!(stanza.attr_str("edit").as_deref(), Some("2"));
     let told = world.only("bob", "message.updated");
-    let alice = world.lid("alice").to_string();
+    let alice = world.jid("alice").to_string();
     let until = (world.now().unix_seconds() + 604_800) * 1_000;
     assert_eq!(told["messages"][0]["pin"], json!({"action": "PIN_FOR_ALL", "by": alice, "expiresAt": until}));
     assert_eq!(told["messages"][0]["key"]["fromMe"], true);

@@ -37,10 +37,10 @@ fn an_answer() {
     assert_eq!(stanza.find_child("meta").expect("meta").attr_str("event_type").as_deref(), Some("creation"));
     assert_eq!(world.only("bob", "message.received")["messages"][0]["kind"], "event");
     world.forget();
-    let bob = world.lid("bob").to_string();
+    let (bob, lid) = (world.jid("bob").to_string(), world.lid("bob").to_string());
     let key = |from_me: bool, id: &MessageId| {
-        json!({"remoteJid": bob, "remoteJidAlt": "15550000002@s.whatsapp.net", "fromMe": from_me, "id": id.as_str(),
-            "addressingMode": "lid"})
+        json!({"remoteJid": bob, "remoteJidAlt": lid, "fromMe": from_me, "id": id.as_str(),
+            "addressingMode": "pn"})
     };
     let answers =
         [(EventAnswer::Going, 2, "GOING"), (EventAnswer::NotGoing, 0, "NOT_GOING"), (EventAnswer::Maybe, 0, "MAYBE")];
@@ -52,7 +52,7 @@ fn an_answer() {
         assert_eq!(
             world.only("alice", "message.event_response"),
             json!({"key": key(false, &id), "eventKey": key(true, &event), "responder": bob,
-                "responderAlt": "15550000002@s.whatsapp.net", "response": word, "extraGuestCount": extra_guests,
+                "responderAlt": lid, "response": word, "extraGuestCount": extra_guests,
                 "senderTimestampMs": world.now().wall_ms})
         );
     }

@@ -60,17 +60,17 @@ fn a_vote_of_the_other_side() {
     assert_eq!(stanza.find_child("meta").expect("meta").attr_str("polltype").as_deref(), Some("vote"));
     let events = world.events("alice");
     let votes = world::named(&events, "message.poll_vote");
-    let bob = world.lid("bob").to_string();
+    let (bob, lid) = (world.jid("bob").to_string(), world.lid("bob").to_string());
     let key = |from_me: bool, id: &MessageId| {
-        json!({"remoteJid": bob, "remoteJidAlt": "15550000002@s.whatsapp.net", "fromMe": from_me, "id": id.as_str(),
-            "addressingMode": "lid"})
+        json!({"remoteJid": bob, "remoteJidAlt": lid, "fromMe": from_me, "id": id.as_str(),
+            "addressingMode": "pn"})
     };
     let hashes: Vec<String> = ["Later", "Yes"].map(|name| STANDARD.encode(option_hash(name))).into();
     assert_eq!(votes.len(), 1);
     assert_eq!(
         votes[0].data,
         json!({"key": key(false, &id), "pollKey": key(true, &poll), "voter": bob,
-            "voterAlt": "15550000002@s.whatsapp.net", "selected": ["Yes", "Later"], "hashes": hashes,
+            "voterAlt": lid, "selected": ["Yes", "Later"], "hashes": hashes,
             "senderTimestampMs": world.now().wall_ms, "tally": tally(1, 0, 1)})
     );
     // For who looks at messages alone it is one, with what was picked.

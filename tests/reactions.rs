@@ -44,16 +44,17 @@ fn to_a_message_of_each_side() {
     let (alices, bobs) = (world.send("alice", "bob", "mine"), world.send("bob", "alice", "yours"));
     world.forget();
     world.advance_secs(3);
-    let (alice, bob) = (world.lid("alice").to_string(), world.lid("bob").to_string());
+    let (alice, bob) = (world.jid("alice").to_string(), world.jid("bob").to_string());
+    let lid = world.lid("alice").to_string();
     let now = world.now().wall_ms.to_string();
     for (target, author_is_bob) in [(MessageRef::own(alices.clone()), false), (MessageRef::theirs(bobs.clone()), true)]
     {
         let target_id = target.id.as_str().to_owned();
         let id = world.send_content("alice", "bob", reaction(target, "👍"));
-        let key = json!({"remoteJid": alice, "remoteJidAlt": "15550000001@s.whatsapp.net", "fromMe": author_is_bob,
-            "id": target_id, "addressingMode": "lid"});
-        let own = json!({"remoteJid": alice, "remoteJidAlt": "15550000001@s.whatsapp.net", "fromMe": false,
-            "id": id.as_str(), "addressingMode": "lid"});
+        let key = json!({"remoteJid": alice, "remoteJidAlt": lid, "fromMe": author_is_bob,
+            "id": target_id, "addressingMode": "pn"});
+        let own = json!({"remoteJid": alice, "remoteJidAlt": lid, "fromMe": false,
+            "id": id.as_str(), "addressingMode": "pn"});
         let told = world.only("bob", "message.reaction");
         assert_eq!(
             told,
@@ -106,7 +107,7 @@ fn of_another_device_of_ours() {
     let id = world.send_content("tablet", "bob", reaction(MessageRef::theirs(target.clone()), "👍"));
     let told = world.only("alice", "message.reaction");
     assert_eq!(told["messages"][0]["key"]["fromMe"], false);
-    assert_eq!(told["messages"][0]["key"]["remoteJid"], world.lid("bob").to_string());
+    assert_eq!(told["messages"][0]["key"]["remoteJid"], world.jid("bob").to_string());
     assert_eq!(told["messages"][0].get("orphan"), None);
     let reaction = &told["messages"][0]["reaction"];
     assert_eq!((&reaction["key"]["fromMe"], &reaction["key"]["id"]), (&json!(true), &json!(id.as_str())));

@@ -49,7 +49,7 @@ fn the_recipient_can_make_the_same_one() {
         let context = message.message_context_info.expect("a context");
         assert_eq!(context.reporting_token_version, Some(2));
         let secret = Secret::from_slice(&context.message_secret.expect("a secret")).unwrap();
-        let expected = reporting::token(&secret, &id, &world.lid("alice"), &world.lid("bob"), &bytes);
+        let expected = reporting::token(&secret, &id, &world.jid("alice"), &world.jid("bob"), &bytes);
         assert_eq!(token(&stanza), Some(expected.expect("a token").to_vec()));
     }
 }
@@ -60,7 +60,7 @@ fn a_secret_of_the_caller_stays() {
     let mut message = build::text("mine");
     message.message_context_info.get_or_insert_default().message_secret = Some(vec![9; 32].into());
     let (stanza, bytes, id) = sent(&mut world, Content::Message(Box::new(message)));
-    let expected = reporting::token(&Secret::new([9; 32]), &id, &world.lid("alice"), &world.lid("bob"), &bytes);
+    let expected = reporting::token(&Secret::new([9; 32]), &id, &world.jid("alice"), &world.jid("bob"), &bytes);
     assert_eq!(token(&stanza), expected.map(|token| token.to_vec()));
 }
 

@@ -60,12 +60,13 @@ pub(crate) fn compose(
     // What refers to no other message is the same in every group, however large.
     let refers = !matches!(content, Content::Text(_) | Content::Message(_));
     let group = if refers && chat.canonical.is_group() { groups::get(step, &chat.canonical)? } else { None };
+    let addressed = chat.addressed(step.account()).clone();
     let me = match group.as_ref().map(|group| group.addressing_mode) {
         Some(AddressingMode::Pn) => linked.pn.to_account(),
-        _ => own_in_family(&linked, &chat.canonical),
+        _ => own_in_family(&linked, &addressed),
     };
     let announces = group.is_some_and(|group| group.is_announcement_group);
-    let place = Place { chat, linked: &linked, own: &own, me, announces };
+    let place = Place { chat, addressed, linked: &linked, own: &own, me, announces };
     let mut message = match built(step, &place, id, content)? {
         Ok(message) => message,
         Err(error) => return Ok(Err(error)),
@@ -100,7 +101,7 @@ pub(crate) fn children(
         true => tokens::attach(step, user)?,
         false => None,
     };
-    let me = step.account().linked.as_ref().map(|linked| own_in_family(linked, &user.canonical));
+    let me = step.account().linked.as_ref().map(|linked| own_in_family(linked, chat));
     let report = me.and_then(|me| reporting::attach(message, encoded, id.as_str(), &me, chat));
     Ok(report.into_iter().chain(token).collect())
 }
@@ -122,6 +123,8 @@ fn own_in_family(linked: &Linked, other: &Jid) -> Jid {
 /// Where a message goes, and who we are there.
 struct Place<'a> {
     chat: &'a User,
+    /// The chat, as the stanza addresses it.
+    addressed: Jid,
     linked: &'a Linked,
     own: &'a User,
     /// Ourselves, as the chat addresses us.
@@ -232,7 +235,7 @@ fn key(place: &Place<'_>, target: &MessageRef) -> Result<MessageKey, CommandErro
         (true, false, None) => return Err(CommandError::Content("the author of the message is missing")),
     };
     Ok(MessageKey {
-        remote_jid: Some(place.chat.canonical.to_string()),
+        remote_jid: Some(place.addressed.to_string()),
         from_me: Some(target.from_me),
         id: Some(target.id.as_str().to_owned()),
         participant: participant.map(|jid| jid.to_string()),
@@ -341,7 +344,7 @@ fn author(
     let jid = match (place.has_authors(), &target.participant) {
         (true, Some(participant)) => participant.to_account(),
         (true, None) => return Ok(Err(CommandError::Content("the author of the message is missing"))),
-        (false, _) => place.chat.canonical.clone(),
+        (false, _) => place.addressed.clone(),
     };
     let user = address::user(step, &jid)?;
     Ok(Ok((jid, user)))
