@@ -17,6 +17,8 @@
 //! | `passkey_confirm` | | `{}`; answers `session.passkey_confirmation` |
 //! | `connect`, `disconnect`, `reconnect`, `logout` | | `{}` |
 //! | `send_text` | `to`, `text`, perhaps `id`, `clientRef` | `{"id","timestamp"}` once the message is stored |
+//! | `group_create` | `subject`, `participants` | the group |
+//! | `group_info` | `group` | the group; asked for if it is not known |
 //! | `mark_read` | `chat`, `ids`, perhaps `participant` | `{}` |
 //! | `snapshot` | | state, identities and counters of the account |
 //! | `stats` | | memory and counters of the process |
@@ -68,6 +70,7 @@ use wamd::{
     engine::{CommandError, SendRequest, Snapshot},
     message::MessageId,
     pairing::code::{PairCode, PhoneNumber},
+    stanza::iq::groups::NewGroup,
     store::{AccountId, SqliteStore},
 };
 
@@ -144,6 +147,8 @@ const METHODS: &[Method] = &[
     method!(reconnect()),
     method!(logout()),
     method!(send_text("to", "text", "id", "clientRef")),
+    method!(group_create("subject", "participants")),
+    method!(group_info("group")),
     method!(mark_read("chat", "ids", "participant")),
     method!(snapshot()),
     method!(stats()),
@@ -227,6 +232,29 @@ async fn send_text(account: Account, params: SendText) -> Outcome {
     request.client_ref = params.client_ref;
     let accepted = account.client.send(request).await?;
     Ok(json!({ "id": accepted.id, "timestamp": accepted.timestamp }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupCreate {
+    subject: String,
+    participants: Vec<Address>,
+}
+
+async fn group_create(account: Account, params: GroupCreate) -> Outcome {
+    let participants = params.participants.into_iter().map(|participant| participant.0).collect();
+    let group = account.client.groups().create(NewGroup::new(params.subject, participants)).await?;
+    Ok(json!(group))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupInfo {
+    group: Address,
+}
+
+async fn group_info(account: Account, params: GroupInfo) -> Outcome {
+    Ok(json!(account.client.groups().info(&params.group.0).await?))
 }
 
 #[derive(Deserialize)]

@@ -83,7 +83,7 @@ pub(crate) enum Answer {
     Active(Result<(), QueryError>),
     Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
-    Group(Jid, Result<GroupInfo, QueryError>),
+    Group(Jid, Result<Box<GroupInfo>, QueryError>),
     GroupCommand(CommandId, Result<GroupAnswer, QueryError>),
     Clean(Area, Result<(), QueryError>),
     CodeHello(u64, Result<Bytes, QueryError>),
@@ -105,7 +105,7 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
-            Self::Group(group) => Answer::Group(group, result.and_then(|node| Ok(groups::info(node)?))),
+            Self::Group(group) => Answer::Group(group, result.and_then(|node| Ok(Box::new(groups::info(node)?)))),
             Self::GroupCommand(command) => {
                 Answer::GroupCommand(command.id, result.and_then(|node| Ok(command.parse(node)?)))
             }
