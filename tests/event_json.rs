@@ -288,6 +288,130 @@ fn events_of_linking_by_code_and_with_a_passkey() {
     );
 }
 
+/// A message of a group as events show it to its author and to others.
+fn group_key(from_me: bool, id: &str) -> MessageKey {
+    let mut key = MessageKey::new(Jid::new("1203630", Server::Group), from_me, id);
+    key.participant = Some(lid().with_device(3));
+    key.participant_alt = Some(pn());
+    key
+}
+
+const GROUP: &str = "1203630@g.us";
+
+#[test]
+fn what_becomes_of_messages() {
+    let shown = json!({"remoteJid":GROUP,"fromMe":false,"id":"A","participant":"111111111111@lid",
+        "participantAlt":"2348012345678@s.whatsapp.net"});
+    let mut edited = UpdatedMessage::new(group_key(false, "A"), 1_716_894_300, "E");
+    edited.edited = true;
+    edited.late = true;
+    edited.message = Some(json!({"conversation":"new text"}));
+    edited.text = Some("new text".into());
+    check(
+        MessageUpdated::new(vec![edited]),
+        "message.updated",
+        json!({"messages":[{"key":shown,"messageTimestamp":1716894300,"edited":true,"editId":"E",
+            "message":{"conversation":"new text"},"text":"new text","late":true,"authorPhone":"2348012345678"}]}),
+    );
+    let mut pinned = UpdatedMessage::new(own_key("A"), 1_716_894_300, "P");
+    pinned.pin = Some(Pin::new("PIN_FOR_ALL", lid().with_device(2), Some(1_716_980_700_000)));
+    pinned.orphan = true;
+    let own = json!({"remoteJid":"2348012345678@s.whatsapp.net","fromMe":true,"id":"A"});
+    check(
+        MessageUpdated::new(vec![pinned]),
+        "message.updated",
+        json!({"messages":[{"key":own,"messageTimestamp":1716894300,"editId":"P","orphan":true,
+            "pin":{"action":"PIN_FOR_ALL","by":"111111111111@lid","expiresAt":1716980700000_u64},"phone":"2348012345678"}]}),
+    );
+    check(
+        MessageDeleted::new(vec![DeletedMessage::new(group_key(false, "A"), 5, lid(), DeleteReason::Admin)]),
+        "message.deleted",
+        json!({"messages":[{"key":shown,"messageTimestamp":5,"deletedBy":"111111111111@lid","scope":"everyone",
+            "reason":"admin","messageStubType":"REVOKE","message":null,"authorPhone":"2348012345678"}]}),
+    );
+    let reaction = Reaction::new(group_key(false, "R"), "👍".into(), Some(1_716_894_200_123));
+    let mut by = shown.clone();
+    by["id"] = json!("R");
+    check(
+        MessageReaction::new(vec![ReactedMessage::new(own_key("A"), reaction, 7)]),
+        "message.reaction",
+        json!({"messages":[{"key":own,"messageTimestamp":7,"phone":"2348012345678","authorPhone":"2348012345678",
+            "reaction":{"key":by,"text":"👍","senderTimestampMs":"1716894200123","removed":false}}]}),
+    );
+    check(
+        MessagePollVote::new(
+            group_key(false, "V"),
+            own_key("A"),
+            lid(),
+            Some(pn()),
+            vec!["Yes".into()],
+            vec!["hash".into()],
+            9,
+            false,
+            vec![PollResult::new("Yes".into(), 1), PollResult::new("No".into(), 0)],
+        ),
+        "message.poll_vote",
+        json!({"key":{"remoteJid":GROUP,"fromMe":false,"id":"V","participant":"111111111111@lid",
+            "participantAlt":"2348012345678@s.whatsapp.net"},"pollKey":own,"voter":"111111111111@lid",
+            "voterAlt":"2348012345678@s.whatsapp.net","selected":["Yes"],"hashes":["hash"],"senderTimestampMs":9,
+            "tally":[{"name":"Yes","votes":1},{"name":"No","votes":0}]}),
+    );
+    check(
+        MessageEventResponse::new(own_key("V"), own_key("A"), pn(), None, EventAnswer::NotGoing, 2, Some(9)),
+        "message.event_response",
+        json!({"key":{"remoteJid":"2348012345678@s.whatsapp.net","fromMe":true,"id":"V"},"eventKey":own,
+            "responder":"2348012345678@s.whatsapp.net","response":"NOT_GOING","extraGuestCount":2,"senderTimestampMs":9}),
+    );
+    let comment = MessageObject::new(own_key("C")).with_message(&text("Hello!"), &Options::default()).expect("small");
+    check(
+        MessageComment::new(own_key("A"), comment),
+        "message.comment",
+        json!({"targetKey":own,"key":{"remoteJid":"2348012345678@s.whatsapp.net","fromMe":true,"id":"C"},
+            "message":{"conversation":"Hello!"}}),
+    );
+    let mut unreadable = MessageUndecryptable::new(own_key("V"), "missing_secret".into(), false, true);
+    unreadable.kind = Some("poll_vote");
+    unreadable.target_key = Some(own_key("A"));
+    check(
+        unreadable,
+        "message.undecryptable",
+        json!({"key":{"remoteJid":"2348012345678@s.whatsapp.net","fromMe":true,"id":"V"},"reason":"missing_secret",
+            "willRetry":false,"hidden":true,"kind":"poll_vote","targetKey":own}),
+    );
+}
+
+#[test]
+fn chats_and_restrictions() {
+    let mut chat = ChatObject::new(lid(), Some(pn()));
+    chat.ephemeral_expiration = Some(86_400);
+    check(
+        ChatsUpdate::new(vec![chat]),
+        "chats.update",
+        json!({"chats":[{"id":"111111111111@lid","altId":"2348012345678@s.whatsapp.net","phone":"2348012345678",
+            "ephemeralExpiration":86400}]}),
+    );
+    check(
+        GroupMemberTag::new(Jid::new("1203630", Server::Group), lid(), None, None),
+        "group.member_tag",
+        json!({"groupId":GROUP,"participant":"111111111111@lid","label":null}),
+    );
+    check(
+        AccountRestricted::new(RestrictionKind::ReachOut, true, Some(9), Some("BIZ_QUALITY".into())),
+        "account.restricted",
+        json!({"type":"reach_out","active":true,"until":9,"enforcement":"BIZ_QUALITY"}),
+    );
+    check(
+        AccountRestricted::new(RestrictionKind::MessageCap, false, None, None),
+        "account.restricted",
+        json!({"type":"message_cap","active":false}),
+    );
+    check(
+        AccountMessageCap::new(Some(250), Some(200), Some("FIRST_WARNING".into()), None),
+        "account.message_cap",
+        json!({"total":250,"used":200,"status":"FIRST_WARNING"}),
+    );
+}
+
 #[test]
 fn groups() {
     let id: Jid = "1203630@g.us".parse().unwrap();
@@ -362,7 +486,9 @@ fn names_are_the_vocabulary() {
          session.passkey_confirmation session.passkey_error session.paired session.pair_error session.connected session.disconnected session.reconnecting session.logged_out session.banned \
          session.outdated session.client_expiration session.connect_failure session.stream_error session.keepalive_lost \
          session.keepalive_restored session.offline_sync_started session.offline_sync_completed message.received message.sent \
-         message.failed message.delivered message.read message.undecryptable lid_mapping.updated account.dirty identity.changed \
+         message.failed message.delivered message.read message.undecryptable message.updated message.deleted message.reaction \
+         message.poll_vote message.event_response message.comment chats.update group.member_tag lid_mapping.updated account.dirty \
+         account.restricted account.message_cap identity.changed \
          groups.upsert groups.update group-participants.update group.join_request community.update"
     );
 }
@@ -527,6 +653,14 @@ fn ids_of_messages_are_stable_and_distinct() {
         let receipt = Receipt::new(Jid::lid(reader), ReceiptKind::Read, 5);
         ids.push(id(&MessageRead::new(vec![MessageObject::with_receipt(own_key("A"), receipt)]).into(), "a", 1));
     }
+    // What happens to one message several times is as many events.
+    for change in ["1", "2"] {
+        ids.push(id(&MessageUpdated::new(vec![UpdatedMessage::new(own_key("A"), 1, change)]).into(), "a", 1));
+        let reaction = Reaction::new(group_key(false, change), "👍".into(), None);
+        ids.push(id(&MessageReaction::new(vec![ReactedMessage::new(own_key("A"), reaction, 1)]).into(), "a", 1));
+        let deleted = DeletedMessage::new(own_key("A"), 1, Jid::lid(change), DeleteReason::Admin);
+        ids.push(id(&MessageDeleted::new(vec![deleted]).into(), "a", 1));
+    }
     let count = ids.len();
     ids.sort();
     ids.dedup();
@@ -608,6 +742,16 @@ fn debug_shows_no_personal_data() {
         MessageRead::new(vec![MessageObject::with_receipt(own_key("A"), Receipt::new(pn(), ReceiptKind::Read, 1))])
             .into(),
         MessageUndecryptable::new(own_key("A"), "no_session".into(), true, true).into(),
+        MessageReaction::new(vec![ReactedMessage::new(
+            own_key("A"),
+            Reaction::new(group_key(false, "R"), "Hello!".into(), None),
+            1,
+        )])
+        .into(),
+        MessageDeleted::new(vec![DeletedMessage::new(own_key("A"), 1, pn(), DeleteReason::Author)]).into(),
+        MessageComment::new(own_key("A"), received()).into(),
+        GroupMemberTag::new(Jid::new("1203630", Server::Group), lid(), None, Some("Ada".into())).into(),
+        ChatsUpdate::new(vec![ChatObject::new(lid(), Some(pn()))]).into(),
         connected.into(),
         SessionPaired::new(pn(), Some(lid()), None, Some("Ada".into())).into(),
         SessionQrUpdated::new("2@Hello!".into(), 1, 1, 1, 1).into(),

@@ -36,6 +36,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("jid_parse", wamd::jid::fuzz::jid_parse),
     ("json", wamd::proto::json::fuzz::json),
     ("message", wamd::message::fuzz::message),
+    ("message_stanza", wamd::engine::fuzz::message_stanza),
     ("node_decode", wamd::node::fuzz_decode),
     ("node_roundtrip", node::roundtrip),
     ("prekey_message", wamd::signal::fuzz::prekey_message),
@@ -169,6 +170,7 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     nodes(&mut seeds);
     noise(&mut seeds);
     signal(&mut seeds);
+    message_stanzas(&mut seeds);
     contents(&mut seeds);
     pairing(&mut seeds);
     arbitrary_nodes(&mut seeds);
@@ -353,6 +355,51 @@ fn pairing(seeds: &mut Seeds) {
     for (i, text) in ["+49 (0) 151-23456789", "15550000001", "HLPB-F19S", "hlpbf19s"].iter().enumerate() {
         seeds.add("qr_and_pair_stanzas", &format!("typed {i}"), &[&[4], text.as_bytes()]);
     }
+}
+
+/// Scripts for `message_stanza`: one of each source, and what may go wrong with it. A stanza is its sender, place, id, two
+/// bytes of attributes, and the number of its parts but one; then the parts.
+fn message_stanzas(seeds: &mut Seeds) {
+    const FRIEND: u8 = 0;
+    const NUMBER: u8 = 1;
+    const PHONE: u8 = 2;
+    const COMPANION: u8 = 3;
+    const BOT: u8 = 5;
+    const DIRECT: u8 = 0;
+    const GROUP: u8 = 1;
+    const STATUS: u8 = 7;
+    const LIST: u8 = 10;
+    const NEWSLETTER: u8 = 13;
+    let text: &[u8] = &[0, 0, 0, 2, b'h', b'i'];
+    let to_all: &[u8] = &[2, 0, 0, 2, b'h', b'i'];
+    let own_key: &[u8] = &[0, 0, 2];
+    let mut add = |name: &str, parts: &[&[u8]]| seeds.add("message_stanza", name, parts);
+    add("direct", &[&[FRIEND, DIRECT, 0, 0, 0, 0], text, &[FRIEND, DIRECT, 1, 4, 0, 0], text]);
+    for (name, place) in [("group", GROUP), ("status", STATUS), ("list", LIST)] {
+        let (first, next) = ([FRIEND, place, 0, 0, 0, 1], [FRIEND, place, 1, 4, 0, 0]);
+        add(name, &[&first, own_key, to_all, &next, to_all]);
+        add(&format!("{name} without key"), &[&[FRIEND, place, 0, 0, 0, 0], &[7, 2, 4, 0x33, 8, 1, 16]]);
+        let own = [COMPANION, place, 2, 0, 0, 1];
+        add(&format!("own {name}"), &[&own, &[0, 0, 6], to_all]);
+    }
+    let (by_number, by_lid) = ([NUMBER, GROUP, 0, 0, 0, 1], [NUMBER, GROUP, 1, 64, 0, 0]);
+    add("number and lid", &[&by_number, own_key, to_all, &by_lid, to_all]);
+    add("key for another chat", &[&[FRIEND, GROUP, 0, 0, 0, 1], &[0, 0, 0x13], to_all]);
+    add("newsletter", &[&[FRIEND, NEWSLETTER, 0, 0, 17, 0], &[9, 0, 0, 2, b'h', b'i']]);
+    add("unavailable", &[&[FRIEND, GROUP, 0, 0, 0, 0], &[8, 0], &[FRIEND, GROUP, 1, 0, 0, 0], &[8, 1]]);
+    let question = [COMPANION, DIRECT, 0, 16, 0, 0];
+    let reply: &[u8] = &[4, 0, 0, 2, b'h', b'i', 0, 0, 1];
+    add("bot", &[&question, &[0, 0, 1, 0], &[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 4, 0]]);
+    add("bot without secret", &[&[BOT, DIRECT, 1, 0, 0, 1], reply, &[11, 0, 0]]);
+    let unreadable: [&[u8]; 2] = [&[NUMBER, DIRECT, 3, 0, 0, 0], &[7, 0, 3, 1, 2, 3]];
+    let answer: [&[u8]; 2] = [&[PHONE, DIRECT, 4, 8, 0, 0], &[0, 0, 10, 1, 0x31, 1]];
+    add("phone", &[unreadable, answer].concat());
+    add("housekeeping", &[&[PHONE, DIRECT, 0, 8, 0, 0], &[0, 0, 9], &[FRIEND, DIRECT, 1, 0, 0, 0], &[0, 0, 9]]);
+    add("damaged", &[&[FRIEND, DIRECT, 0, 0, 0, 1], text, &[6, 9, 1], &[FRIEND, DIRECT, 1, 0, 0, 0], &[5, 1]]);
+    add("no message", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 11, 3, 0xff, 0xff, 0xff]]);
+    add("edit", &[&[FRIEND, GROUP, 0, 128, 0, 0], &[0, 0, 8, 1, 14]]);
+    add("reaction", &[&[FRIEND, DIRECT, 0, 0, 0, 0], &[0, 0, 7, 1]]);
+    add("long id", &[&[FRIEND, DIRECT, 7, 0, 0, 0], text]);
 }
 
 /// Bytes that decide what `node_roundtrip` builds: enough of each value for a few nodes.

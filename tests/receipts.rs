@@ -66,8 +66,8 @@ fn the_ladder() {
     let id = world.send("alice", "bob", "hello");
     assert_eq!(told(&mut world), [pair("message.sent", &id)]);
     let device = world.lid("bob").with_device(1);
-    let key = json!({"remoteJid": world.lid("bob").to_string(), "remoteJidAlt": "15550000002@s.whatsapp.net",
-        "fromMe": true, "id": id.as_str(), "addressingMode": "lid"});
+    let key = json!({"remoteJid": "15550000002@s.whatsapp.net", "remoteJidAlt": world.lid("bob").to_string(),
+        "fromMe": true, "id": id.as_str(), "addressingMode": "pn"});
     let expected = |status: &str, time: &str| {
         let mut receipt = json!({"userJid": "15550000002@s.whatsapp.net"});
         receipt[time] = json!(1_760_000_100);

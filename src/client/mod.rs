@@ -29,6 +29,7 @@ mod driver;
 mod error;
 mod events;
 mod groups;
+mod messages;
 mod network;
 mod proxy;
 pub mod qr;

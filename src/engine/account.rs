@@ -4,7 +4,11 @@ use bytes::Bytes;
 
 use crate::{
     crypto::{CryptoRng, KeyPair, PrivateKey, Secret, xeddsa},
-    engine::records::{AccountRecord, Record, RecordError},
+    engine::{
+        records::{AccountRecord, Record, RecordError, RetiredPreKeyRecord},
+        restrictions::Restriction,
+        tokens::NctSalt,
+    },
     jid::Jid,
     stanza::message::Own,
 };
@@ -59,6 +63,18 @@ pub(crate) struct Account {
     pub(crate) chain: Option<Bytes>,
     pub(crate) logins: u32,
     pub(crate) uploaded: bool,
+    /// The salt of tokens for peers whose token we do not have (spec 03 §4.7).
+    pub(crate) nct_salt: Option<NctSalt>,
+    /// What WhatsApp does not let the account do for a while; at most one of a kind.
+    pub(crate) restrictions: Vec<Restriction>,
+    /// Users are addressed by LID where it is known (spec 03 §4.10).
+    pub(crate) lid_migrated: bool,
+    /// When the server's digest of our keys was last compared, unix seconds.
+    pub(crate) digest_checked: u64,
+    /// When the signed prekey was made, unix seconds; 0 when that is not known.
+    pub(crate) signed_pre_key_made: u64,
+    /// Former signed prekeys, and those that the server may have without having said so: id, and since when, unix seconds.
+    pub(crate) retired_pre_keys: Vec<(u32, u64)>,
     /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
     pub(crate) kept: bool,
 }
@@ -82,6 +98,12 @@ impl Account {
             chain: None,
             logins: 0,
             uploaded: false,
+            nct_salt: None,
+            restrictions: Vec::new(),
+            lid_migrated: false,
+            digest_checked: 0,
+            signed_pre_key_made: 0,
+            retired_pre_keys: Vec::new(),
             kept: false,
         }
     }
@@ -120,6 +142,16 @@ impl Account {
             chain: self.chain.clone(),
             logins: self.logins,
             uploaded: self.uploaded,
+            nct_salt: self.nct_salt.as_ref().map(|salt| salt.0.clone()),
+            restrictions: self.restrictions.iter().map(Restriction::to_record).collect(),
+            lid_migrated: self.lid_migrated,
+            digest_checked: self.digest_checked,
+            signed_pre_key_made: self.signed_pre_key_made,
+            retired_pre_keys: self
+                .retired_pre_keys
+                .iter()
+                .map(|(id, since)| RetiredPreKeyRecord { id: *id, since: *since })
+                .collect(),
         };
         Some(record.to_bytes())
     }
@@ -159,6 +191,12 @@ impl Account {
             chain: record.chain,
             logins: record.logins,
             uploaded: record.uploaded,
+            nct_salt: record.nct_salt.map(NctSalt),
+            restrictions: record.restrictions.into_iter().filter_map(Restriction::from_record).collect(),
+            lid_migrated: record.lid_migrated,
+            digest_checked: record.digest_checked,
+            signed_pre_key_made: record.signed_pre_key_made,
+            retired_pre_keys: record.retired_pre_keys.iter().map(|key| (key.id, key.since)).collect(),
             kept: true,
         })
     }

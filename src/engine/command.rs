@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use crate::{
     engine::{groups::GroupRequest, records::RecordError},
-    event::{GroupObject, LinkFailure},
+    event::{EventAnswer, GroupObject, LinkFailure, RestrictionKind},
     jid::Jid,
     message::MessageId,
     pairing::{
         code::{PairCode, PhoneNumber},
         payload::Version,
     },
+    proto::e2e,
     stanza::iq::groups::MemberResult,
 };
 
@@ -64,6 +65,12 @@ pub enum Command {
     SetVersion(Version),
     /// Send a message to a user, to a group, or as a status.
     Send(SendRequest),
+    /// Keep the NCT salt of the account, with which tokens for strangers are made; an empty one forgets it. For a program that
+    /// brings an account along from elsewhere.
+    SetNctSalt(Bytes),
+    /// Ask the server what the account may not do at present. What it answers comes as `account.restricted` and
+    /// `account.message_cap`.
+    CheckRestrictions,
     /// Ask about groups, or change one.
     Group(GroupRequest),
     /// Tell the authors of messages that they were read.
@@ -95,9 +102,19 @@ pub struct SendRequest {
 }
 
 impl SendRequest {
+    /// Any content.
+    pub fn new(to: Jid, content: Content) -> Self {
+        Self { to, content, audience: None, id: None, client_ref: None }
+    }
+
     /// A text message.
     pub fn text(to: Jid, text: impl Into<String>) -> Self {
-        Self { to, content: Content::Text(text.into()), audience: None, id: None, client_ref: None }
+        Self::new(to, Content::Text(text.into()))
+    }
+
+    /// A message that was put together by the caller, see [`message::build`](crate::message::build).
+    pub fn message(to: Jid, message: e2e::Message) -> Self {
+        Self::new(to, Content::Message(Box::new(message)))
     }
 
     /// Says who may see a status.
@@ -119,6 +136,35 @@ impl SendRequest {
     pub fn with_client_ref(mut self, client_ref: impl Into<String>) -> Self {
         self.client_ref = Some(client_ref.into());
         self
+    }
+}
+
+/// A message that is referred to: the `fromMe`, `id` and `participant` of the key that events show.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageRef {
+    /// Its id.
+    pub id: MessageId,
+    /// We wrote it.
+    pub from_me: bool,
+    /// Who wrote it, exactly as the event shows; in groups, unless we did.
+    pub participant: Option<Jid>,
+}
+
+impl MessageRef {
+    /// A message of ours.
+    pub fn own(id: MessageId) -> Self {
+        Self { id, from_me: true, participant: None }
+    }
+
+    /// A message of the other side of a chat with one user.
+    pub fn theirs(id: MessageId) -> Self {
+        Self { id, from_me: false, participant: None }
+    }
+
+    /// A message of a member of a group.
+    pub fn of_member(id: MessageId, author: Jid) -> Self {
+        Self { id, from_me: false, participant: Some(author) }
     }
 }
 
@@ -179,6 +225,86 @@ impl AudienceSetting {
 pub enum Content {
     /// Plain text; not empty, at most 65,536 characters.
     Text(String),
+    /// Anything else that users see, or that a program knows how to build: [`message::build`](crate::message::build) has replies,
+    /// mentions, polls, events. Not what own devices alone send each other, and at most 1 MiB.
+    Message(Box<e2e::Message>),
+    /// An emoji on a message; an empty one takes it away.
+    Reaction {
+        /// The message.
+        target: MessageRef,
+        /// The emoji; at most 64 bytes.
+        emoji: String,
+    },
+    /// New content for a text or a caption of ours, within 20 minutes; for a poll or an event of ours at any time.
+    Edit {
+        /// The id of our message.
+        id: MessageId,
+        /// All of the new content.
+        message: Box<e2e::Message>,
+    },
+    /// Deletes a message for everybody: one of ours, or in a group, as an admin, anybody's.
+    Delete {
+        /// The message.
+        target: MessageRef,
+    },
+    /// Pins a message for everybody.
+    Pin {
+        /// The message.
+        target: MessageRef,
+        /// For how long.
+        duration: PinDuration,
+    },
+    /// Takes a pin off.
+    Unpin {
+        /// The message.
+        target: MessageRef,
+    },
+    /// A vote in a poll whose secret is known, that is one which was received or sent since this device is linked.
+    Vote {
+        /// The poll.
+        poll: MessageRef,
+        /// The names of all options that are chosen now; none takes the vote back.
+        options: Vec<String>,
+    },
+    /// An answer to an event whose secret is known.
+    EventResponse {
+        /// The event.
+        event: MessageRef,
+        /// The answer.
+        answer: EventAnswer,
+        /// How many guests come along.
+        extra_guests: u32,
+    },
+    /// A comment on a message whose secret is known, in an announcement group.
+    Comment {
+        /// The message.
+        target: MessageRef,
+        /// The comment.
+        message: Box<e2e::Message>,
+    },
+}
+
+/// How long a message stays pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PinDuration {
+    /// 24 hours.
+    Day,
+    /// 7 days.
+    Week,
+    /// 30 days.
+    Month,
+}
+
+impl PinDuration {
+    /// In seconds.
+    pub const fn seconds(self) -> u32 {
+        match self {
+            Self::Day => 86_400,
+            Self::Week => 604_800,
+            Self::Month => 2_592_000,
+        }
+    }
 }
 
 /// The answer to a command.
@@ -248,6 +374,21 @@ pub enum CommandError {
     /// The content cannot be sent.
     #[error("the content cannot be sent: {0}")]
     Content(&'static str),
+    /// The message that is referred to is not known well enough: its secret is needed, and this device has not seen it or has
+    /// forgotten it (after 30 days, 90 for polls and events).
+    #[error("the message that is referred to is not known")]
+    UnknownMessage,
+    /// Messages can be edited for 20 minutes only.
+    #[error("the message can be edited no longer")]
+    TooLate,
+    /// WhatsApp restricts the account: it may not write to somebody whom it had no word with. Existing chats go on.
+    #[error("the account is restricted")]
+    Restricted {
+        /// What it may not do.
+        kind: RestrictionKind,
+        /// Until when, unix milliseconds.
+        until_ms: u64,
+    },
     /// The message id is empty, too long or has characters that do not belong into one; or a message to somebody else has
     /// it that is not settled yet.
     #[error("the message id is not usable")]

@@ -44,6 +44,12 @@ pub struct Config {
     pub pre_key_batch: u32,
     /// Fewer one-time prekeys than this on the server lead to an upload.
     pub pre_key_low_water: u64,
+    /// How long a signed prekey is offered before another takes its place (spec 03 §1.7). `None`: for as long as the device is
+    /// linked, as the widespread clients do; what the server makes of a change is not known well.
+    pub signed_pre_key_age: Option<Duration>,
+    /// How long the list of a user's devices is used before the server is asked whether it still holds. It tells of changes,
+    /// too; this is for those that got lost.
+    pub device_list_age: Duration,
     /// The client is shown as online: delivery receipts count as seen by the peer (spec 03 §5.5).
     pub online: bool,
     /// Pause between keepalives.
@@ -87,6 +93,8 @@ impl Config {
             max_sends: 1_000,
             pre_key_batch: 812,
             pre_key_low_water: 5,
+            signed_pre_key_age: None,
+            device_list_age: Duration::from_secs(7 * 24 * 3_600),
             online: false,
             keepalive: Duration::from_secs(20)..=Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),

@@ -5,14 +5,26 @@
 //! ```
 //!
 //! A job needs nothing but itself and decides nothing: the same job gives the same result, wherever and whenever it runs, so
-//! that a simulation may run it at once or late. Who asked remembers the id; a result that nobody waits for any more (the
-//! connection is gone, another code was asked for) is dropped, and a result that never comes is covered by the deadline of
-//! whoever waits.
+//! that a simulation may run it at once or late; the randomness that it needs is a seed in it. Who asked remembers the id; a
+//! result that nobody waits for any more (the connection is gone, another code was asked for) is dropped, and a result that
+//! never comes is covered by the deadline of whoever waits.
+//!
+//! | job | how long | who waits |
+//! |---|---|---|
+//! | stretch a pair code | 50 ms | `link_code` |
+//! | start sessions with up to 32 devices | 13 ms | `slices`, `send/sessions` |
+//! | check up to 32 signed device lists | 3 ms | `slices`, `devices/answer` |
+//! | make up to 128 prekeys | 2 ms | `prekeys` |
 
 use std::fmt;
 
 use crate::{
-    crypto::Secret,
+    crypto::{KeyPair, Secret},
+    engine::{
+        devices::{CheckLists, CheckedLists},
+        prekeys::MakeKeys,
+        send::{PrepareSessions, PreparedSessions},
+    },
     pairing::code::{self, PairCode},
 };
 
@@ -28,13 +40,25 @@ pub struct CpuResult(pub(crate) Computed);
 
 enum Work {
     /// Stretch a pair code: 131,072 rounds of HMAC, some 50 ms.
-    StretchCode { code: PairCode, salt: [u8; 32] },
+    StretchCode {
+        code: PairCode,
+        salt: [u8; 32],
+    },
+    PrepareSessions(PrepareSessions),
+    CheckLists(CheckLists),
+    MakeKeys(MakeKeys),
 }
 
 /// The results, by kind.
 pub(crate) enum Computed {
     /// The key that a pair code and a salt give.
     CodeKey(Secret<32>),
+    /// Sessions that are ready to be stored, or why there are none.
+    Sessions(PreparedSessions),
+    /// Key-index lists, read and checked.
+    Lists(CheckedLists),
+    /// Key pairs for prekeys.
+    Keys(Vec<KeyPair>),
 }
 
 impl CpuJob {
@@ -44,9 +68,30 @@ impl CpuJob {
 
     /// Does the work. Takes long; not to be called where others wait.
     pub fn run(self) -> CpuResult {
-        match self.0 {
-            Work::StretchCode { code, salt } => CpuResult(Computed::CodeKey(code::stretch(&code, &salt))),
-        }
+        CpuResult(match self.0 {
+            Work::StretchCode { code, salt } => Computed::CodeKey(code::stretch(&code, &salt)),
+            Work::PrepareSessions(job) => Computed::Sessions(job.run()),
+            Work::CheckLists(job) => Computed::Lists(job.run()),
+            Work::MakeKeys(job) => Computed::Keys(job.run()),
+        })
+    }
+}
+
+impl From<PrepareSessions> for CpuJob {
+    fn from(job: PrepareSessions) -> Self {
+        Self(Work::PrepareSessions(job))
+    }
+}
+
+impl From<CheckLists> for CpuJob {
+    fn from(job: CheckLists) -> Self {
+        Self(Work::CheckLists(job))
+    }
+}
+
+impl From<MakeKeys> for CpuJob {
+    fn from(job: MakeKeys) -> Self {
+        Self(Work::MakeKeys(job))
     }
 }
 
@@ -54,6 +99,9 @@ impl fmt::Debug for CpuJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Work::StretchCode { .. } => "StretchCode",
+            Work::PrepareSessions(_) => "PrepareSessions",
+            Work::CheckLists(_) => "CheckLists",
+            Work::MakeKeys(_) => "MakeKeys",
         })
     }
 }
@@ -62,6 +110,9 @@ impl fmt::Debug for CpuResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Computed::CodeKey(_) => "CodeKey",
+            Computed::Sessions(_) => "Sessions",
+            Computed::Lists(_) => "Lists",
+            Computed::Keys(_) => "Keys",
         })
     }
 }
@@ -76,7 +127,15 @@ mod tests {
         assert_eq!(format!("{job:?}"), "StretchCode");
         let result = job.run();
         assert_eq!(format!("{result:?}"), "CodeKey");
-        let Computed::CodeKey(key) = result.0;
+        let Computed::CodeKey(key) = result.0 else { panic!("{result:?}") };
         assert_eq!(key, code::stretch(&"abcd-1234".parse().unwrap(), &[7; 32]));
+
+        let job = CpuJob::from(MakeKeys::new(Secret::new([7; 32]), 2));
+        assert_eq!(format!("{job:?}"), "MakeKeys");
+        let result = job.run();
+        assert_eq!(format!("{result:?}"), "Keys");
+        let Computed::Keys(keys) = result.0 else { panic!("{result:?}") };
+        assert_eq!(keys.len(), 2);
+        assert_ne!(keys[0].public(), keys[1].public());
     }
 }

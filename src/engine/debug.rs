@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use super::{Audience, Command, Content, Engine, Input, Loaded, Output, Phase, SendRequest, Snapshot};
+use super::{Audience, Command, Content, Engine, Input, Loaded, MessageRef, Output, Phase, SendRequest, Snapshot};
 use crate::{clock::Now, jid::Jid};
 
 impl Debug for Engine {
@@ -48,6 +48,7 @@ impl Debug for Snapshot {
             .field("sends", &self.sends)
             .field("batches", &self.batches)
             .field("waiting_bytes", &self.waiting_bytes)
+            .field("restrictions", &self.restrictions)
             .finish_non_exhaustive()
     }
 }
@@ -115,6 +116,8 @@ impl Debug for Command {
             Self::Reconnect => f.write_str("Reconnect"),
             Self::Logout => f.write_str("Logout"),
             Self::SetVersion(version) => f.debug_tuple("SetVersion").field(version).finish(),
+            Self::SetNctSalt(_) => f.write_str("SetNctSalt([redacted])"),
+            Self::CheckRestrictions => f.write_str("CheckRestrictions"),
             Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
             Self::Group(request) => f.debug_tuple("Group").field(request).finish(),
             Self::MarkRead { chat, participant, ids } => f
@@ -151,7 +154,26 @@ impl Debug for Content {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Text(text) => f.debug_tuple("Text").field(&Len(text.len())).finish(),
+            Self::Message(_) => f.write_str("Message"),
+            Self::Reaction { target, .. } => f.debug_tuple("Reaction").field(target).finish(),
+            Self::Edit { id, .. } => f.debug_tuple("Edit").field(id).finish(),
+            Self::Delete { target } => f.debug_tuple("Delete").field(target).finish(),
+            Self::Pin { target, duration } => f.debug_tuple("Pin").field(target).field(duration).finish(),
+            Self::Unpin { target } => f.debug_tuple("Unpin").field(target).finish(),
+            Self::Vote { poll, .. } => f.debug_tuple("Vote").field(poll).finish(),
+            Self::EventResponse { event, .. } => f.debug_tuple("EventResponse").field(event).finish(),
+            Self::Comment { target, .. } => f.debug_tuple("Comment").field(target).finish(),
         }
+    }
+}
+
+impl Debug for MessageRef {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("MessageRef")
+            .field("id", &self.id)
+            .field("from_me", &self.from_me)
+            .field("participant", &self.participant.as_ref().map(Jid::redacted))
+            .finish()
     }
 }
 

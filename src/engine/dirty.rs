@@ -73,6 +73,11 @@ impl Dirty {
         Self { areas: BTreeMap::new(), backlog_until: Some(now.saturating_add(BACKLOG_WAIT)) }
     }
 
+    /// When the backlog counts as through, if it does not yet.
+    pub(crate) const fn backlog_until(&self) -> Option<Duration> {
+        self.backlog_until
+    }
+
     /// When the waiting areas are reported, whatever the backlog does.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.backlog_until.filter(|_| self.areas.keys().any(|area| area.waits()))
@@ -110,6 +115,7 @@ impl Engine {
         if let Some(online) = self.connection.online() {
             online.dirty.backlog_until = None;
             self.clean(now);
+            self.refill_after_backlog(now);
         }
     }
 

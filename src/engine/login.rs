@@ -52,7 +52,11 @@ pub(crate) struct Online {
     /// Areas of server state that changed.
     pub(super) dirty: Dirty,
     /// When prekeys are counted that could not be uploaded yet.
-    refill_at: Option<Duration>,
+    pub(super) refill_at: Option<Duration>,
+    /// They run low, and are refilled when the backlog is through.
+    refill_after: bool,
+    /// When our keys are looked after the next time.
+    pub(super) upkeep_at: Option<Duration>,
 }
 
 /// Delivery of what was queued while we were away.
@@ -88,6 +92,8 @@ impl Online {
             backlog,
             dirty: Dirty::new(now),
             refill_at: None,
+            refill_after: false,
+            upkeep_at: None,
         }
     }
 
@@ -105,8 +111,11 @@ impl Online {
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        [Some(self.next_ping), self.pong_until, self.backlog.request_at, self.dirty.deadline(), self.refill_at]
+        let refill = self.refill_at.or_else(|| self.dirty.backlog_until().filter(|_| self.refill_after));
+        let backlog = [self.backlog.request_at, self.dirty.deadline()];
+        [Some(self.next_ping), self.pong_until, refill, self.upkeep_at]
             .into_iter()
+            .chain(backlog)
             .flatten()
             .min()
             .unwrap_or(self.next_ping)
@@ -160,17 +169,19 @@ impl Engine {
                 log_failure("prekey count", result.err());
                 self.activate(now);
             }
-            Answer::PreKeyUpload(result) => {
-                log_failure("prekey upload", result.err());
-                self.activate(now);
-            }
+            Answer::PreKeyUpload(result) => self.uploaded(now, result),
+            Answer::KeyDigest(result) => self.digest_answered(now, result),
+            Answer::Rotate(id, result) => self.rotated(now, id, result),
             Answer::Active(Err(QueryError::TimedOut)) => self.timed_out(now, "no answer to active in time"),
             Answer::Active(result) => {
                 log_failure("active", result.err());
                 self.active(now);
             }
-            Answer::Devices(users, result) => self.devices_answered(now, users, result),
+            Answer::Devices(asked, result) => self.devices_answered(now, asked, result),
+            Answer::SameDevices(users) => self.devices_unchanged(now, users),
+            Answer::NoDevices(users, why) => self.devices_unknown(now, users, &why),
             Answer::Bundles(devices, result) => self.bundles_answered(now, devices, result),
+            Answer::NoBundles(without, stale) => self.without_bundles(now, without, stale),
             Answer::Group(group, result) => self.group_answered(now, group, result),
             Answer::GroupCommand(id, result) => self.group_command_answered(now, id, result),
             Answer::Clean(area, result) => self.cleaned(now, area, result),
@@ -179,11 +190,13 @@ impl Engine {
             Answer::PasskeyOptions(link, result) => self.passkey_options(now, link, result),
             Answer::PasskeyReference(link, result) => self.passkey_reference(now, link, result),
             Answer::PasskeyStep(link, result) => self.passkey_step(now, link, result),
+            Answer::IssueToken(peer, at, result) => self.token_issued(now, peer, at, result),
+            Answer::Restriction(result) => self.restriction_answered(now, result),
             Answer::Logout => self.finish_logout(now),
         }
     }
 
-    fn activate(&mut self, now: Now) {
+    pub(super) fn activate(&mut self, now: Now) {
         let Some(online) = self.connection.online().filter(|online| online.stage == Stage::PreKeys) else { return };
         online.stage = Stage::Activating;
         self.ask(now, Query::Active, session::active());
@@ -198,35 +211,28 @@ impl Engine {
         }
         self.resume_sends(now);
         self.trim_records(now);
+        self.upkeep(now);
     }
 
     // ---- prekeys ----------------------------------------------------------------------------------------------
 
-    /// The server runs low on one-time prekeys.
+    /// The server runs low on one-time prekeys. While it still delivers what waited for us, keys that are used up there would be
+    /// counted as low again and again.
     pub(super) fn refill_pre_keys(&mut self, now: Now) {
-        let under_way = self.queries.any(|query| matches!(query, Query::PreKeyUpload));
-        if self.connection.online().is_some() && !under_way {
+        let Some(online) = self.connection.online() else { return };
+        if online.dirty.backlog_until().is_some() {
+            online.refill_after = true;
+        } else {
             self.upload_pre_keys(now);
         }
     }
 
-    /// Makes and uploads prekeys. False when that was done too often lately: keys are made and stored for as long as they
-    /// are not used, and how often they run low is what the server says. Then they are counted when it may be done again.
-    fn upload_pre_keys(&mut self, now: Now) -> bool {
-        if self.uploads.is_full(now.mono) {
-            let at = self.uploads.free_at(now.mono);
-            if let Some(online) = self.connection.online() {
-                online.refill_at = Some(at);
-            }
-            return false;
+    /// The backlog is through, or does not come to an end.
+    pub(super) fn refill_after_backlog(&mut self, now: Now) {
+        let wanted = self.connection.online().is_some_and(|online| std::mem::take(&mut online.refill_after));
+        if wanted {
+            self.upload_pre_keys(now);
         }
-        self.uploads.note(now.mono);
-        let id = self.queries.ask(Query::PreKeyUpload, now.mono.saturating_add(self.config.query_timeout));
-        self.act(now, |step| {
-            let request = super::prekeys::upload(step);
-            step.send(&request.attr("id", id));
-        });
-        true
     }
 
     // ---- backlog ----------------------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ impl Engine {
         let offline = match stanza {
             Stanza::Message(message) => message.offline,
             Stanza::Receipt(receipt, _) => receipt.offline,
-            Stanza::Notification(_, _, offline) => *offline,
+            Stanza::Notification(_, _, offline) | Stanza::People(_, _, offline) => *offline,
             Stanza::Ack(_) => false,
         };
         if let Some(online) = self.connection.online()
@@ -290,8 +296,11 @@ impl Engine {
         if online.refill_at.take_if(|at| *at <= now.mono).is_some() {
             return self.ask(now, Query::PreKeyCount, prekeys::count_request());
         }
-        if online.dirty.deadline().is_some_and(|at| at <= now.mono) {
+        if online.dirty.backlog_until().is_some_and(|at| at <= now.mono) {
             return self.backlog_is_over(now);
+        }
+        if online.upkeep_at.is_some_and(|at| at <= now.mono) {
+            return self.upkeep(now);
         }
         if online.pong_until.is_some_and(|until| until <= now.mono) {
             if !reading {

@@ -83,6 +83,8 @@ impl Engine {
             step.emit(notices::logged_out(reason, on_connect));
         });
         self.lanes.clear();
+        self.slices.clear();
+        self.upload = None;
         self.drop_jobs();
     }
 }

@@ -29,12 +29,15 @@
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
 //! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
-//! | `cpu` | work for a pool of threads |
+//! | `cpu`, `slices` | work for a pool of threads, and how much of it at a time |
 //! | `dirty` | areas of server state that changed |
 //! | `lanes`, `receive`, `receipts` | inbound stanzas, in order per chat |
+//! | `send`, `devices` | outbound messages, an operation each, and the devices that they go to |
+//! | `prekeys` | keys with which others start sessions |
 //! | `groups` | who is in a group and how it is set |
-//! | `send`, `devices` | outbound messages, an operation each |
 //! | `retry` | messages that could not be decrypted, ours and those of others |
+//! | `content`, `secrets` | what a message to be sent says, and what refers to it later |
+//! | `tokens`, `restrictions` | whom we may write to |
 //! | `queries` | which answer belongs to which question |
 //! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
@@ -47,10 +50,13 @@ mod cache;
 mod command;
 mod config;
 mod connection;
+mod content;
 mod cpu;
 mod debug;
 mod devices;
 mod dirty;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod groups;
 mod inbound;
@@ -67,11 +73,15 @@ mod queries;
 mod receipts;
 mod receive;
 mod records;
+mod restrictions;
 mod retention;
 mod retry;
+mod secrets;
 mod send;
 mod signal_store;
+mod slices;
 mod step;
+mod tokens;
 mod told;
 
 use std::{
@@ -86,9 +96,10 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, MappingSource, SessionState},
     jid::Jid,
     message::MessageId,
+    node::Node,
     pairing::{passkey::Assertion, payload::Version},
     stanza::{receipt::DeliveryReceipts, stream::Notification},
     store::{Batch, Key, OutboxEntry, RecordKind},
@@ -102,19 +113,23 @@ use groups::GroupCommands;
 use lanes::{Lanes, Stanza};
 use link::Linking;
 use logout::Logouts;
-use queries::{Answer, Queries};
+use queries::{Answer, Queries, Query};
 use records::{OutboxHeadRecord, Record};
 use retention::{Queue, Retention};
 use retry::asked;
 use send::Sends;
+use slices::Slices;
 use step::{Collected, Miss, Needs, Step};
 use told::Told;
 
-pub use command::{Audience, AudienceSetting, Command, CommandError, CommandId, Content, Reply, SendRequest};
+pub use command::{
+    Audience, AudienceSetting, Command, CommandError, CommandId, Content, MessageRef, PinDuration, Reply, SendRequest,
+};
 pub use config::Config;
 pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
 pub use records::RecordError;
+pub use restrictions::Restriction;
 #[doc(hidden)]
 pub use retry::fuzz::retry_receipt as fuzz_retry_receipt;
 
@@ -230,6 +245,10 @@ enum Job {
     Trim(Queue),
     /// A request to send a message again.
     Resend(Box<asked::Asked>),
+    /// Work for many devices.
+    Slice(u64),
+    /// A question about devices.
+    AskDevices(devices::Asked),
 }
 
 /// A job whose records are being loaded.
@@ -259,7 +278,7 @@ enum Phase {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
 const MAX_UPLOADS: u32 = 5;
-/// The span in which uploads are counted.
+/// The span in which uploads and comparisons are counted, each.
 const UPLOAD_SPAN: Duration = Duration::from_secs(600);
 
 /// One linked account. See the [module documentation](self).
@@ -306,12 +325,26 @@ pub struct Engine {
     /// When the last keepalive was answered, unix milliseconds.
     last_pong: Option<u64>,
     logouts: Logouts,
+    /// Work for many devices.
+    slices: Slices,
+    /// Questions about devices that the server put off.
+    held: devices::Held,
+    /// Prekeys that are being made.
+    upload: Option<prekeys::Upload>,
     /// Uploads of prekeys.
     uploads: Window,
+    /// Uploads that failed in a row.
+    upload_failures: u32,
+    /// Comparisons of our keys with what the server holds.
+    digests: Window,
+    /// A signed prekey that the server has not taken yet.
+    rotation: Option<prekeys::Rotation>,
     /// What the driver said about the outbox before the account was loaded.
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
     unconfirmed: Vec<Envelope>,
+    /// When the next restriction ends.
+    restriction_ends: Option<Duration>,
 }
 
 /// What can be asked about an account at any time.
@@ -345,6 +378,8 @@ pub struct Snapshot {
     pub batches: u64,
     /// Bytes of stanzas that wait for records.
     pub waiting_bytes: usize,
+    /// What the account may not do for a while; `account.restricted` tells when it changes.
+    pub restrictions: Vec<Restriction>,
 }
 
 impl Engine {
@@ -382,9 +417,16 @@ impl Engine {
             last_received: None,
             last_pong: None,
             logouts: Logouts::default(),
+            slices: Slices::default(),
+            held: devices::Held::default(),
+            upload: None,
             uploads: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            upload_failures: 0,
+            digests: Window::new(MAX_UPLOADS, UPLOAD_SPAN),
+            rotation: None,
             acknowledged_before: None,
             unconfirmed: Vec::new(),
+            restriction_ends: None,
             config,
         };
         engine.load_account();
@@ -408,7 +450,7 @@ impl Engine {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }
             Input::Acknowledged(seq) => self.acknowledged = self.acknowledged.max(seq.min(self.last_event)),
-            Input::Computed(id, CpuResult(Computed::CodeKey(key))) => self.code_key(now, id, &key),
+            Input::Computed(id, CpuResult(computed)) => self.computed(now, id, computed),
             Input::Version(version) => self.version(now, version),
             Input::Tick => {}
         }
@@ -446,10 +488,11 @@ impl Engine {
             _ => None,
         };
         let linking = self.linking.deadline();
-        let phone = self.phone_deadline();
-        let deadlines =
-            [self.connection.deadline(), linking, self.queries.deadline(), self.sends.deadline(), phone, halted];
-        deadlines.into_iter().flatten().min()
+        let (queries, sends, phone) = (self.queries.deadline(), self.sends.deadline(), self.phone_deadline());
+        let upload = self.upload.as_ref().and_then(prekeys::Upload::deadline);
+        let work = [self.slices.deadline(), self.held.deadline(), upload, self.restriction_ends];
+        let deadlines = [self.connection.deadline(), linking, queries, sends, phone, halted];
+        deadlines.into_iter().chain(work).flatten().min()
     }
 
     /// Whether the socket may be read. False while the consumer or the store is behind; the server keeps the queue. Until
@@ -481,6 +524,7 @@ impl Engine {
             sends: self.sends.len(),
             batches: self.batches,
             waiting_bytes: self.lanes.bytes(),
+            restrictions: self.account.restrictions.clone(),
         }
     }
 
@@ -513,6 +557,15 @@ impl Engine {
         self.gate.rewrite(|ready| receipts::join(ready, now, waiting));
     }
 
+    /// The pool has done a job.
+    fn computed(&mut self, now: Now, id: CpuId, computed: Computed) {
+        match computed {
+            Computed::CodeKey(key) => self.code_key(now, id, &key),
+            Computed::Keys(keys) => self.keys_made(now, id, &keys),
+            Computed::Sessions(_) | Computed::Lists(_) => self.slice_computed(now, id, computed),
+        }
+    }
+
     // ---- steps ------------------------------------------------------------------------------------------------
 
     /// Runs a handler. On a miss nothing has happened, and what it needs comes back.
@@ -540,7 +593,7 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, receipts, events, replies, notes, clear } = collected;
+        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -608,9 +661,24 @@ impl Engine {
                 self.waiting_receipts = self.waiting_receipts.saturating_add(1);
                 self.gate.push_after(after, Queued::Receipt(id, Box::new(receipt)));
             }
+            for (query, request) in asks {
+                self.ask_after(now, after, id, query, request);
+            }
         }
         if kept {
             self.trim_records(now);
+        }
+    }
+
+    /// Asks the server what a step wants to know, once the batch is durable; what is under way is not asked twice.
+    fn ask_after(&mut self, now: Now, batch: u64, connection: ConnectionId, query: Query, request: Node) {
+        if self.queries.any(|pending| pending.is_same(&query)) {
+            return;
+        }
+        let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
+        match request.attr("id", id).encode() {
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }
 
@@ -707,6 +775,8 @@ impl Engine {
             Job::Accept => self.run_accepting(now),
             Job::Trim(queue) => self.run_trim(now, queue),
             Job::Resend(asked) => self.run_resend(now, *asked),
+            Job::Slice(slice) => self.run_slice(now, slice),
+            Job::AskDevices(asked) => self.run_devices_query(now, asked),
         }
     }
 
@@ -776,6 +846,9 @@ impl Engine {
         self.lanes.clear();
         self.sends = Sends::default();
         self.resends.clear();
+        self.slices.clear();
+        self.held.clear();
+        self.upload = None;
         self.cache = Cache::new(self.config.cache_bytes);
         self.end_side_links(now, LinkFailure::ConnectionLost);
         if self.phase == Phase::Ready {
@@ -832,8 +905,12 @@ impl Engine {
             self.run_answer(now, answer);
         }
         self.expire_sends(now);
+        self.expire_restrictions(now);
         self.retries.expire(now);
         self.ask_phone(now);
+        self.expire_held(now);
+        self.expire_slices(now);
+        self.expire_upload(now);
         self.expire_code(now);
         self.expire_passkey(now);
         self.expire_connection(now);
@@ -876,13 +953,19 @@ impl Engine {
                 self.acked(now, &ack.id, acked);
                 Ok(())
             }
+            Stanza::People(people, ack, _) => self.step(now, |step| {
+                address::learn_all(step, people, MappingSource::Notification)?;
+                step.send(&ack.ack());
+                Ok(())
+            }),
             Stanza::Notification(Notification::Group(notice), ack, offline) => {
                 self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }
             Stanza::Notification(notification, ack, offline) => {
-                let refill = self.step(now, |step| devices::notification(step, notification, ack, *offline))?;
-                if refill {
-                    self.refill_pre_keys(now);
+                match self.step(now, |step| devices::notification(step, notification, ack, *offline))? {
+                    devices::Wanted::Nothing => {}
+                    devices::Wanted::PreKeys => self.refill_pre_keys(now),
+                    devices::Wanted::Digest => self.check_digest(now),
                 }
                 Ok(())
             }
@@ -939,6 +1022,20 @@ impl Engine {
                 self.answer(id, Ok(Reply::Done));
             }
             Command::Send(request) => self.accept_send(now, id, request),
+            Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
+                self.answer(id, Err(CommandError::NotLinked));
+            }
+            Command::SetNctSalt(salt) => self.act(now, |step| {
+                tokens::set_salt(step, salt);
+                step.reply(id, Ok(Reply::Done));
+            }),
+            Command::CheckRestrictions if !self.connection.is_online() => {
+                self.answer(id, Err(CommandError::NotConnected));
+            }
+            Command::CheckRestrictions => self.act(now, |step| {
+                restrictions::ask(step);
+                step.reply(id, Ok(Reply::Done));
+            }),
             Command::Group(request) => {
                 if let Err(needs) = self.group_command(now, id, &request) {
                     self.park(Job::Command(id, Command::Group(request)), needs);

@@ -1,9 +1,11 @@
 //! The events that the engine tells, put together from what handlers know (spec 07 §5, §7).
 
+mod content;
+
 use std::time::Duration;
 
 use rand_core::Rng;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     clock::Now,
@@ -26,7 +28,7 @@ use crate::{
         SessionReconnecting, SessionStreamError, Source,
     },
     jid::Jid,
-    message::{self, Action, Normalised, normalise},
+    message::{self, normalise},
     pairing::{PairError, code::PairCode, payload::Version, qr::RefTurn},
     proto::{e2e, json},
     signal::SignalError,
@@ -35,6 +37,10 @@ use crate::{
         stream::{Failure, StreamError},
     },
     store::AccountId,
+};
+pub(crate) use content::{
+    Standing, Vote, bot_piece, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added,
+    pinned, poll_vote, reaction, told, unreadable_addon, vote_message,
 };
 
 /// Wraps an event; its number comes later.
@@ -245,6 +251,11 @@ impl SendFailure {
         Self::new("not_on_whatsapp", "the recipient has no devices")
     }
 
+    /// The account may not begin chats at present.
+    pub(crate) fn restricted() -> Self {
+        Self::new("restricted", "the account may not begin new chats at present")
+    }
+
     /// The server refused it (spec 03 §6.1).
     pub(crate) fn refused(code: u32) -> Self {
         let text = match code {
@@ -296,11 +307,6 @@ impl ReceiptStatus {
     }
 }
 
-/// Whether a message is something that the application is told about.
-pub(crate) fn is_visible(view: &Normalised<'_>) -> bool {
-    matches!(view.action(), Action::Content)
-}
-
 /// The key of a message in a chat with a user or group.
 fn key(chat: &Jid, people: Option<&User>, from_me: bool, id: &str, prefer: Prefer) -> MessageKey {
     let mut key = MessageKey::new(chat.to_bare(), from_me, id);
@@ -336,16 +342,19 @@ fn object(key: MessageKey, message: &e2e::Message) -> MessageObject {
     object
 }
 
-/// The content as JSON. The message secret is left out, and what held nothing else with it; content that is too deep or
-/// too large for JSON as well: the application still hears of the message.
+/// The content as JSON. The message secret is left out, with the version of the reporting token that is made with it, and what held
+/// nothing else; content that is too deep or too large for JSON as well: the application still hears of the message.
 fn content(message: &e2e::Message) -> Option<Value> {
     let options = json::Options::default();
     let content = json::to_json_message(message, &options);
     let mut content = content.inspect_err(|error| tracing::warn!(%error, "message content is left out")).ok()?;
     if let Value::Object(fields) = &mut content
-        && fields.get("messageContextInfo").and_then(Value::as_object).is_some_and(Map::is_empty)
+        && let Some(Value::Object(context)) = fields.get_mut("messageContextInfo")
     {
-        fields.remove("messageContextInfo");
+        context.remove("reportingTokenVersion");
+        if context.is_empty() {
+            fields.remove("messageContextInfo");
+        }
     }
     Some(content)
 }
@@ -481,6 +490,11 @@ impl Undecryptable {
     pub(crate) fn unavailable(kind: &str) -> Self {
         let reason = if kind.is_empty() { "unavailable".to_owned() } else { kind.to_owned() };
         Self { reason, will_retry: false, hidden: false }
+    }
+
+    /// The reply of a bot, made with another secret than that of the message it answers.
+    pub(crate) fn bot_reply(hidden: bool) -> Self {
+        Self { reason: "invalid_message".to_owned(), will_retry: false, hidden }
     }
 
     /// The reply of a bot to a message whose secret is not known.

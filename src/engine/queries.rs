@@ -10,8 +10,10 @@ use crate::{
     crypto::Rng,
     engine::{
         CommandId,
+        devices::Asked,
         dirty::Area,
         groups::{GroupAnswer, GroupCommand},
+        notices::SendFailure,
     },
     jid::Jid,
     node::NodeRef,
@@ -19,7 +21,7 @@ use crate::{
     stanza::{
         StanzaError,
         group::GroupInfo,
-        iq::{self, IqError, groups, prekeys, usync},
+        iq::{self, IqError, groups, mex, prekeys, tokens, usync},
     },
 };
 
@@ -32,10 +34,14 @@ pub(crate) enum Query {
     PreKeyCount,
     /// Take these prekeys.
     PreKeyUpload,
+    /// What does the server hold of our keys?
+    KeyDigest,
+    /// Take this signed prekey, by its id.
+    Rotate(u32),
     /// Start delivering.
     Active,
     /// Which devices do these users have?
-    Devices(Vec<Jid>),
+    Devices(Asked),
     /// Which keys do these devices have?
     Bundles(Vec<Jid>),
     /// What is there to know of a group?
@@ -54,6 +60,12 @@ pub(crate) enum Query {
     PasskeyReference(u64),
     /// Is a step of the link taken?
     PasskeyStep(u64),
+    /// Give this peer a token of ours, dated so many unix seconds.
+    IssueToken(Jid, u64),
+    /// May the account write to strangers?
+    ReachOut,
+    /// How many chats may it still begin?
+    MessageCap,
     /// Unlink this device.
     Logout,
 }
@@ -80,9 +92,17 @@ pub(crate) enum Answer {
     Keepalive,
     PreKeyCount(Result<u64, QueryError>),
     PreKeyUpload(Result<(), QueryError>),
+    KeyDigest(Result<prekeys::Digest, QueryError>),
+    Rotate(u32, Result<(), QueryError>),
     Active(Result<(), QueryError>),
-    Devices(Vec<Jid>, Result<Vec<usync::UserDevices>, QueryError>),
+    Devices(Asked, Result<usync::DevicesAnswer, QueryError>),
+    /// The devices of these users are as they were known, if they were.
+    SameDevices(Vec<Jid>),
+    /// The devices of these users cannot be had.
+    NoDevices(Vec<Jid>, SendFailure),
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
+    /// The first have no bundle; the second are not registered any more.
+    NoBundles(Vec<Jid>, Vec<Jid>),
     Group(Jid, Result<Box<GroupInfo>, QueryError>),
     GroupCommand(CommandId, Result<GroupAnswer, QueryError>),
     Clean(Area, Result<(), QueryError>),
@@ -91,10 +111,21 @@ pub(crate) enum Answer {
     PasskeyOptions(u64, Result<Bytes, QueryError>),
     PasskeyReference(u64, Result<String, QueryError>),
     PasskeyStep(u64, Result<(), QueryError>),
+    IssueToken(Jid, u64, Result<Vec<tokens::Token>, QueryError>),
+    Restriction(Result<Option<mex::Restriction>, QueryError>),
     Logout,
 }
 
 impl Query {
+    /// Whether it asks the same as another one, so that one of them is enough. Of those that handlers ask only.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::IssueToken(one, _), Self::IssueToken(other, _)) => one == other,
+            (Self::ReachOut, Self::ReachOut) | (Self::MessageCap, Self::MessageCap) => true,
+            _ => false,
+        }
+    }
+
     /// Reads the answer.
     fn parse(self, node: NodeRef<'_>) -> Answer {
         let result = iq::answer(node).map_err(QueryError::from);
@@ -102,6 +133,8 @@ impl Query {
             Self::Keepalive => Answer::Keepalive,
             Self::PreKeyCount => Answer::PreKeyCount(result.and_then(|node| Ok(prekeys::count(node)?))),
             Self::PreKeyUpload => Answer::PreKeyUpload(result.map(|_| ())),
+            Self::KeyDigest => Answer::KeyDigest(result.and_then(|node| Ok(prekeys::digest(node)?))),
+            Self::Rotate(id) => Answer::Rotate(id, result.map(|_| ())),
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
@@ -119,6 +152,8 @@ impl Query {
                 Answer::PasskeyReference(link, result.and_then(|node| Ok(passkey::parse_reference(node)?)))
             }
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, result.map(|_| ())),
+            Self::IssueToken(peer, at) => Answer::IssueToken(peer, at, result.map(tokens::tokens)),
+            Self::ReachOut | Self::MessageCap => Answer::Restriction(result.map(mex::answer)),
             Self::Logout => Answer::Logout,
         }
     }
@@ -130,6 +165,8 @@ impl Query {
             Self::Keepalive => return None,
             Self::PreKeyCount => Answer::PreKeyCount(Err(error)),
             Self::PreKeyUpload => Answer::PreKeyUpload(Err(error)),
+            Self::KeyDigest => Answer::KeyDigest(Err(error)),
+            Self::Rotate(id) => Answer::Rotate(id, Err(error)),
             Self::Active => Answer::Active(Err(error)),
             Self::Devices(users) => Answer::Devices(users, Err(error)),
             Self::Bundles(devices) => Answer::Bundles(devices, Err(error)),
@@ -141,6 +178,8 @@ impl Query {
             Self::PasskeyOptions(link) => Answer::PasskeyOptions(link, Err(error)),
             Self::PasskeyReference(link) => Answer::PasskeyReference(link, Err(error)),
             Self::PasskeyStep(link) => Answer::PasskeyStep(link, Err(error)),
+            Self::IssueToken(peer, at) => Answer::IssueToken(peer, at, Err(error)),
+            Self::ReachOut | Self::MessageCap => Answer::Restriction(Err(error)),
             Self::Logout => Answer::Logout,
         })
     }

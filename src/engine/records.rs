@@ -101,8 +101,53 @@ pub(crate) struct AccountRecord {
     /// Whether prekeys were ever uploaded.
     #[prost(bool, tag = "19")]
     pub(crate) uploaded: bool,
+    /// The account talks to users by LID (spec 03 §4.10).
+    #[prost(bool, tag = "20")]
+    pub(crate) lid_migrated: bool,
+    /// When the server's digest of our keys was last compared, unix seconds.
+    #[prost(uint64, tag = "21")]
+    pub(crate) digest_checked: u64,
+    /// When the signed prekey was made, unix seconds; 0 when that is not known.
+    #[prost(uint64, tag = "22")]
+    pub(crate) signed_pre_key_made: u64,
+    /// Signed prekeys that are not offered any more, or not yet, and are kept for messages on their way.
+    #[prost(message, repeated, tag = "23")]
+    pub(crate) retired_pre_keys: Vec<RetiredPreKeyRecord>,
+    /// The salt of tokens for peers whose token we do not have.
+    #[prost(bytes = "bytes", optional, tag = "40")]
+    pub(crate) nct_salt: Option<Bytes>,
+    #[prost(message, repeated, tag = "41")]
+    pub(crate) restrictions: Vec<RestrictionRecord>,
 }
 record!(AccountRecord);
+
+/// A restriction of the account.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RestrictionRecord {
+    /// The code of the refusal that it is about: 463 or 475.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) until_ms: u64,
+    /// Whether the server told the end.
+    #[prost(bool, tag = "3")]
+    pub(crate) is_told: bool,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) enforcement: Option<String>,
+}
+
+/// A signed prekey in an [`AccountRecord`] that is not the current one.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct RetiredPreKeyRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) id: u32,
+    /// Unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) since: u64,
+}
+record!(RetiredPreKeyRecord);
 
 /// `RecordKind::OutboxHead`.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -118,14 +163,42 @@ record!(OutboxHeadRecord);
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct DeviceListRecord {
-    /// Device ids; 0 is the primary.
-    #[prost(uint32, repeated, tag = "1")]
-    pub(crate) devices: Vec<u32>,
-    /// Unix seconds of the answer.
+    // Tag 1 was the ids of the devices, without what is needed to judge a change.
+    /// Unix seconds of the answer; 0 when the list must be asked for.
     #[prost(uint64, tag = "2")]
     pub(crate) fetched: u64,
+    /// The devices that count.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) devices: Vec<DeviceRecord>,
+    /// The server's hash of the list, under the identity that the record has.
+    #[prost(string, optional, tag = "4")]
+    pub(crate) hash: Option<String>,
+    /// Which registration of the account the key-index list is of.
+    #[prost(uint32, optional, tag = "5")]
+    pub(crate) raw_id: Option<u32>,
+    /// When the primary made the key-index list, unix seconds.
+    #[prost(uint64, tag = "6")]
+    pub(crate) timestamp: u64,
+    /// When another identity of the user showed itself in a session, unix seconds; 0 for never. The notification that says the
+    /// same is no news.
+    #[prost(uint64, tag = "7")]
+    pub(crate) identity_changed: u64,
 }
 record!(DeviceListRecord);
+
+/// One device in a [`DeviceListRecord`].
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct DeviceRecord {
+    /// 0 is the primary.
+    #[prost(uint32, tag = "1")]
+    pub(crate) id: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) key_index: Option<u32>,
+    #[prost(bool, tag = "3")]
+    pub(crate) hosted: bool,
+}
+record!(DeviceRecord);
 
 /// `RecordKind::Outgoing`: a send that was accepted and is not settled yet.
 #[derive(Clone, PartialEq, Message)]
@@ -349,4 +422,64 @@ pub(crate) struct PlaceholderRecord {
 }
 record!(PlaceholderRecord);
 
+/// `RecordKind::MessageSecret`: what belongs to a message that others may refer to.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct MessageSecretRecord {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) secret: Bytes,
+    /// Unix seconds from which on it counts as absent.
+    #[prost(uint64, tag = "2")]
+    pub(crate) expires: u64,
+    /// Unix seconds of the message.
+    #[prost(uint64, tag = "3")]
+    pub(crate) sent: u64,
+    /// What can be voted for, when it is a poll.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) options: Vec<PollOption>,
+}
+record!(MessageSecretRecord);
+
+/// An option of a poll.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PollOption {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Whose last vote names it.
+    #[prost(uint32, tag = "2")]
+    pub(crate) votes: u32,
+}
+
+/// `RecordKind::MessageSecret` with a voter: what somebody voted last.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PollVoteRecord {
+    /// When, by the clock of the voter, unix milliseconds.
+    #[prost(int64, tag = "1")]
+    pub(crate) at_ms: i64,
+    /// The options, by their hashes.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(crate) hashes: Vec<Bytes>,
+}
+record!(PollVoteRecord);
+
+/// `RecordKind::PrivacyToken`: what shows that a user and we know each other.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PrivacyTokenRecord {
+    /// The user's token for us; empty for none.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) token: Bytes,
+    /// Its timestamp, unix seconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) received: u64,
+    /// The timestamp of the token that we issued last; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub(crate) issued: u64,
+    /// A message went to or came from this user.
+    #[prost(bool, tag = "4")]
+    pub(crate) talked: bool,
+}
+record!(PrivacyTokenRecord);
 pub(crate) use record;

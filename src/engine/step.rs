@@ -17,6 +17,7 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        queries::Query,
         records::Record,
         retry,
     },
@@ -67,6 +68,7 @@ pub(crate) struct Step<'e> {
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -80,6 +82,7 @@ pub(super) struct Collected {
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
 }
@@ -107,6 +110,7 @@ impl<'e> Step<'e> {
             receipts: Vec::new(),
             events: Vec::new(),
             replies: Vec::new(),
+            asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
         }
@@ -121,6 +125,7 @@ impl<'e> Step<'e> {
             receipts: self.receipts,
             events: self.events,
             replies: self.replies,
+            asks: self.asks,
             notes: self.notes,
             clear: self.clear,
         }
@@ -211,6 +216,12 @@ impl<'e> Step<'e> {
             true => self.receipts.push(receipt.into()),
             false => self.send(&receipt.to_node()),
         }
+    }
+
+    /// Asks the server once the step is durable, unless it is being asked the same already. `request` has no id yet. Without a
+    /// connection nothing is asked: only what may be left out goes this way.
+    pub(crate) fn ask(&mut self, query: Query, request: Node) {
+        self.asks.push((query, request));
     }
 
     /// Emits an event once the step is durable.

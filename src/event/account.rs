@@ -63,4 +63,53 @@ event_data! {
     }
 }
 
+/// What an account may not do for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RestrictionKind {
+    /// Write to people who have not written to it: `463`.
+    ReachOut,
+    /// Begin more chats in this cycle of the cap: `475`.
+    MessageCap,
+}
+
+event_data! {
+    /// WhatsApp restricts the account, or does not any more. While it is restricted, messages to people whom it had no word with
+    /// are refused before they are sent; chats that there are go on.
+    #[derive(Debug)]
+    AccountRestricted {
+        /// What it may not do.
+        #[serde(rename = "type")]
+        kind: RestrictionKind,
+        /// Whether it is restricted now.
+        active: bool,
+        /// When the restriction ends, unix milliseconds, if the server says so. Otherwise it is tried again after an hour.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<u64>,
+        /// The server's own word for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        enforcement: Option<String>,
+    }
+}
+
+event_data! {
+    /// How many chats the account may begin in a cycle, and how many it has.
+    #[derive(Debug)]
+    AccountMessageCap {
+        /// All of them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+        /// Those that are used up.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        used: Option<u64>,
+        /// `NONE`, `FIRST_WARNING`, `SECOND_WARNING`, `CAPPED`, or a newer word.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<String>,
+        /// When the cycle ends, unix milliseconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<u64>,
+    }
+}
+
 opaque_debug!(LidMappingUpdated, IdentityChanged);

@@ -18,14 +18,10 @@ pub struct EventId(String);
 impl EventId {
     /// The id of an event: derived for `message.*`, else from the time (unix ms) and ten random bytes.
     pub fn of(event: &Event, session_id: &str, wall_ms: u64, random: &[u8; 10]) -> Self {
-        let messages = event.messages();
-        if let Event::MessageUndecryptable(event_data) = event {
-            return Self::derive(session_id, event.name(), &[(&event_data.key, "", None)]);
-        }
-        if messages.is_empty() {
+        let about = subjects(event);
+        if about.is_empty() {
             return Self::random(wall_ms, random);
         }
-        let about: Vec<_> = messages.iter().map(about).collect();
         Self::derive(session_id, event.name(), &about)
     }
 
@@ -42,7 +38,7 @@ impl EventId {
     }
 
     /// SHA-256 over session, event and, for each message, chat, author, id and status; every part with its length in front.
-    fn derive(session_id: &str, event: &str, about: &[(&MessageKey, &str, Option<String>)]) -> Self {
+    fn derive(session_id: &str, event: &str, about: &[Subject<'_>]) -> Self {
         let mut input = Vec::new();
         let mut part = |text: &str| {
             input.extend_from_slice(&(text.len() as u64).to_be_bytes());
@@ -78,7 +74,35 @@ impl fmt::Display for EventId {
     }
 }
 
-fn about(message: &MessageObject) -> (&MessageKey, &str, Option<String>) {
+/// Which message, its status or what changed it, and whose doing it was.
+type Subject<'a> = (&'a MessageKey, &'a str, Option<String>);
+
+/// What an event is about. What refers to another message goes by its own id: a message may be reacted to and edited often.
+fn subjects(event: &Event) -> Vec<Subject<'_>> {
+    match event {
+        // One that could not be decrypted may be so later, and refer to what is not known.
+        Event::MessageUndecryptable(event) => {
+            let reason = event.target_key.as_ref().map_or("", |_| &event.reason[..]);
+            vec![(&event.key, reason, None)]
+        }
+        Event::MessageUpdated(event) => {
+            event.messages.iter().map(|message| (&message.key, &message.edit_id[..], None)).collect()
+        }
+        Event::MessageDeleted(event) => {
+            let by = |message: &super::DeletedMessage| Some(message.deleted_by.to_bare().to_string());
+            event.messages.iter().map(|message| (&message.key, "", by(message))).collect()
+        }
+        Event::MessageReaction(event) => {
+            event.messages.iter().map(|message| (&message.reaction.key, "", None)).collect()
+        }
+        Event::MessagePollVote(event) => vec![(&event.key, "", None)],
+        Event::MessageEventResponse(event) => vec![(&event.key, "", None)],
+        Event::MessageComment(event) => vec![(&event.comment.key, "", None)],
+        _ => event.messages().iter().map(about).collect(),
+    }
+}
+
+fn about(message: &MessageObject) -> Subject<'_> {
     let status = message.status.map_or("", |status| status.as_str());
     let receiver = message.receipt.as_ref().map(|receipt| receipt.user.to_bare().to_string());
     (&message.key, status, receiver)

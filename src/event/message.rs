@@ -498,18 +498,44 @@ event_data! {
     }
 }
 
-event_data! {
-    /// A message that could not be decrypted. It may still come: as a retry of the sender, or from the phone.
-    #[derive(Debug)]
-    MessageUndecryptable {
-        /// Which message.
-        key: MessageKey,
-        /// A short stable word: `no_session`, `bad_mac`, `no_sender_key`, `unavailable` …
-        reason: String,
-        /// The sender or the phone has been asked to send it again.
-        will_retry: bool,
-        /// The sender does not want a placeholder to be shown.
-        hidden: bool,
+/// A message that could not be decrypted, or refers to one that is not known. It may still come: as a retry of the sender, or
+/// from the phone.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct MessageUndecryptable {
+    /// Which message.
+    pub key: MessageKey,
+    /// A short stable word: `no_session`, `bad_mac`, `no_sender_key`, `unavailable`, `missing_secret` …
+    pub reason: String,
+    /// The sender or the phone has been asked to send it again.
+    pub will_retry: bool,
+    /// The sender does not want a placeholder to be shown.
+    pub hidden: bool,
+    /// What it is to a user, when that is known: `poll_vote`, `reaction`, `event_response`, `comment`, `protocol` (an edit).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The message whose secret is needed to read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_key: Option<MessageKey>,
+    /// The content that is still encrypted, for who knows that secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<Value>,
+}
+
+impl MessageUndecryptable {
+    /// From its mandatory parts.
+    pub fn new(key: MessageKey, reason: String, will_retry: bool, hidden: bool) -> Self {
+        Self { key, reason, will_retry, hidden, kind: None, target_key: None, message: None }
+    }
+}
+
+impl fmt::Debug for MessageUndecryptable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageUndecryptable")
+            .field("key", &self.key)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }
 
@@ -550,7 +576,7 @@ pub(super) fn bare<S: Serializer>(jid: &Jid, serializer: S) -> Result<S::Ok, S::
     jid.to_bare().serialize(serializer)
 }
 
-fn bare_option<S: Serializer>(jid: &Option<Jid>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn bare_option<S: Serializer>(jid: &Option<Jid>, serializer: S) -> Result<S::Ok, S::Error> {
     jid.as_ref().map(Jid::to_bare).serialize(serializer)
 }
 
@@ -558,7 +584,7 @@ fn stub_name<S: Serializer>(stub: &Option<StubType>, serializer: S) -> Result<S:
     stub.map(|stub| stub.as_str_name()).serialize(serializer)
 }
 
-fn is_false(flag: &bool) -> bool {
+pub(super) fn is_false(flag: &bool) -> bool {
     !*flag
 }
 

@@ -22,6 +22,8 @@
 //! | [`id`] | event ids that are the same when an event comes again |
 //! | [`session`], [`link`] | `session.*` |
 //! | [`message`] | `message.*` and the message object |
+//! | [`content`] | edits, deletions, reactions, votes, answers, comments |
+//! | [`chat`] | `chats.*` |
 //! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
 //! | [`group`] | `groups.*`, `group-participants.*`, `group.*`, `community.*` |
 //! | [`state`] | the session state that follows from an event |
@@ -63,6 +65,8 @@ macro_rules! opaque_debug {
 }
 
 pub mod account;
+pub mod chat;
+pub mod content;
 pub mod envelope;
 #[doc(hidden)]
 pub mod fuzz;
@@ -76,7 +80,16 @@ pub mod state;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use account::{AccountDirty, IdentityChanged, LidMappingUpdated, MappingSource};
+pub use account::{
+    AccountDirty, AccountMessageCap, AccountRestricted, IdentityChanged, LidMappingUpdated, MappingSource,
+    RestrictionKind,
+};
+pub use chat::{ChatObject, ChatsUpdate, GroupMemberTag};
+pub use content::{
+    BotPiece, DeleteReason, DeleteScope, DeletedMessage, EventAnswer, Keep, MessageComment, MessageDeleted,
+    MessageEventResponse, MessagePollVote, MessageReaction, MessageUpdated, Pin, PollResult, ReactedMessage, Reaction,
+    UpdatedMessage,
+};
 pub use envelope::Envelope;
 pub use group::{
     CommunityAction, CommunityUpdate, GroupAction, GroupAdmin, GroupJoinRequest, GroupObject, GroupParticipant,
@@ -223,10 +236,30 @@ events! {
     "message.read" MessageRead(MessageRead);
     /// A message arrived that could not be decrypted.
     "message.undecryptable" MessageUndecryptable(MessageUndecryptable);
+    /// A message was edited, pinned or kept.
+    "message.updated" MessageUpdated(MessageUpdated);
+    /// A message was deleted.
+    "message.deleted" MessageDeleted(MessageDeleted);
+    /// Somebody put an emoji on a message, or took it away.
+    "message.reaction" MessageReaction(MessageReaction);
+    /// Somebody voted in a poll. Follows the `message.received` or `message.sent` of the vote.
+    "message.poll_vote" MessagePollVote(MessagePollVote);
+    /// Somebody answered to an event.
+    "message.event_response" MessageEventResponse(MessageEventResponse);
+    /// Somebody commented on a message.
+    "message.comment" MessageComment(MessageComment);
+    /// A chat is set to something else.
+    "chats.update" ChatsUpdate(ChatsUpdate);
+    /// A member of a group took another label, or dropped it.
+    "group.member_tag" GroupMemberTag(GroupMemberTag);
     /// A phone number and a hidden id turned out to be the same account.
     "lid_mapping.updated" LidMappingUpdated(LidMappingUpdated);
     /// The server says that a part of the account's data changed.
     "account.dirty" AccountDirty(AccountDirty);
+    /// WhatsApp restricts the account, or does not any more.
+    "account.restricted" AccountRestricted(AccountRestricted);
+    /// How many chats the account may still begin.
+    "account.message_cap" AccountMessageCap(AccountMessageCap);
     /// A contact's security code changed: new phone or reinstalled app.
     "identity.changed" IdentityChanged(IdentityChanged);
     /// We are in a group from now on, or it was made.

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     content::{Field, Wrapper},
-    normalise::{Normalised, normalise},
+    normalise::{Normalised, normalise, poll_of},
     protocol::{self, ProtocolKind, ProtocolType},
 };
 use crate::proto::e2e::{KeepType, Message, secret_encrypted_message::SecretEncType};
@@ -292,14 +292,7 @@ fn is_edit_carrier(view: &Normalised<'_>) -> bool {
 }
 
 fn is_quiz(view: &Normalised<'_>) -> bool {
-    let message = view.content();
-    let poll = match view.field() {
-        Some(Field::PollCreationV5) => message.poll_creation_message_v5.as_deref(),
-        Some(Field::PollCreationV6) => message.poll_creation_message_v6.as_deref(),
-        Some(Field::PollCreationV3) => message.poll_creation_message_v3.as_deref(),
-        _ => None,
-    };
-    poll.is_some_and(|poll| poll.poll_type == Some(crate::proto::e2e::PollType::Quiz as i32))
+    poll_of(view).is_some_and(|poll| poll.poll_type == Some(crate::proto::e2e::PollType::Quiz as i32))
 }
 
 fn has_link(message: &Message) -> bool {

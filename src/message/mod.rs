@@ -46,7 +46,7 @@ mod tests;
 pub use classify::{Classification, Edit, StanzaType, classify};
 pub use id::MessageId;
 pub use kind::Kind;
-pub use normalise::{Action, Normalised, normalise, unwrap_device_sent};
+pub use normalise::{Action, Normalised, normalise, poll_of, unwrap_device_sent};
 
 use crate::proto::{Message as _, e2e::Message};
 
@@ -95,6 +95,9 @@ pub enum MessageError {
     /// No spelling of the people involved gives the tag of an addon: another secret, or forged.
     #[error("authentication tag of the addon does not match")]
     AddonAuthentication,
+    /// A poll needs a question and 2 to 12 different options.
+    #[error("a poll needs a question and 2 to 12 different options")]
+    Poll,
     /// A message id is empty, too long, or has control characters.
     #[error("message id of {len} bytes is empty, too long or not printable")]
     Id {

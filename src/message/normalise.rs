@@ -16,7 +16,7 @@ use super::{
 };
 use crate::proto::{
     common::MessageKey,
-    e2e::{ContextInfo, Message, MessageContextInfo, ProtocolMessage},
+    e2e::{ContextInfo, Message, MessageContextInfo, PollCreationMessage, ProtocolMessage},
 };
 
 /// Official clients nest two or three wrappers; more than this many are left on.
@@ -105,6 +105,19 @@ pub fn normalise(message: &Message) -> Normalised<'_> {
         content = inner;
     }
     Normalised { original, content, field: Field::of(content), destination, wrappers, context }
+}
+
+/// The poll that a message puts to the vote, of whatever version.
+pub fn poll_of<'a>(message: &Normalised<'a>) -> Option<&'a PollCreationMessage> {
+    let content = message.content;
+    match message.field? {
+        Field::PollCreation => content.poll_creation_message.as_deref(),
+        Field::PollCreationV2 => content.poll_creation_message_v2.as_deref(),
+        Field::PollCreationV3 => content.poll_creation_message_v3.as_deref(),
+        Field::PollCreationV5 => content.poll_creation_message_v5.as_deref(),
+        Field::PollCreationV6 => content.poll_creation_message_v6.as_deref(),
+        _ => None,
+    }
 }
 
 /// Takes the device-sent wrapper off, for who owns the message: the inner message with its context merged, and the

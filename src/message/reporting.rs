@@ -13,11 +13,15 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use self::Keep::{Fields, Whole};
+use super::normalise::normalise;
 use crate::{
-    crypto::{Secret, hkdf_sha256, hmac_sha256},
+    crypto::{Rng, Secret, hkdf_sha256, hmac_sha256},
     jid::Jid,
-    proto::e2e::Message,
+    node::Node,
+    proto::{Message as _, e2e::Message},
 };
 
 /// The `v` of `<reporting_token>`, and `messageContextInfo.reportingTokenVersion` of a message that has one.
@@ -36,6 +40,33 @@ pub const fn takes_token(message: &Message) -> bool {
         && message.poll_update_message.is_none()
         && message.enc_event_response_message.is_none()
         && message.keep_in_chat_message.is_none()
+}
+
+/// Gives a message that takes a token, and has something in it that could be reported, the secret and the version that a token
+/// needs; a secret that is there stays.
+pub fn prepare(message: &mut Message, rng: &mut impl Rng) {
+    if !takes_token(message) || content(&message.encode_to_vec()).is_none() {
+        return;
+    }
+    let known = normalise(message).message_secret().is_some();
+    let context = message.message_context_info.get_or_insert_default();
+    if !known {
+        context.message_secret = Some(Bytes::copy_from_slice(Secret::<32>::random(rng).expose()));
+    }
+    context.reporting_token_version = Some(VERSION as i32);
+}
+
+/// The `<reporting>` child of a stanza, for a message that says that it has a token ([`prepare`]). `encoded` are the bytes of
+/// `message`; the rest is as in [`token`].
+pub fn attach(message: &Message, encoded: &[u8], id: &str, sender: &Jid, remote: &Jid) -> Option<Node> {
+    let view = normalise(message);
+    let context = view.message_context()?;
+    if context.reporting_token_version != Some(VERSION as i32) || !takes_token(message) {
+        return None;
+    }
+    let token = token(&Secret::new(*view.message_secret()?), id, sender, remote, encoded)?;
+    let token = Node::new("reporting_token").attr("v", VERSION).bytes(token.to_vec());
+    Some(Node::new("reporting").child(token))
 }
 
 /// The token of a message. `message` are its encoded bytes, without padding; `sender` is our own JID in the addressing of the

@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn devices_are_judged_by_the_list() {
         let list = decode(&signed(1, Some(1)).encode_to_vec(), None).unwrap();
-        let device = |id, key_index| Device { id, key_index };
+        let device = |id, key_index| Device { id, key_index, hosted: false };
         let all = [
             device(0, None),
             device(1, Some(2)),

@@ -26,7 +26,7 @@
 //!
 //! The module names: `wire` is the two messages, `chain` the key derivations, `x3dh` the key agreement, `establish` the start
 //! of a session, `ratchet` one message against one [`State`], `session` the choice among states, `archive` what becomes of
-//! those that were replaced, `import` the protobuf form of other stores (spec 03 §2.7).
+//! those that were replaced, `unite` two names of one device, `import` the protobuf form of other stores (spec 03 §2.7).
 //! Groups have keys of their own kind, in [`sender_key`].
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -46,6 +46,7 @@ mod session;
 mod skipped;
 mod state;
 mod store;
+mod unite;
 pub mod wire;
 mod x3dh;
 
@@ -66,6 +67,7 @@ pub use session::{decrypt, encrypt, forget, peek, relocate};
 pub use skipped::{PageId, SkippedPage};
 pub use state::{SenderPosition, State};
 pub use store::SignalStore;
+pub use unite::unite;
 
 /// The canonical key of a remote device, under which its session and identity are stored (spec 03 §2.8).
 ///

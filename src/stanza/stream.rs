@@ -4,7 +4,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{jid::Jid, node::NodeRef, stanza::group_notice::GroupNotice};
+use crate::{
+    jid::Jid,
+    node::NodeRef,
+    stanza::{
+        group_notice::GroupNotice,
+        iq::{
+            mex, tokens,
+            usync::{self, Device, MAX_DEVICES},
+        },
+    },
+};
 
 /// `<success>`: the login was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,48 +188,144 @@ pub enum Notification {
         /// How many it has.
         count: u64,
     },
+    /// The server wants us to compare what it holds of our keys with what we have.
+    KeyDigest,
     /// The identity key of a user changed.
     IdentityChanged {
         /// Whose.
         user: Jid,
+        /// When, unix seconds.
+        timestamp: Option<u64>,
     },
     /// The device list of a user changed.
     DevicesChanged {
         /// Whose.
         user: Jid,
         /// The user's other identity, when told.
-        lid: Option<Jid>,
+        other: Option<Jid>,
+        /// What changed.
+        change: DeviceChange,
     },
+    /// Our own devices, all of them.
+    OwnDevices {
+        /// The own account.
+        user: Jid,
+        /// At most [`MAX_DEVICES`].
+        devices: Vec<Device>,
+        /// The participant hash of the list.
+        hash: Option<String>,
+    },
+    /// A user gives us privacy tokens.
+    Tokens {
+        /// Who.
+        user: Jid,
+        /// The user's other identity, when told.
+        lid: Option<Jid>,
+        /// The tokens.
+        tokens: Vec<tokens::Token>,
+    },
+    /// What the account may not do for a while.
+    Restrictions(Vec<mex::Restriction>),
     /// Something happened in a group.
     Group(Box<GroupNotice>),
     /// Anything else: acknowledged, not acted on.
     Other,
 }
 
+/// What changed in a device list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Devices were linked.
+    Added(ChangedDevices),
+    /// Devices were unlinked.
+    Removed(ChangedDevices),
+    /// Something: the list must be asked for.
+    Unknown,
+}
+
+/// The devices that were added or removed, and what the whole list is after that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedDevices {
+    /// At most [`MAX_DEVICES`].
+    pub devices: Vec<Device>,
+    /// The serialised `ADVSignedKeyIndexList`.
+    pub key_index_list: Option<Bytes>,
+    /// The participant hash of the list by phone number.
+    pub hash: Option<String>,
+    /// The participant hash of the list by LID.
+    pub lid_hash: Option<String>,
+}
+
 impl Notification {
     /// Classifies a `<notification>`.
     pub fn parse(node: NodeRef<'_>) -> Self {
-        let from = node.attr_jid("from");
-        match (node.attr_str("type").as_deref(), from) {
-            (Some("encrypt"), Some(from)) => {
-                if let Some(count) = node.child("count") {
-                    Self::PreKeysLow { count: count.attr_u64("value").unwrap_or(0) }
-                } else if node.child("identity").is_some() {
-                    Self::IdentityChanged { user: from }
-                } else {
-                    Self::Other
-                }
+        let Some(from) = node.attr_jid("from") else { return Self::Other };
+        match node.attr_str("type").as_deref() {
+            Some("encrypt") => Self::parse_encrypt(node, from),
+            Some("devices") => {
+                let lid = node.attr_jid("lid").filter(|lid| lid.is_lid_family() != from.is_lid_family());
+                let other = lid.or_else(|| node.attr_jid("pn"));
+                let user = from.to_account();
+                let change = DeviceChange::parse(node, [Some(&user), other.as_ref()]);
+                Self::DevicesChanged { user, other: other.map(|other| other.to_account()), change }
             }
-            (Some("devices"), Some(from)) => {
-                Self::DevicesChanged { user: from.to_bare(), lid: node.attr_jid("lid").map(|lid| lid.to_bare()) }
+            Some("privacy_token") => Self::Tokens {
+                user: from.to_account(),
+                lid: node.attr_jid("sender_lid").map(|lid| lid.to_account()),
+                tokens: tokens::tokens(node),
+            },
+            Some("mex") => match mex::updates(node) {
+                updates if updates.is_empty() => Self::Other,
+                updates => Self::Restrictions(updates),
+            },
+            Some("account_sync") => {
+                let Some(list) = node.child("devices") else { return Self::Other };
+                let user = from.to_account();
+                let devices = changed_devices(list, [Some(&user), None]);
+                Self::OwnDevices { user, devices, hash: usync::text(list, "dhash") }
             }
-            (Some("account_sync"), Some(from)) if node.child("devices").is_some() => {
-                Self::DevicesChanged { user: from.to_bare(), lid: None }
-            }
-            (Some("w:gp2"), Some(_)) => {
-                GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice)))
-            }
+            Some("w:gp2") => GroupNotice::parse(node).map_or(Self::Other, |notice| Self::Group(Box::new(notice))),
             _ => Self::Other,
         }
     }
+
+    fn parse_encrypt(node: NodeRef<'_>, from: Jid) -> Self {
+        if let Some(count) = node.child("count") {
+            Self::PreKeysLow { count: count.attr_u64("value").unwrap_or(0) }
+        } else if node.child("digest").is_some() {
+            Self::KeyDigest
+        } else if node.child("identity").is_some() {
+            Self::IdentityChanged { user: from, timestamp: node.attr_u64("t") }
+        } else {
+            Self::Other
+        }
+    }
+}
+
+impl DeviceChange {
+    /// If there are several, a removal counts more than an addition, and that more than an update.
+    fn parse(node: NodeRef<'_>, users: [Option<&Jid>; 2]) -> Self {
+        let read = |change: NodeRef<'_>| ChangedDevices {
+            devices: changed_devices(change, users),
+            key_index_list: change.child("key-index-list").and_then(|list| list.bytes()),
+            hash: usync::text(change, "device_hash"),
+            lid_hash: usync::text(change, "device_lid_hash"),
+        };
+        match (node.child("remove"), node.child("add")) {
+            (Some(removed), _) => Self::Removed(read(removed)),
+            (None, Some(added)) => Self::Added(read(added)),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+/// The `<device>` children that are devices of the user.
+fn changed_devices(node: NodeRef<'_>, users: [Option<&Jid>; 2]) -> Vec<Device> {
+    let is_theirs = |jid: &Jid| users.into_iter().flatten().any(|user| user.same_account(jid));
+    let device = |device: NodeRef<'_>| {
+        let jid = device.attr_jid("jid").filter(is_theirs)?;
+        let hosted = jid.is_hosted() || usync::is_hosted(device);
+        Some(Device { id: jid.device(), key_index: usync::key_index(device), hosted })
+    };
+    node.children().filter(|child| child.tag() == "device").filter_map(device).take(MAX_DEVICES).collect()
 }

@@ -25,13 +25,14 @@ use wamd::{
     Jid,
     clock::Now,
     engine::{
-        Command, CommandError, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, Loaded, Output, Reply,
-        SendRequest, Snapshot,
+        Command, CommandError, CommandId, Config, ConnectionId, Content, CpuId, CpuJob, Engine, Input, Loaded, Output,
+        Reply, SendRequest, Snapshot,
     },
     event::Envelope,
     message::MessageId,
     node::Node,
     pairing::payload::Version,
+    proto::{Message as _, e2e::Message},
     store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store as _},
 };
 use wamd_loopback::{ConnId, Disconnect, Fault, Linked, ScanOptions, Server};
@@ -258,6 +259,19 @@ impl World {
         }
         self.now = target;
         self.settle();
+    }
+
+    /// Lets a long time pass, in which everybody is offline: a connection would count its keepalives.
+    pub fn sleep(&mut self, seconds: u64) {
+        let names: Vec<_> =
+            self.actors.iter().filter(|(_, actor)| actor.conn.is_some()).map(|(name, _)| *name).collect();
+        for name in &names {
+            self.command(name, Command::Disconnect).expect("it goes offline");
+        }
+        self.advance_secs(seconds);
+        for name in &names {
+            self.command(name, Command::Connect).expect("it comes back");
+        }
     }
 
     pub fn advance_secs(&mut self, seconds: u64) {
@@ -591,6 +605,18 @@ impl World {
         self.settle();
     }
 
+    /// Jobs that wait for the pool.
+    pub fn waiting_jobs(&self, name: &str) -> usize {
+        self.actors[name].held_jobs.len()
+    }
+
+    /// The pool does the oldest job that waits.
+    pub fn think_once(&mut self, name: &str) {
+        let (id, job) = self.actor(name).held_jobs.remove(0);
+        self.tell(name, Input::Computed(id, job.run()));
+        self.settle();
+    }
+
     /// Gives a command and does not wait for its answer.
     pub fn begin(&mut self, name: &str, command: Command) -> CommandId {
         let actor = self.actor(name);
@@ -681,6 +707,29 @@ impl World {
             Ok(Reply::Accepted { id, .. }) => id,
             other => panic!("{from}: {other:?}"),
         }
+    }
+
+    /// Sends anything to somebody of this world; gives the message id.
+    pub fn send_content(&mut self, from: &str, to: &str, content: Content) -> MessageId {
+        let request = SendRequest::new(self.jid(to), content);
+        match self.command(from, Command::Send(request)) {
+            Ok(Reply::Accepted { id, .. }) => id,
+            other => panic!("{from}: {other:?}"),
+        }
+    }
+
+    /// The same, when it is refused.
+    pub fn refused(&mut self, from: &str, to: &str, content: Content) -> CommandError {
+        let request = SendRequest::new(self.jid(to), content);
+        self.command(from, Command::Send(request)).expect_err("it is refused")
+    }
+
+    /// The phone of an account of this world sends any content to another one; gives the message id.
+    pub fn phone_sends_message(&mut self, from: &str, to: &str, message: &Message) -> String {
+        let (number, to, now) = (self.actors[from].number, self.jid(to), self.now());
+        let id = self.server.send_content(now, number, &to, &message.encode_to_vec()).expect("the phone can send");
+        self.settle();
+        id
     }
 
     /// The phone of an account, which need not have a device here, sends a text.

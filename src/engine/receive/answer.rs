@@ -44,6 +44,12 @@ pub(super) fn answer(step: &mut Step<'_>, context: &Context<'_>, outcome: Outcom
             }
             step.send(&inbound.ack.ack());
         }
+        Outcome::Dropped(why) => {
+            if ask::mark_failed(step, context)? {
+                tell(step, context, &why);
+            }
+            step.send(&inbound.ack.ack());
+        }
         Outcome::Refused(reason, why) => {
             if let Some(why) = why
                 && ask::mark_failed(step, context)?

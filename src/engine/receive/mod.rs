@@ -16,15 +16,18 @@
 //! | `marks` | what was received before |
 //! | `deliver` | what a decrypted message does |
 //! | `recovered` | what the phone sends again |
+//! | `target`, `addons` | what refers to another message, encrypted with its secret or not |
 //! | `answer` | the one answer that a stanza gets |
 
+mod addons;
 mod answer;
 mod bot;
 mod decrypt;
-mod deliver;
+pub(crate) mod deliver;
 mod marks;
 mod recovered;
 mod sender_keys;
+pub(crate) mod target;
 
 use crate::{
     engine::{
@@ -54,6 +57,8 @@ pub(super) enum Outcome {
     Retry(Failure),
     /// The content stayed on the phone, for this reason.
     Unavailable(String),
+    /// Will never be read; acknowledged without a receipt.
+    Dropped(Undecryptable),
     /// Refused, and told as unreadable when there is something to tell.
     Refused(Nack, Option<Undecryptable>),
 }

@@ -33,7 +33,7 @@ use crate::{
         address,
         cache::Cache,
         groups,
-        records::{DeviceListRecord, Record, SentRecord},
+        records::{DeviceListRecord, DeviceRecord, Record, SentRecord},
         send::{self, marks, sent_key},
         step::{Collected, Miss, Step},
     },
@@ -173,7 +173,8 @@ impl Bench {
         let friend = jid(FRIEND);
         bench.step(|step| address::learn(step, &friend, &jid("15550000002@s.whatsapp.net"), MappingSource::Usync));
         for (user, list) in [(FRIEND, vec![0, 3]), ("100000000000001@lid", vec![0, 2])] {
-            let record = DeviceListRecord { devices: list, fetched: 1 };
+            let devices = list.into_iter().map(|id| DeviceRecord { id, ..DeviceRecord::default() }).collect();
+            let record = DeviceListRecord { devices, fetched: u64::MAX, ..DeviceListRecord::default() };
             bench.records.insert(Key::new(RecordKind::DeviceList, user), record.to_bytes());
         }
         for device in [ASKERS[0], ASKERS[2], ASKERS[4]] {

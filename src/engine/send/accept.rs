@@ -6,16 +6,15 @@ use super::{Lane, SendOp, outgoing_key, sent_record};
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Content, Engine, Job, Reply, SendRequest, address,
+        CommandError, CommandId, Engine, Job, Reply, SendRequest, address, content,
         records::{OutgoingRecord, Record},
+        restrictions,
         step::{Miss, Needs, Step},
     },
     jid::Jid,
-    message::{MessageId, build},
+    message::MessageId,
 };
 
-/// Longest text that is sent, in characters.
-const MAX_TEXT: usize = 65_536;
 /// Most viewers of a status.
 const MAX_VIEWERS: usize = 8_192;
 
@@ -57,10 +56,6 @@ impl Engine {
             self.answer(command, Err(error));
             return Ok(());
         }
-        if let Err(error) = check(&request.content) {
-            self.answer(command, Err(error));
-            return Ok(());
-        }
         let id = match &request.id {
             Some(id) => id.clone(),
             None => self.next_message_id(now),
@@ -80,7 +75,7 @@ impl Engine {
 
 /// Whether messages can be sent to such a chat.
 fn check_chat(to: &Jid) -> Result<(), CommandError> {
-    let is_user = to.is_pn_family() || to.is_lid_family();
+    let is_user = (to.is_pn_family() || to.is_lid_family()) && to.has_text_form();
     match is_user && !to.is_server_only() || to.is_group() || to.is_status_broadcast() {
         true => Ok(()),
         false => Err(CommandError::NotAChat(to.redacted().to_string())),
@@ -100,21 +95,14 @@ fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     if viewers.is_empty() || viewers.len() > MAX_VIEWERS {
         return refused("1 to 8,192 viewers are possible");
     }
-    if !viewers.iter().all(|jid| !jid.is_server_only() && (jid.is_pn_family() || jid.is_lid_family())) {
+    if !viewers
+        .iter()
+        .all(|jid| !jid.is_server_only() && jid.has_text_form() && (jid.is_pn_family() || jid.is_lid_family()))
+    {
         return refused("viewers are users");
     }
     audience.viewers = viewers.into_iter().collect();
     Ok(())
-}
-
-fn check(content: &Content) -> Result<(), CommandError> {
-    match content {
-        Content::Text(text) if text.is_empty() => Err(CommandError::Content("the text is empty")),
-        Content::Text(text) if text.chars().count() > MAX_TEXT => {
-            Err(CommandError::Content("the text has more than 65,536 characters"))
-        }
-        Content::Text(_) => Ok(()),
-    }
 }
 
 /// Stores a send unless its id is known; `None` then.
@@ -144,9 +132,17 @@ fn accept(
         step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp }));
         return Ok(None);
     }
-    let Content::Text(text) = &request.content;
-    let mut message = build::text(text.as_str());
-    build::ensure_secret(&mut message, step.rng);
+    let message = match restrictions::check(step, &user)? {
+        Ok(()) => content::compose(step, &user, id, &request.content)?,
+        Err(error) => Err(error),
+    };
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            step.reply(command, Err(error));
+            return Ok(None);
+        }
+    };
     let audience = request.audience.as_ref();
     let op = SendOp {
         to: request.to.clone(),

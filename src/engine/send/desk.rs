@@ -16,6 +16,7 @@ use crate::{
         account::{Account, Linked},
         address::{self, User},
         cache::Cache,
+        retry,
         step::{Collected, Miss, Step, own},
     },
     jid::Jid,
@@ -65,10 +66,10 @@ impl Desk {
     /// Runs a handler as the engine does: as often as it misses records, with its writes kept in the end. Gives what it
     /// answered and the stanzas that it sent.
     pub(super) fn run<T>(&mut self, handler: impl Fn(&mut Step<'_>) -> Result<T, Miss>) -> (T, Vec<Node>) {
-        let mut cache = Cache::new(1 << 24);
+        let (mut cache, retries) = (Cache::new(1 << 24), retry::Memory::default());
         let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_760_000_000_000 };
         for _ in 0..10 {
-            let mut step = Step::new(now, &self.config, &mut self.rng, &mut cache, Arc::clone(&self.account));
+            let mut step = Step::new(now, &self.config, &mut self.rng, &mut cache, &retries, Arc::clone(&self.account));
             match handler(&mut step) {
                 Ok(value) => {
                     let Collected { overlay, frames, .. } = step.collect();

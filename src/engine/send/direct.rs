@@ -1,6 +1,6 @@
 //! A message to a user (spec 03 §4.2, §4.5): which devices, which sessions, one ciphertext each.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
@@ -11,21 +11,28 @@ use crate::{
     engine::{
         account::Linked,
         address::{self, User},
-        devices, keys,
+        content, devices, keys,
         notices::SendFailure,
         records::{Record, SentRecord},
+        restrictions,
         step::{Miss, Step, own},
     },
     jid::Jid,
     message::{self, build},
     proto::Message as _,
     signal::{self, Address, Ciphertext, StepError},
-    stanza::outgoing::{Head, UserMessage},
+    stanza::{
+        iq::usync::Device,
+        outgoing::{Head, UserMessage},
+    },
 };
 
 /// A device to encrypt for.
 struct Target {
+    /// As addressed.
     jid: Jid,
+    /// Whose keys are fetched: the device under the identity that its session is stored under.
+    keys: Jid,
     address: Address,
     /// One of our own: it gets the copy that says whom the message went to.
     own: bool,
@@ -43,24 +50,27 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
     let own_user = address::user(step, &linked.pn)?;
 
     // Both lists are read before either is missed.
-    let (recipients, own_devices) = (devices::list(step, &user), devices::list(step, &own_user));
+    let (recipients, own_devices) = (devices::devices(step, &user), devices::devices(step, &own_user));
     let (recipients, own_devices) = (recipients?, own_devices?);
     let mut unknown = Vec::new();
     if recipients.is_none() {
-        unknown.push(recipient.clone());
+        unknown.push(user.canonical.clone());
     }
     if own_devices.is_none() && !linked.own().is_account(recipient) {
-        unknown.push(linked.pn.to_bare());
+        unknown.push(own_user.canonical.clone());
     }
     if !unknown.is_empty() {
         return Ok(Plan::Devices(unknown));
     }
     let (recipients, own_devices) = (recipients.unwrap_or_default(), own_devices.unwrap_or_default());
+    if restrictions::check(step, &user)?.is_err() {
+        return Ok(fail(step, op, &SendFailure::restricted()));
+    }
     if recipients.is_empty() {
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
 
-    let targets = targets(step, &user, &linked, &recipients, &own_devices)?;
+    let targets = targets(step, (&user, &recipients), (&own_user, &own_devices), &linked)?;
     let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
     step.require(&session_keys)?;
     let mut usable = Vec::new();
@@ -70,8 +80,8 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
         let session = signal::SignalStore::session(step, &target.address)?;
         match session.as_ref().and_then(signal::Session::current) {
             Some(_) => usable.push(target),
-            None if op.skipped.contains(&target.jid) => {}
-            None => missing.push(target.jid),
+            None if op.skipped.contains(&target.keys) => {}
+            None => missing.push(target.keys),
         }
     }
     if !missing.is_empty() {
@@ -85,33 +95,48 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
     seal(step, op, &user, &linked, &usable)
 }
 
-/// The recipient's devices and our own other ones, in the namespace of the chat.
+/// The recipient's devices and our own other ones, in the namespace of the chat, each once and in order.
 fn targets(
     step: &mut Step<'_>,
-    user: &User,
+    (user, recipients): (&User, &[Device]),
+    (own_user, own_devices): (&User, &[Device]),
     linked: &Linked,
-    recipients: &[u16],
-    own_devices: &[u16],
 ) -> Result<Vec<Target>, Miss> {
-    let chat = &user.canonical;
-    let own_user = match &linked.lid {
+    let chat = user.addressed(step.account()).clone();
+    let own_chat = match &linked.lid {
         Some(lid) if chat.is_lid_family() => lid.to_bare(),
         _ => linked.pn.to_bare(),
     };
-    let to_self = linked.own().is_account(chat);
-    let recipients = recipients.iter().filter(|_| !to_self).map(|device| (chat.with_device(*device), false));
-    let own = own_devices.iter().map(|device| (own_user.with_device(*device), true));
-    let jids: BTreeSet<(Jid, bool)> = recipients.chain(own).filter(|(jid, _)| !linked.own().is_device(jid)).collect();
-    jids.into_iter().map(|(jid, own)| Ok(Target { address: address::device(step, &jid)?, jid, own })).collect()
+    let to_self = linked.own().is_account(&chat);
+    let recipients = recipients.iter().filter(|_| !to_self).map(|device| (device, &chat, user, false));
+    let own = own_devices.iter().map(|device| (device, &own_chat, own_user, true));
+    let mut targets = BTreeMap::new();
+    let mut all = Ok(());
+    for (device, chat, user, own) in recipients.chain(own) {
+        let jid = device.jid(chat);
+        if linked.own().is_device(&jid) {
+            continue;
+        }
+        // All are read before one is missed.
+        match address::device(step, &jid) {
+            Ok(address) => {
+                let keys = device.jid(&user.canonical);
+                targets.insert((jid.clone(), own), Target { jid, keys, address, own });
+            }
+            Err(miss) => all = Err(miss),
+        }
+    }
+    all.map(|()| targets.into_values().collect())
 }
 
 /// Encrypts for every device and puts the stanza behind the batch.
 fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
-    let chat = if op.to.is_status_broadcast() { &op.to } else { &user.canonical };
+    let chat = if op.to.is_status_broadcast() { &op.to } else { &user.addressed(step.account()).clone() };
     let Ok(message) = message::decode(&op.message) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
     let class = &op.words;
+    let children = content::children(step, chat, user, &op.id, &message, &op.message)?;
     let plain = padded(&op.message, step.rng);
     let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
@@ -138,7 +163,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         hide_failure: class.hide_failure,
         meta: &class.meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: &children,
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
@@ -147,7 +172,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     // What is said of a status is for its author alone.
     let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
     let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
-    step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
+    step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
     step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
     step.send_encoded(&encoded);
     Ok(Plan::Sent(encoded))

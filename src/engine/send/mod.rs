@@ -59,16 +59,13 @@ use crate::{
     jid::Jid,
     message::{self, Classification, MessageId, StanzaType, classify, padding},
     proto::{Message as _, e2e},
-    stanza::iq::{groups, usync},
+    stanza::iq::groups,
     store::Key,
 };
 use memo::Memo;
 use peer::Urgency;
-pub(crate) use sessions::establish_sent;
+pub(crate) use sessions::{PrepareSessions, PreparedSessions, Sessions, Started, establish_sent};
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
-
-/// Users that one query asks about at most.
-const MAX_ASKED: usize = 256;
 
 /// What the server is asked about. A user and its primary device have the same JID, but the questions differ.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,6 +235,11 @@ pub(crate) struct Sends {
 impl Sends {
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// Notes that the server is asked; false when it is already.
+    pub(crate) fn note_asked(&mut self, subject: Subject) -> bool {
+        self.asked.insert(subject)
     }
 
     /// Takes over what was stored.
@@ -523,17 +525,6 @@ impl Engine {
         if self.sends.asked.insert(Subject::Group(group.clone())) {
             let request = groups::info_request(&group);
             self.ask(now, Query::Group(group), request);
-        }
-    }
-
-    /// Asks which devices users have; what is under way is not asked twice.
-    pub(in crate::engine) fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
-        let users: Vec<Jid> =
-            users.into_iter().filter(|user| self.sends.asked.insert(Subject::Devices(user.clone()))).collect();
-        for users in users.chunks(MAX_ASKED) {
-            let sid = self.queries.next_id();
-            let request = usync::devices_request(&sid, users);
-            self.ask(now, Query::Devices(users.to_vec()), request);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     engine::{
         account::Account,
+        content,
         notices::SendFailure,
         records::{OutgoingRecord, Record, SentRecord},
         step::{Miss, Step, own},
@@ -83,6 +84,11 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
     let is_status = op.to.is_status_broadcast();
     let mut meta = words.meta.clone();
     meta.extend(status::setting(op));
+    let me = match fanout.addressing {
+        Some(AddressingMode::Pn) => &linked.pn,
+        _ => linked.lid.as_ref().unwrap_or(&linked.pn),
+    };
+    let report = if is_status { None } else { content::group_report(&op.lane.chat, me, &op.id, &op.message) };
     let head = Head {
         to: &op.lane.chat,
         id: op.id.as_str(),
@@ -92,7 +98,7 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         hide_failure: words.hide_failure,
         meta: &meta,
         device_identity: &linked.device_identity,
-        children: &[],
+        children: report.as_slice(),
     };
     let viewers = if is_status { status::viewers(fanout, &devices) } else { Vec::new() };
     let stanza = SenderKeyMessage {

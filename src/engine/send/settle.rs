@@ -11,7 +11,9 @@ use crate::{
         devices, groups,
         notices::{self, SendFailure},
         records::{OutgoingRecord, Record, SentRecord},
+        restrictions,
         step::{Miss, Step},
+        tokens,
     },
     jid::Jid,
     message::phash,
@@ -95,6 +97,7 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<Acke
         if let Some((sent_key, _)) = sent {
             step.delete(sent_key);
         }
+        restrictions::refused(step, &user, code)?;
         let failure = SendFailure::refused(code);
         step.emit(notices::send_failed(&chat, &ack.id, outgoing.client_ref.as_deref(), &failure));
         return Ok(Acked::Settled);
@@ -102,6 +105,7 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<Acke
     if let Some(phash) = &ack.phash {
         compare(step, &chat, &user, outgoing.phash.as_deref(), phash)?;
     }
+    tokens::wrote(step, &user)?;
     let sent = sent.unwrap_or_else(|| (sent_key(&user.canonical, &ack.id), SentRecord::default()));
     settle_as_sent(step, &ack.id, &chat, &user, &outgoing, sent, ack.timestamp)?;
     if ack.refresh_lid && (chat.is_pn_family() || chat.is_lid_family()) {

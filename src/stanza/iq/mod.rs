@@ -1,8 +1,10 @@
 //! Requests and their answers. Matching is by id alone (spec 01 §6.10); the engine's correlator does it.
 
 pub mod groups;
+pub mod mex;
 pub mod prekeys;
 pub mod session;
+pub mod tokens;
 pub mod usync;
 
 use crate::{

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    crypto::PublicKey,
+    crypto::{PublicKey, sha1},
     jid::Jid,
     node::{Node, NodeRef},
     signal::{PreKeyBundle, PreKeyId, SignedPreKeyId},
@@ -76,6 +76,56 @@ pub fn count(node: NodeRef<'_>) -> Result<u64, StanzaError> {
     required_child(node, "iq", "count")?.attr_u64("value").ok_or(StanzaError::Attribute { tag: "count", name: "value" })
 }
 
+/// Asks what the server holds of our keys (spec 03 §1.5).
+pub fn digest_request() -> Node {
+    request("get", "encrypt").child(Node::new("digest"))
+}
+
+/// What the server holds of our keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The one-time prekeys that it has not given out, at most [`MAX_DIGEST_KEYS`].
+    pub pre_keys: Vec<u32>,
+    /// SHA-1, see [`key_hash`].
+    pub hash: [u8; 20],
+}
+
+/// Most one-time prekeys of a [`Digest`]: five uploads.
+pub const MAX_DIGEST_KEYS: usize = 4_096;
+
+/// Reads the answer to [`digest_request`].
+///
+/// # Errors
+/// [`StanzaError`] without a hash or the list of keys, or with more of them than [`MAX_DIGEST_KEYS`].
+pub fn digest(node: NodeRef<'_>) -> Result<Digest, StanzaError> {
+    let digest = required_child(node, "iq", "digest")?;
+    let list = required_child(digest, "digest", "list")?;
+    let ids = list.children().filter(|child| child.tag() == "id").take(MAX_DIGEST_KEYS.saturating_add(1));
+    let pre_keys = ids.map(|id| fixed(id, "id").map(three_bytes)).collect::<Result<Vec<_>, _>>()?;
+    if pre_keys.len() > MAX_DIGEST_KEYS {
+        return Err(StanzaError::Content { tag: "list" });
+    }
+    Ok(Digest { pre_keys, hash: fixed(required_child(digest, "digest", "hash")?, "hash")? })
+}
+
+/// The hash over published keys (spec 03 §1.5): the identity, the signed prekey with its signature, and the one-time
+/// prekeys in the order of the server's list.
+pub fn key_hash<'a>(
+    identity: &PublicKey,
+    signed_pre_key: &PublicKey,
+    signature: &[u8; 64],
+    pre_keys: impl IntoIterator<Item = &'a PublicKey>,
+) -> [u8; 20] {
+    let mut parts: Vec<&[u8]> = vec![identity.as_bytes(), signed_pre_key.as_bytes(), signature];
+    parts.extend(pre_keys.into_iter().map(|key| &key.as_bytes()[..]));
+    sha1(&parts)
+}
+
+/// Replaces the signed prekey (spec 03 §1.7).
+pub fn rotate_request(id: u32, key: &PublicKey, signature: &[u8; 64]) -> Node {
+    request("set", "encrypt").child(Node::new("rotate").child(signed_key_node(id, key.as_bytes(), signature)))
+}
+
 /// Asks for the bundles of devices.
 pub fn bundles_request<'a>(devices: impl IntoIterator<Item = &'a Jid>) -> Node {
     let users = devices.into_iter().map(|jid| Node::new("user").attr("jid", jid).attr("reason", "identity"));
@@ -143,8 +193,11 @@ pub(crate) fn keys_of(node: NodeRef<'_>, registration_id: u32) -> Result<PreKeyB
 }
 
 fn key_id(key: NodeRef<'_>) -> Result<u32, StanzaError> {
-    let [a, b, c] = fixed(required_child(key, "key", "id")?, "id")?;
-    Ok(u32::from_be_bytes([0, a, b, c]))
+    fixed(required_child(key, "key", "id")?, "id").map(three_bytes)
+}
+
+fn three_bytes([a, b, c]: [u8; 3]) -> u32 {
+    u32::from_be_bytes([0, a, b, c])
 }
 
 fn key_value(key: NodeRef<'_>) -> Result<PublicKey, StanzaError> {

@@ -1,20 +1,30 @@
 //! One person, two identities: phone number (PN) and LID (spec 03 §4.10).
 //!
-//! Records are kept under the canonical identity: the LID once it is known, the PN before. A session that was begun
-//! under the PN moves to the LID address when it is next used.
+//! Records are kept under the canonical identity: the LID once it is known, the PN before. What was begun under the PN moves to
+//! the LID before it is next used, with everything of the user that is known to be there.
+//!
+//! | file | what |
+//! |---|---|
+//! | `migrate` | records move from the PN to the LID |
+//! | `table` | the table of pairs that the phone sends when the account begins to speak by LID |
+
+mod migrate;
+mod table;
 
 use bytes::Bytes;
 
 use crate::{
     engine::{
-        keys,
+        account::Account,
         step::{Miss, Step},
     },
     event::{LidMappingUpdated, MappingSource},
     jid::Jid,
-    signal::{self, Address},
+    signal::Address,
     store::{Key, RecordKind},
 };
+
+pub(crate) use table::learn_table;
 
 /// A user under both identities, without device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +49,15 @@ impl User {
     /// The other identity than `jid`, when it is known.
     pub(crate) fn other(&self, jid: &Jid) -> Option<&Jid> {
         if jid.is_lid_family() { self.pn.as_ref() } else { self.lid.as_ref() }
+    }
+
+    /// The identity that a message to this user is addressed to: the LID once the account speaks by LID, else the PN. The one
+    /// that is known, if only one is.
+    pub(crate) fn addressed(&self, account: &Account) -> &Jid {
+        match &self.pn {
+            Some(pn) if !account.lid_migrated => pn,
+            _ => &self.canonical,
+        }
     }
 }
 
@@ -91,8 +110,9 @@ pub(crate) struct Noted {
 
 /// Stores that two JIDs are the same person, when one is a PN and the other a LID; tells the application when it is news.
 ///
-/// The newest word counts, and it is one to one: what was known of either before is forgotten. Nobody is ever the same
-/// person as our own account: that one's identities come with linking and login only.
+/// The newest word counts, and it is one to one: what was known of either before is forgotten. What still stands under the PN
+/// goes to the person that it was of. Nobody is ever the same person as our own account: that one's identities come with
+/// linking and login only.
 ///
 /// # Errors
 /// [`Miss`].
@@ -114,6 +134,9 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
         (_, true) => (b, a),
         _ => return Ok(None),
     };
+    if pn.is_server_only() || lid.is_server_only() || pn.is_bot() {
+        return Ok(None);
+    }
     if step
         .account()
         .linked
@@ -127,7 +150,12 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
     if lid_before.as_ref() == Some(&lid) && pn_before.as_ref() == Some(&pn) {
         return Ok(None);
     }
-    for before in lid_before.iter().chain(&pn_before) {
+    if let Some(before) = &lid_before {
+        migrate::leave(step, &pn, before)?;
+        step.delete(map_key(before));
+    }
+    if let Some(before) = &pn_before {
+        migrate::leave(step, before, &lid)?;
         step.delete(map_key(before));
     }
     step.put(map_key(&pn), Bytes::from(lid.to_string()));
@@ -136,23 +164,32 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
     Ok(Some(Noted { event: LidMappingUpdated::new(lid, pn, source), corrects }))
 }
 
-/// The address of a device, under which its session is stored. Moves a session that still stands under the PN.
+/// The same for all the people of a stanza: before anything is told of it.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn learn_all(step: &mut Step<'_>, people: &[(Jid, Jid)], source: MappingSource) -> Result<(), Miss> {
+    let mut missed = Ok(());
+    for (jid, other) in people {
+        // All are looked at, so that one round loads everything.
+        missed = learn(step, jid, other, source).and(missed);
+    }
+    missed
+}
+
+/// The address of a device, under which its session is stored. Moves what still stands under the PN.
 ///
 /// # Errors
 /// [`Miss`].
 pub(crate) fn device(step: &mut Step<'_>, jid: &Jid) -> Result<Address, Miss> {
     let user = user(step, jid)?;
-    let address = address_of(&user.canonical, jid.device());
-    let Some(pn) = user.pn.as_ref().filter(|pn| **pn != user.canonical) else { return Ok(address) };
-    let before = address_of(pn, jid.device());
-    step.require([&keys::session(&address), &keys::session(&before)])?;
-    if step.read(&keys::session(&address))?.is_none() && step.read(&keys::session(&before))?.is_some() {
-        signal::relocate(step, &before, &address)?;
+    if let Some(pn) = user.pn.as_ref().filter(|pn| **pn != user.canonical) {
+        migrate::before_use(step, pn, &user.canonical, jid.device())?;
     }
-    Ok(address)
+    Ok(address_of(&user.canonical, jid.device()))
 }
 
-/// The address of a device of a user under this identity.
+/// The address of a device of a user, as it is.
 pub(crate) fn address_of(user: &Jid, device: u16) -> Address {
     Address::new(&user.with_device(device).to_string())
 }
