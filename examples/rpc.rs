@@ -17,13 +17,16 @@
 //! | `passkey_confirm` | | `{}`; answers `session.passkey_confirmation` |
 //! | `connect`, `disconnect`, `reconnect`, `logout` | | `{}` |
 //! | `send_text` | `to`, `text`, perhaps `id`, `clientRef` | `{"id","timestamp"}` once the message is stored |
+//! | `react` | `chat`, `id`, `emoji` (empty takes it away), perhaps `fromMe`, `participant` | as `send_text` |
+//! | `edit` | `chat`, `id`, `text`; for 20 minutes | as `send_text` |
+//! | `delete` | `chat`, `id`, perhaps `fromMe` (true unless given), `participant` | as `send_text` |
 //! | `mark_read` | `chat`, `ids`, perhaps `participant` | `{}` |
 //! | `snapshot` | | state, identities and counters of the account |
 //! | `stats` | | memory and counters of the process |
 //! | `shutdown` | | `{}`; then the program ends |
 //!
 //! Params are an object, or an array in the order of the table. `to` and `chat` are a JID or a phone number with its country
-//! code. Requests reach the account in the order of their lines, run at the same time, and are answered as they finish. Texts
+//! code. `id`, `fromMe` and `participant` are those of the key that an event shows. Requests reach the account in the order of their lines, run at the same time, and are answered as they finish. Texts
 //! leave in the order in which they were asked for. Every event is a notification, `{"jsonrpc":"2.0","method":"event","params":{"event":…,"data":…}}`, and is
 //! acknowledged once it is written: what was not comes again after a restart, with the same `eventId`.
 //!
@@ -63,9 +66,9 @@ use tokio::{
 };
 use wamd::{
     Error, Jid,
-    client::{Client, DEFAULT_URL, Delivery, Events},
+    client::{Accepted, Client, DEFAULT_URL, Delivery, Events},
     crypto::PublicKey,
-    engine::{CommandError, SendRequest, Snapshot},
+    engine::{CommandError, MessageRef, SendRequest, Snapshot},
     message::MessageId,
     pairing::code::{PairCode, PhoneNumber},
     store::{AccountId, SqliteStore},
@@ -144,6 +147,9 @@ const METHODS: &[Method] = &[
     method!(reconnect()),
     method!(logout()),
     method!(send_text("to", "text", "id", "clientRef")),
+    method!(react("chat", "id", "emoji", "fromMe", "participant")),
+    method!(edit("chat", "id", "text")),
+    method!(delete("chat", "id", "fromMe", "participant")),
     method!(mark_read("chat", "ids", "participant")),
     method!(snapshot()),
     method!(stats()),
@@ -226,7 +232,62 @@ async fn send_text(account: Account, params: SendText) -> Outcome {
     request.id = params.id;
     request.client_ref = params.client_ref;
     let accepted = account.client.send(request).await?;
+    stored(&accepted)
+}
+
+fn stored(accepted: &Accepted) -> Outcome {
     Ok(json!({ "id": accepted.id, "timestamp": accepted.timestamp }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct React {
+    chat: Address,
+    id: MessageId,
+    emoji: String,
+    #[serde(default)]
+    from_me: bool,
+    participant: Option<Address>,
+}
+
+async fn react(account: Account, params: React) -> Outcome {
+    let target = message_ref(params.id, params.from_me, params.participant);
+    stored(&account.client.react(&params.chat.0, target, params.emoji).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    chat: Address,
+    id: MessageId,
+    text: String,
+}
+
+async fn edit(account: Account, params: Edit) -> Outcome {
+    stored(&account.client.edit(&params.chat.0, params.id, params.text).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Delete {
+    chat: Address,
+    id: MessageId,
+    from_me: Option<bool>,
+    participant: Option<Address>,
+}
+
+async fn delete(account: Account, params: Delete) -> Outcome {
+    let target = message_ref(params.id, params.from_me.unwrap_or(true), params.participant);
+    stored(&account.client.delete(&params.chat.0, target).await?)
+}
+
+/// A message, by the members of the key that events show.
+fn message_ref(id: MessageId, from_me: bool, participant: Option<Address>) -> MessageRef {
+    match (from_me, participant) {
+        (true, _) => MessageRef::own(id),
+        (false, Some(author)) => MessageRef::of_member(id, author.0),
+        (false, None) => MessageRef::theirs(id),
+    }
 }
 
 #[derive(Deserialize)]
@@ -380,6 +441,9 @@ fn kind(error: &Error) -> &'static str {
             CommandError::NotAChat(_) => "not_a_chat",
             CommandError::Audience(_) => "audience",
             CommandError::Content(_) => "content",
+            CommandError::UnknownMessage => "unknown_message",
+            CommandError::TooLate => "too_late",
+            CommandError::Restricted { .. } => "restricted",
             CommandError::MessageId => "message_id",
             CommandError::NoIds => "no_ids",
             CommandError::Busy { .. } => "busy",

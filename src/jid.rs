@@ -10,8 +10,8 @@
 //! primary phone (or "no device"), and is not printed. Parsing is strict about the grammar and open about server names:
 //! a server that this crate does not know is kept as [`Server::Other`], so that a new kind of address loses no stanza.
 //!
-//! A JID from the wire may hold `@` or `:` in its user part; such a one prints to a text that does not parse back.
-//! Compare and store JIDs as values, not as texts.
+//! A JID that is put together from parts may hold `@` or `:` in its user part, and prints to a text that does not parse back, or
+//! as another one. Neither is read from an attribute of a stanza, nor taken as a recipient: records are kept under texts.
 
 #![cfg_attr(
     not(test),
@@ -375,6 +375,13 @@ impl Jid {
             return self.server.as_str().to_owned();
         }
         format!("{}.0:{}@{}", self.user, self.device, self.server)
+    }
+
+    /// Whether the text form reads back as this JID. Not if the user part holds what separates other parts: then two addresses
+    /// have the same text.
+    pub(crate) fn has_text_form(&self) -> bool {
+        let separates = |b: u8| b == b':' || b == b'@' || b == b'.' && self.server.has_legacy_agent();
+        !self.user.bytes().any(separates)
     }
 
     /// The form for logs: all of the user part but its last two digits is hidden.

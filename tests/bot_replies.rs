@@ -15,6 +15,7 @@ use wamd::{
     Jid,
     crypto::Secret,
     engine::Command,
+    event::Envelope,
     message::secret::bot::{bot_secret, seal_reply},
     node::Node,
     proto::{Message as _, e2e},
@@ -73,7 +74,16 @@ fn edit(kind: &str, first: &str) -> Node {
 }
 
 fn texts(world: &mut World) -> Vec<String> {
-    world.events("alice").iter().filter_map(text_of).map(str::to_owned).collect()
+    let of_piece = |event: &Envelope| match text_of(event) {
+        None if event.event == "message.updated" => {
+            let message = &event.data["messages"][0];
+            assert_eq!((&message["key"]["id"], &message["edited"]), (&json!("FIRST"), &json!(true)));
+            assert_ne!(message["bot"]["edit"], json!(null));
+            message["text"].as_str().map(str::to_owned)
+        }
+        text => text.map(str::to_owned),
+    };
+    world.events("alice").iter().filter_map(of_piece).collect()
 }
 
 /// Tag and error of what alice answered since the last call.

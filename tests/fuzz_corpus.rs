@@ -41,6 +41,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("node_roundtrip", node::roundtrip),
     ("prekey_message", wamd::signal::fuzz::prekey_message),
     ("qr_and_pair_stanzas", wamd::pairing::fuzz::qr_and_pair_stanzas),
+    ("retry_receipt", wamd::engine::fuzz_retry_receipt),
     ("sender_key_message", sender_key::fuzz::sender_key_message),
     ("session_record", wamd::signal::fuzz::session_record),
     ("signal_message", wamd::signal::fuzz::signal_message),
@@ -174,6 +175,7 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     pairing(&mut seeds);
     arbitrary_nodes(&mut seeds);
     scripts(&mut seeds);
+    retry_receipts(&mut seeds);
     seeds.0
 }
 
@@ -458,6 +460,41 @@ fn scripts(seeds: &mut Seeds) {
         &[LINKED, &[12, 0, 6, 0, 0xF8, 4, 8, 0x0B, 9, 0x0B], RUN, &[13, 0, 0, 4, 0, 0, 1, 0], SETTLE],
     );
     seeds.add("engine", "read", &[LINKED, &send(0), SETTLE, &[7, 1, 6, 2, 2, 0, 1, 1], SETTLE]);
+}
+
+/// Fields as in `retry::fuzz`: time, chat, asker, flags, count, registration id, number of ids, ids, and what is answered.
+fn retry_receipts(seeds: &mut Seeds) {
+    const ANSWERED: [u8; 3] = [1; 3];
+    let ask = |chat: u8, asker: u8, flags: u8, count: u8| [0, chat, asker, flags, count, 0, 0, 0];
+    for (chat, asker) in (0..4).flat_map(|chat| (0..8).map(move |asker| (chat, asker))) {
+        let (first, second) = (ask(chat, asker, 0, 1), ask(chat, asker, 0, 2));
+        seeds.add("retry_receipt", &format!("chat {chat} asker {asker}"), &[&first, &ANSWERED, &second, &ANSWERED]);
+    }
+    let counts: Vec<u8> = (1..8).flat_map(|count| [&ask(0, 0, 0, count)[..], &ANSWERED].concat()).collect();
+    seeds.add("retry_receipt", "counts", &[&counts, &counts, &[9], &counts]);
+    let often: Vec<u8> = (0..14).flat_map(|_| [&ask(1, 0, 0, 1)[..], &[1]].concat()).collect();
+    seeds.add("retry_receipt", "often", &[&often]);
+    seeds.add("retry_receipt", "list", &[&[0, 1, 0, 0, 1, 0, 3, 0, 1, 2, 3, 1]]);
+    seeds.add(
+        "retry_receipt",
+        "group unknown",
+        &[&[0, 1, 0, 0x20, 1, 0, 0, 0, 1, 1], &[0, 1, 0, 0x20, 1, 0, 0, 0, 0, 1]],
+    );
+    seeds.add("retry_receipt", "recipient", &[&[0, 0, 4, 0x10, 1, 0, 0, 0, 0, 1], &[0, 0, 4, 0x10, 1, 0, 0, 0, 1, 1]]);
+    for (kind, flags) in (0..4).flat_map(|kind| [0x04, 0x84, 0x44].map(|flags| (kind, flags))) {
+        let request = [0, 0, 0, flags, 2, 0, 0, 0, kind, 3, 2, 10, 11, 1];
+        seeds.add("retry_receipt", &format!("keys {kind} {flags}"), &[&request, &ask(0, 0, 0, 1), &ANSWERED]);
+    }
+    for seed in 1..9_u32 {
+        let mut state = seed;
+        let mixed: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(400)
+        .collect();
+        seeds.add("retry_receipt", &format!("mixed {seed}"), &[&mixed]);
+    }
 }
 
 // ---- dictionaries ---------------------------------------------------------------------------------------------

@@ -28,3 +28,21 @@ fn every_vector_holds() {
         assert_eq!(jid.to_string().parse(), Ok(jid), "{input:?}");
     }
 }
+
+/// A stanza whose sender has a user part with a device in it: its text is that of another device.
+#[test]
+fn an_address_with_the_text_of_another_is_none() {
+    use wamd::node::{Decoder, Limits, Node};
+
+    let read = |jid: &Jid| {
+        let frame = Node::new("message").attr("from", jid).encode().expect("encodes");
+        let mut decoder = Decoder::new(Limits::default());
+        decoder.decode(frame.into()).expect("decodes").attr_jid("from")
+    };
+    for jid in [Jid::pn("15550000001:3"), Jid::pn("15550000001.1"), Jid::lid("1:2"), Jid::lid("1@lid")] {
+        assert_eq!(read(&jid), None, "{jid}");
+    }
+    for jid in [Jid::pn("15550000001").with_device(3), Jid::lid("1"), Jid::new("1-2", wamd::jid::Server::Group)] {
+        assert_eq!(read(&jid), Some(jid.clone()));
+    }
+}

@@ -215,3 +215,153 @@ fn login_goes_on_when_the_server_takes_no_keys() {
     let given = uploads(&mut world).concat();
     assert!(given.iter().all(|id| !stored.contains(id)), "keys of a lost upload are not offered again");
 }
+
+// ---- at size, and over time ---------------------------------------------------------------------------------------------
+
+/// Alice with full uploads, whose pool works when it is told to.
+fn in_slices() -> World {
+    let mut world = World::new(&["bob"]);
+    world.link("bob");
+    world.add("alice", "15550000009", |config| config.pre_key_batch = 812);
+    world.thinks("alice", false);
+    assert_eq!(world.command("alice", Command::LinkQr), Ok(Reply::Done));
+    world.scan("alice", &ScanOptions::default());
+    world
+}
+
+#[test]
+fn an_upload_is_made_in_slices() {
+    let mut world = in_slices();
+    let mut slices = 0;
+    while world.waiting_jobs("alice") > 0 {
+        assert_eq!(world.waiting_jobs("alice"), 1, "one after the other");
+        assert!(uploads(&mut world).is_empty(), "not before all are there");
+        let before = stored(&mut world).len();
+        world.think_once("alice");
+        assert!(stored(&mut world).len() - before <= 128);
+        slices += 1;
+    }
+    // The last 44 keys are more than what is done at once, too.
+    assert_eq!(slices, 7);
+    assert_eq!(uploads(&mut world), [(1..=812).collect::<Vec<_>>()]);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    world.thinks("alice", true);
+    world.talk("alice", "bob");
+}
+
+#[test]
+fn keys_that_were_made_without_a_connection_leave_with_the_next() {
+    let mut world = in_slices();
+    world.think_once("alice");
+    world.cut("alice");
+    world.thinks("alice", true);
+    world.advance_secs(10);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    assert_eq!(uploads(&mut world), [(1..=812).collect::<Vec<_>>()], "the same ids");
+    world.talk("bob", "alice");
+}
+
+#[test]
+fn a_pool_that_does_not_answer_holds_up_no_login() {
+    let mut world = in_slices();
+    assert_eq!(world.state("alice"), "CONNECTING");
+    world.advance_secs(61);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    assert!(uploads(&mut world).is_empty());
+    // Counted after a pause, and made anew, with other ids.
+    world.thinks("alice", true);
+    world.advance_secs(2);
+    let given = uploads(&mut world).concat();
+    assert_eq!(given, (813..=1_624).collect::<Vec<_>>());
+    world.talk("bob", "alice");
+}
+
+#[test]
+fn a_failed_upload_is_tried_again_with_growing_pauses() {
+    let mut world = World::online(&["alice"]);
+    let refuse = |count| wamd_loopback::Fault::AnswerIq {
+        jid: world.device("alice"),
+        xmlns: "encrypt".to_owned(),
+        code: Some(503),
+        backoff: None,
+        count,
+    };
+    world.fault(refuse(1));
+    world.stanza_arrives("alice", &few_left("N1"));
+    let first = uploads(&mut world).concat();
+    assert_eq!(first.len(), FEW_PRE_KEYS as usize);
+    // The server counts enough of them then: nothing more is uploaded.
+    world.advance_secs(1);
+    assert!(uploads(&mut world).is_empty());
+    // When it has few indeed, other keys go.
+    let left = u32::try_from(world.view("alice").prekeys).unwrap();
+    world.command("alice", Command::Disconnect).unwrap();
+    strangers(&mut world, 0..left - 2);
+    world.fault(wamd_loopback::Fault::LoseNotices {
+        jid: world.device("alice"),
+        kind: "encrypt".to_owned(),
+        count: 100,
+    });
+    world.forget();
+    world.command("alice", Command::Connect).unwrap();
+    let again = uploads(&mut world).concat();
+    assert!(!again.is_empty() && again.iter().all(|id| !first.contains(id)));
+}
+
+#[test]
+fn the_signed_prekey_is_replaced_in_intervals() {
+    let mut world = World::new(&["bob"]);
+    world.link("bob");
+    let day = 86_400;
+    world.add("alice", "15550000009", |config| {
+        config.pre_key_batch = FEW_PRE_KEYS;
+        config.signed_pre_key_age = Some(std::time::Duration::from_secs(7 * day));
+        config.keepalive = std::time::Duration::from_secs(6 * 3_600)..=std::time::Duration::from_secs(6 * 3_600);
+    });
+    world.link("alice");
+    let signed = |world: &mut World| -> Vec<u32> {
+        let records = world.actor("alice").records(RecordKind::SignedPreKey);
+        records.iter().map(|(key, _)| u32::from_be_bytes(key.id[..].try_into().unwrap())).collect()
+    };
+    assert_eq!(signed(&mut world), [1]);
+    world.talk("bob", "alice");
+    world.forget();
+    world.advance_secs(6 * day);
+    assert_eq!(signed(&mut world), [1]);
+    world.advance_secs(2 * day);
+    assert_eq!(signed(&mut world), [1, 2], "the former one is kept");
+    let heard = world.heard("alice");
+    let rotations: Vec<_> = heard.iter().filter(|node| node.find_child("rotate").is_some()).collect();
+    assert_eq!(rotations.len(), 1);
+    // Both are good for new sessions, and the digest that the server makes is ours.
+    strangers(&mut world, 0..1);
+    assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "from 0");
+
+    // One that the server does not take changes nothing; another comes the next day.
+    world.fault(wamd_loopback::Fault::AnswerIq {
+        jid: world.device("alice"),
+        xmlns: "encrypt".to_owned(),
+        code: Some(500),
+        backoff: None,
+        count: 100,
+    });
+    world.advance_secs(7 * day);
+    world.forget();
+    world.fault(wamd_loopback::Fault::AnswerIq {
+        jid: world.device("alice"),
+        xmlns: "encrypt".to_owned(),
+        code: Some(500),
+        backoff: None,
+        count: 0,
+    });
+    world.advance_secs(2 * day);
+    let heard = world.heard("alice");
+    assert!(heard.iter().any(|node| node.find_child("rotate").is_some()));
+    strangers(&mut world, 1..2);
+    assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "from 1");
+    // After 30 days the first ones go.
+    world.advance_secs(32 * day);
+    let kept = signed(&mut world);
+    assert!(!kept.contains(&1) && !kept.is_empty(), "{kept:?}");
+    world.talk("bob", "alice");
+}

@@ -11,15 +11,16 @@ use wamd::{
     node::Node,
     store::RecordKind,
 };
-use world::{Disk, World};
+use wamd_loopback::Fault;
+use world::{Disk, World, named};
 
 /// Seconds of a bucket.
 const WEEK: u64 = 604_800;
 
+/// Alice has written to bob, who has not answered: she has no token of his.
 fn known() -> World {
     let mut world = World::online(&["alice", "bob"]);
-    world.talk("alice", "bob");
-    world.talk("alice", "bob");
+    world.send("alice", "bob", "hello");
     world.forget();
     world
 }
@@ -129,7 +130,6 @@ fn our_own_is_issued_once_in_a_bucket() {
     let bob = world.lid("bob").to_string();
     let first = world.now().unix_seconds();
     assert_eq!(issued(&mut world), [(bob.clone(), first)]);
-    answer_query(&mut world, first);
     for _ in 0..3 {
         world.send("alice", "bob", "hello");
     }
@@ -139,17 +139,11 @@ fn our_own_is_issued_once_in_a_bucket() {
     assert_eq!(issued(&mut world).len(), 1);
 }
 
-/// The server takes the token that was issued last, whatever it thinks of such queries by itself.
-fn answer_query(world: &mut World, _at: u64) {
-    world.advance_secs(1);
-}
-
 #[test]
 fn a_new_identity_gets_the_same_again() {
     let mut world = World::online(&["alice", "bob"]);
     world.send("alice", "bob", "hello");
     let [(_, at)] = issued(&mut world)[..] else { panic!("one token") };
-    answer_query(&mut world, at);
     world.advance_secs(60);
     let bob = world.lid("bob");
     let changed = Node::new("notification").attr("type", "encrypt").attr("id", "n2").attr("from", &bob);
@@ -177,4 +171,40 @@ fn a_token_is_nobody_s_reason_to_wait() {
     let mut unlinked = World::new(&["carol"]);
     let refused = unlinked.command("carol", Command::SetNctSalt(Bytes::from_static(b"salt")));
     assert_eq!(refused, Err(CommandError::NotLinked));
+}
+
+/// The whole way round: the server lets nobody write to bob who does not show that bob knows them.
+#[test]
+fn it_opens_the_door() {
+    let mut world = World::online(&["alice", "bob"]);
+    let bob = world.jid("bob");
+    world.fault(Fault::DemandToken { jid: bob, on: true });
+    let refused = world.send("alice", "bob", "who is there?");
+    let told = world.only("alice", "message.failed");
+    assert_eq!(told["messages"][0]["key"]["id"], refused.as_str());
+    assert_eq!(told["messages"][0]["error"]["code"], 463);
+    assert_eq!(world.snapshot("alice").restrictions.len(), 1);
+    // By the salt of her own account she shows it herself. The restriction is over by then.
+    world.advance_secs(3_600);
+    let salt = world.server.nct_salt("15550000001").unwrap();
+    world.command("alice", Command::SetNctSalt(Bytes::copy_from_slice(&salt))).unwrap();
+    world.forget();
+    world.send("alice", "bob", "it is me");
+    assert_eq!(world::text_of(named(&world.events("bob"), "message.received")[0]), Some("it is me"));
+
+    // Whom bob writes to gets his token, and needs nothing else.
+    let mut world = World::online(&["alice", "bob", "carol"]);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.fault(Fault::DemandToken { jid, on: true });
+    }
+    world.send("alice", "carol", "hello");
+    let issued = issued(&mut world);
+    assert_eq!(issued.len(), 1, "alice gives carol a token");
+    world.forget();
+    world.send("carol", "alice", "hello, alice");
+    let heard = world.heard("carol");
+    let message = heard.iter().find(|node| node.is("message")).expect("it was sent");
+    assert!(message.find_child("tctoken").is_some());
+    assert_eq!(named(&world.events("alice"), "message.received").len(), 1);
 }

@@ -58,6 +58,7 @@ fn to_a_message_of_each_side() {
         assert_eq!(
             told,
             json!({"messages": [{"key": key, "messageTimestamp": world.now().unix_seconds(), "phone": "15550000001",
+                "pushName": "User 0001",
                 "reaction": {"key": own, "text": "👍", "senderTimestampMs": now, "removed": false},
                 "message": {"reactionMessage": {"key": {"remoteJid": alice, "fromMe": author_is_bob, "id": target_id},
                     "text": "👍", "senderTimestampMs": now}}}]})
@@ -98,18 +99,26 @@ fn the_stanza_says_what_it_is() {
 #[test]
 fn of_another_device_of_ours() {
     let mut world = known();
+    world.add("tablet", "15550000001", |_| {});
+    world.link("tablet");
     let target = world.send("bob", "alice", "yours");
     world.forget();
-    // The phone of alice names bob's message from its point of view, which is ours.
-    let message = build::reaction(key(&world.lid("bob"), false, target.as_str()), "👍", 5);
-    let id = world.phone_sends_message("alice", "bob", &message);
+    let id = world.send_content("tablet", "bob", reaction(MessageRef::theirs(target.clone()), "👍"));
     let told = world.only("alice", "message.reaction");
     assert_eq!(told["messages"][0]["key"]["fromMe"], false);
     assert_eq!(told["messages"][0]["key"]["remoteJid"], world.lid("bob").to_string());
+    assert_eq!(told["messages"][0].get("orphan"), None);
     let reaction = &told["messages"][0]["reaction"];
-    assert_eq!((&reaction["key"]["fromMe"], &reaction["key"]["id"]), (&json!(true), &json!(id)));
+    assert_eq!((&reaction["key"]["fromMe"], &reaction["key"]["id"]), (&json!(true), &json!(id.as_str())));
     let told = world.only("bob", "message.reaction");
     assert_eq!(told["messages"][0]["key"]["fromMe"], true, "bob wrote it");
+    // What the tablet sends leaves its secret with the others.
+    let poll = build::poll("Lunch?", &["Yes", "No"], build::Choice::Any).unwrap();
+    let poll = world.send_content("tablet", "bob", Content::Message(Box::new(poll)));
+    let vote = Content::Vote { poll: MessageRef::own(poll), options: vec!["No".to_owned()] };
+    world.send_content("alice", "bob", vote);
+    let told = world.only("tablet", "message.poll_vote");
+    assert_eq!((&told["selected"], &told["key"]["fromMe"]), (&json!(["No"]), &json!(true)));
 }
 
 #[test]
@@ -148,12 +157,10 @@ fn encrypted_with_the_secret_of_its_message() {
             let sealed = seal(&about, sender, UseCase::Reaction, &plaintext, &mut ChaCha20Rng::seed_from_u64(1));
             let key = key(&world.lid("bob"), false, target.as_str());
             world.phone_sends_message("alice", "bob", &addon::carrier(UseCase::Reaction, key, sealed, 7));
-            for name in ["bob", "alice"] {
-                let told = world.only(name, "message.reaction");
-                assert_eq!(told["messages"][0]["reaction"]["text"], "👍");
-                assert_eq!(told["messages"][0]["key"]["fromMe"], name == "bob");
-                assert_eq!(told["messages"][0]["key"]["id"], target.as_str());
-            }
+            let told = world.only("bob", "message.reaction");
+            assert_eq!(told["messages"][0]["reaction"]["text"], "👍");
+            assert_eq!(told["messages"][0]["key"]["fromMe"], true);
+            assert_eq!(told["messages"][0]["key"]["id"], target.as_str());
         }
     }
     // With another secret it is told as what it is.

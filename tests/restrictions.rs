@@ -26,6 +26,9 @@ fn known() -> World {
     let phone = world.jid("bob");
     world.fault(Fault::MutePhone { jid: phone, on: true });
     world.crash("bob");
+    // What the account may not do is for the test to answer.
+    let jid = world.device("alice");
+    world.fault(Fault::AnswerIq { jid, xmlns: "w:mex".to_owned(), code: None, backoff: None, count: 100 });
     world.forget();
     world
 }
@@ -109,6 +112,7 @@ fn a_refusal_is_told_and_asked_about_once() {
 fn new_chats_are_refused_and_others_go_on() {
     let mut world = known();
     refuse(&mut world, 463);
+    world.forget();
     let until = world.snapshot("alice").restrictions[0].until_ms;
     let sends = world.snapshot("alice").sends;
     assert_eq!(send_to(&mut world, STRANGER), Err(restricted(RestrictionKind::ReachOut, until)));
@@ -152,6 +156,7 @@ fn it_survives_a_restart_and_ends_in_its_time() {
     // What is over while nobody runs is over at the start.
     refuse(&mut world, 475);
     world.crash("alice");
+    world.forget();
     world.advance_secs(3_600);
     world.start("alice");
     assert_eq!(world.only("alice", "account.restricted"), json!({"type": "message_cap", "active": false}));

@@ -9,7 +9,7 @@ mod world;
 use puppet::{Puppet, enc, in_chat, online, stanza, text};
 use serde_json::json;
 use wamd::{Jid, node::Node, store::RecordKind};
-use wamd_loopback::Fault;
+use wamd_loopback::{Fault, GroupSpec};
 use world::World;
 
 fn group() -> Jid {
@@ -161,17 +161,28 @@ fn a_storm_is_asked_about_in_part_and_acknowledged_whole() {
 }
 
 #[test]
-fn a_message_that_was_lost_on_the_way_is_healed_in_a_group_of_engines() {
+fn what_a_group_lost_on_the_way_is_healed_by_its_sender() {
     let mut world = World::online(&["alice", "bob"]);
-    world.talk("alice", "bob");
-    let bob = world.device("bob");
-    for count in 1..=4 {
-        world.fault(Fault::TamperNext { jid: bob.clone(), count });
+    let (members, now) = (vec![world.jid("alice")], world.now());
+    let spec = GroupSpec { creator: "15550000002".into(), subject: "Team".into(), members, ..GroupSpec::default() };
+    let group = world.server.create_group(now, &spec).expect("a group").jid;
+    world.settle();
+    let alice = world.device("alice");
+    for round in 0..4 {
+        // With the key, without it, and several times.
         world.forget();
-        let id = world.send("alice", "bob", "damaged");
-        let received = world.data("bob", "message.received");
-        assert_eq!(received.len(), 1, "after {count} losses");
-        assert_eq!(received[0]["messages"][0]["key"]["id"], id.as_str());
+        world.fault(Fault::TamperNext { jid: alice.clone(), count: 1 + round % 2 });
+        let id = world.send_to("bob", &group, "damaged");
+        world.settle();
+        let received = world.data("alice", "message.received");
+        assert_eq!(received.len(), 1, "round {round}");
+        let key = &received[0]["messages"][0]["key"];
+        assert_eq!((&key["id"], &key["remoteJid"]), (&json!(id.as_str()), &json!(group.to_string())));
+        assert_eq!(world.queued("alice"), 0);
+        // And the next one needs no help.
+        world.forget();
+        world.send_to("bob", &group, "whole");
+        assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "whole");
+        assert_eq!(retries(&mut world).len(), 0);
     }
-    world.talk("bob", "alice");
 }

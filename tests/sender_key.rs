@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use rand_core::{TryCryptoRng, TryRng};
 use serde_json::Value;
 use wamd::{
-    crypto::{KeyPair, PrivateKey, PublicKey, Secret},
+    crypto::{KeyPair, PrivateKey, PublicKey, Secret, xeddsa::VerifyingKey},
     signal::{
         Address, SignalError, StepError,
         sender_key::{
@@ -176,7 +176,11 @@ impl World {
             let iteration = state["iteration"].as_u64().expect("iteration") as u32;
             expected.extend((serial as u32).to_be_bytes());
             expected.extend((state["key_id"].as_u64().expect("key id") as u32).to_be_bytes());
-            expected.extend(bytes(&state["signing_pub"]));
+            let signing = bytes(&state["signing_pub"]);
+            let verifying = VerifyingKey::new(&PublicKey::from_slice(&signing).expect("32 bytes")).expect("a point");
+            expected.extend(signing);
+            expected.push(1);
+            expected.extend(verifying.as_bytes());
             expected.extend(iteration.to_be_bytes());
             expected.extend(bytes(&state["chain_key"]));
             let skipped = state["skipped"].as_object().expect("skipped");

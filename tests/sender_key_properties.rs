@@ -334,7 +334,7 @@ impl World {
             let Some(record) = record else { continue };
             let pages: Vec<_> = record.page_ids().collect();
             assert_eq!(pages.len(), self.receiver.page_count(&sender.name), "pages and index agree");
-            assert!(record.encode().len() < 420 + 12 * pages.len());
+            assert!(record.encode().len() < 600 + 12 * pages.len());
             for id in pages {
                 let Ok(page) = self.receiver.sender_key_page(&sender.name, id);
                 let page = page.expect("the page of the index");

@@ -1,7 +1,13 @@
 //! Keys and signatures agree with other implementations: `vectors/xeddsa.json`, `vectors/keys.json` (spec 03 §1.2).
 
+use std::convert::Infallible;
+
+use rand_core::{TryCryptoRng, TryRng};
 use serde_json::Value;
-use wamd::crypto::{PrivateKey, PublicKey, xeddsa};
+use wamd::crypto::{
+    KeyPair, PrivateKey, PublicKey,
+    xeddsa::{self, SigningKey, VerifyingKey},
+};
 
 fn vectors(text: &str) -> Value {
     serde_json::from_str(text).expect("vector file is JSON")
@@ -37,6 +43,12 @@ fn signatures_are_reproduced_and_verify() {
         let (head, tail) = message.split_at(message.len() / 2);
         assert_eq!(xeddsa::verify(&public, &[head, tail], &signature), Ok(()), "parts are concatenated");
         signs[usize::from(signature[63] >> 7)] = true;
+
+        let (kept, mut script) = (SigningKey::new(KeyPair::from_private(private)), Script(random));
+        let stored = SigningKey::from_parts(kept.pair().clone(), *kept.edwards());
+        assert_eq!(stored.sign(&[&message], &mut script), signature, "with the kept form");
+        let mut script = Script(stored.pair().private().expose().to_vec());
+        assert_eq!(SigningKey::generate(&mut script), stored, "both forms of one multiplication");
     }
     assert_eq!(signs, [true; 2], "both sign bits are covered");
 }
@@ -51,6 +63,10 @@ fn verdicts_agree() {
         let valid = xeddsa::verify(&public, &[&bytes(&case["message"])], &bytes(&case["signature"])).is_ok();
         // `null`: clients differ; we refuse, as the specification recommends.
         assert_eq!(valid, case["valid"].as_bool().unwrap_or(false), "{}", case["note"]);
+        let kept = VerifyingKey::new(&public).map(|key| VerifyingKey::from_bytes(*key.as_bytes()));
+        let verdict =
+            kept.is_some_and(|key| key.verify(&[&bytes(&case["message"])], &bytes(&case["signature"])).is_ok());
+        assert_eq!(verdict, valid, "with the kept form: {}", case["note"]);
     }
 }
 
@@ -61,3 +77,25 @@ fn signatures_of_other_lengths_are_refused() {
         assert!(xeddsa::verify(&public, &[b"x"], &vec![0; len]).is_err());
     }
 }
+
+/// Randomness that is written down: it is drawn whole.
+struct Script(Vec<u8>);
+
+impl TryRng for Script {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        unreachable!("it is drawn as bytes")
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        unreachable!("it is drawn as bytes")
+    }
+
+    fn try_fill_bytes(&mut self, into: &mut [u8]) -> Result<(), Infallible> {
+        into.copy_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Script {}

@@ -164,6 +164,11 @@ async fn waiting_clients_and_devices_are_at_the_tests_mercy() {
         json!({ "fault": "refs", "count": 2 }),
         json!({ "fault": "link_failure", "reason": 405, "attrs": { "url": "x" } }),
         json!({ "fault": "link_answer", "stage": "companion_hello", "code": 429, "backoff": 5, "count": 3 }),
+        json!({ "fault": "hide_lid", "jid": format!("{ALICE}@s.whatsapp.net"), "on": true }),
+        json!({ "fault": "change_lid", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "devices_update", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "change_identity", "jid": format!("{ALICE}@s.whatsapp.net") }),
+        json!({ "fault": "demand_token", "jid": format!("{ALICE}@s.whatsapp.net"), "on": true }),
     ];
     for fault in faults {
         post("/control/faults", fault).await;
@@ -181,6 +186,16 @@ async fn waiting_clients_and_devices_are_at_the_tests_mercy() {
         json!({ "fault": "refuse_login", "jid": jid, "node": { "tag": "failure" } }),
         json!({ "fault": "inject", "jid": jid, "node": { "tag": "ib" } }),
         json!({ "fault": "end_with", "jid": jid, "node": { "tag": "xmlstreamend" } }),
+        json!({ "fault": "hosted", "jid": jid, "on": true }),
+        json!({ "fault": "empty_prekeys", "jid": jid }),
+        json!({ "fault": "ask_digest", "jid": jid }),
+        json!({ "fault": "refuse_bundle", "jid": jid }),
+        json!({ "fault": "withhold_prekey", "jid": jid, "on": true }),
+        json!({ "fault": "delivery", "jid": jid, "what": { "unavailable": { "kind": "x" } }, "every": 2, "count": 1 }),
+        json!({ "fault": "delivery", "jid": jid, "what": "drop", "enc": "pairwise", "id": "A" }),
+        json!({ "fault": "mend", "jid": jid }),
+        json!({ "fault": "acks", "jid": jid, "chat": "1@g.us", "phash": "2:AAAAAAAA", "refresh_lid": true }),
+        json!({ "fault": "lose_notices", "jid": jid, "kind": "devices" }),
     ];
     for fault in faults {
         let (status, error) = http(&loopback, "POST", "/control/faults", &fault.to_string()).await;

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    num::NonZero,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     client::{
@@ -36,6 +37,11 @@ const REPLAY_PAGE: usize = 256;
 
 /// Ephemeral events that wait for the consumer. They tell what is on now: the oldest of more than this have nothing to say.
 const MAX_EPHEMERAL: usize = 256;
+
+/// Jobs of all accounts of the process that run at a time: one for each core. An account has at most a handful of them out
+/// (`engine/slices.rs`), and the places are given in the order of asking, so that no account holds up the others for long.
+static CPU_PLACES: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
 
 /// The caller's answer.
 type Answer = oneshot::Sender<Result<Reply, CommandError>>;
@@ -315,8 +321,12 @@ impl Driver {
                 self.commit();
             }
             Output::Cpu(id, job) => {
-                let computed = tokio::task::spawn_blocking(move || job.run());
-                self.work.push(computed.map(move |result| Worked::Computed(id, result.ok())).boxed());
+                let computed = async move {
+                    // The runtime's threads for blocking work are many; the cores are not.
+                    let _place = CPU_PLACES.acquire().await.ok()?;
+                    tokio::task::spawn_blocking(move || job.run()).await.ok()
+                };
+                self.work.push(computed.map(move |result| Worked::Computed(id, result)).boxed());
             }
             Output::Event(envelope) => queue(&mut self.waiting_events, *envelope),
             Output::RefreshVersion => {

@@ -2,12 +2,19 @@
 //!
 //! The Edwards key keeps its own sign bit, which travels in the top bit of the signature's last byte. A signature is
 //! 64 bytes: `R || s`, `s[31] & 0x80` = sign of the Edwards key.
+//!
+//! Both sides need the public key in its Edwards form. Keys that are used again and again keep it: [`SigningKey`] spares half of
+//! signing, [`VerifyingKey`] a fifth of verifying.
 
-use curve25519_dalek::{edwards::EdwardsPoint, montgomery::MontgomeryPoint, scalar::Scalar};
+use curve25519_dalek::{
+    edwards::{CompressedEdwardsY, EdwardsPoint},
+    montgomery::MontgomeryPoint,
+    scalar::Scalar,
+};
 use sha2::{Digest, Sha512};
 use zeroize::Zeroize;
 
-use super::{CryptoError, PrivateKey, PublicKey, Rng};
+use super::{CryptoError, KeyPair, PrivateKey, PublicKey, Rng};
 
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
@@ -23,9 +30,14 @@ pub fn sign(private: &PrivateKey, parts: &[&[u8]], rng: &mut impl Rng) -> [u8; S
 
 /// Signs with the 64 bytes of nonce input given. Deterministic: for vectors; elsewhere [`sign`] is right.
 pub fn sign_with(private: &PrivateKey, parts: &[&[u8]], random: &[u8; 64]) -> [u8; SIGNATURE_LEN] {
+    sign_as(private, &edwards(private), parts, random)
+}
+
+/// Signs with the Edwards form of the public key at hand. Were it another key's, the signature would verify nowhere and give
+/// nothing away: no nonce comes twice, since each is of fresh random bytes.
+fn sign_as(private: &PrivateKey, public: &[u8; 32], parts: &[&[u8]], random: &[u8; 64]) -> [u8; SIGNATURE_LEN] {
     let mut k = Scalar::from_bytes_mod_order(*private.expose());
-    let public = EdwardsPoint::mul_base(&k).compress();
-    let sign = public.as_bytes()[31] & 0x80;
+    let sign = public[31] & 0x80;
 
     let mut prefix = [0xFF; 32];
     prefix[0] = 0xFE;
@@ -35,7 +47,7 @@ pub fn sign_with(private: &PrivateKey, parts: &[&[u8]], random: &[u8; 64]) -> [u
     let mut r = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
     let big_r = EdwardsPoint::mul_base(&r).compress();
 
-    let s = r + challenge(big_r.as_bytes(), public.as_bytes(), parts) * k;
+    let s = r + challenge(big_r.as_bytes(), public, parts) * k;
     r.zeroize();
     k.zeroize();
 
@@ -51,6 +63,96 @@ pub fn sign_with(private: &PrivateKey, parts: &[&[u8]], random: &[u8; 64]) -> [u
 /// # Errors
 /// [`CryptoError::Length`] unless the signature has 64 bytes, [`CryptoError::Signature`] when it is not valid.
 pub fn verify(public: &PublicKey, parts: &[&[u8]], signature: &[u8]) -> Result<(), CryptoError> {
+    let (big_r, s, sign) = split(signature)?;
+    let a = MontgomeryPoint(*public.as_bytes()).to_edwards(sign).ok_or(CryptoError::Signature)?;
+    check(big_r, &s, &a, a.compress().as_bytes(), parts)
+}
+
+/// A key pair that signs often: it keeps its public key in Edwards form, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKey {
+    pair: KeyPair,
+    edwards: [u8; 32],
+}
+
+impl SigningKey {
+    /// Draws a fresh pair, with one multiplication for both forms of the public key.
+    pub fn generate(rng: &mut impl Rng) -> Self {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        let private = PrivateKey::from_bytes(bytes);
+        bytes.zeroize();
+        let point = point(&private);
+        let public = PublicKey::from_bytes(point.to_montgomery().to_bytes());
+        Self { pair: KeyPair::from_parts(private, public), edwards: point.compress().to_bytes() }
+    }
+
+    /// Completes a pair by one multiplication.
+    pub fn new(pair: KeyPair) -> Self {
+        let edwards = edwards(pair.private());
+        Self { pair, edwards }
+    }
+
+    /// Puts a stored key together. The caller vouches that its parts belong together.
+    pub const fn from_parts(pair: KeyPair, edwards: [u8; 32]) -> Self {
+        Self { pair, edwards }
+    }
+
+    /// The pair.
+    pub const fn pair(&self) -> &KeyPair {
+        &self.pair
+    }
+
+    /// The public key in Edwards form, with its sign: for the store.
+    pub const fn edwards(&self) -> &[u8; 32] {
+        &self.edwards
+    }
+
+    /// Signs the concatenation of `parts`.
+    pub fn sign(&self, parts: &[&[u8]], rng: &mut impl Rng) -> [u8; SIGNATURE_LEN] {
+        let mut random = [0; 64];
+        rng.fill_bytes(&mut random);
+        let signature = sign_as(self.pair.private(), &self.edwards, parts, &random);
+        random.zeroize();
+        signature
+    }
+}
+
+/// A public key that verifies often, in Edwards form. Its sign comes with each signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyingKey([u8; 32]);
+
+impl VerifyingKey {
+    /// Converts a key; `None` if it is no point of the curve, and verifies nothing.
+    pub fn new(public: &PublicKey) -> Option<Self> {
+        MontgomeryPoint(*public.as_bytes()).to_edwards(0).map(|point| Self(point.compress().to_bytes()))
+    }
+
+    /// Takes what [`Self::as_bytes`] gave.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The y-coordinate, for the store.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Verifies a signature, as [`verify`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify(&self, parts: &[&[u8]], signature: &[u8]) -> Result<(), CryptoError> {
+        let (big_r, s, sign) = split(signature)?;
+        let mut public = self.0;
+        public[31] = public[31] & 0x7F | sign << 7;
+        let a = CompressedEdwardsY(public).decompress().ok_or(CryptoError::Signature)?;
+        check(big_r, &s, &a, &public, parts)
+    }
+}
+
+/// Takes a signature apart: `R`, the reduced scalar, the sign of the key.
+fn split(signature: &[u8]) -> Result<(&[u8; 32], Scalar, u8), CryptoError> {
     let signature: &[u8; SIGNATURE_LEN] = signature.try_into().map_err(|_| CryptoError::Length {
         what: "signature",
         len: signature.len(),
@@ -61,10 +163,31 @@ pub fn verify(public: &PublicKey, parts: &[&[u8]], signature: &[u8]) -> Result<(
     let sign = s[31] >> 7;
     s[31] &= 0x7F;
     let s = Option::<Scalar>::from(Scalar::from_canonical_bytes(s)).ok_or(CryptoError::Signature)?;
-    let a = MontgomeryPoint(*public.as_bytes()).to_edwards(sign).ok_or(CryptoError::Signature)?;
-    let h = challenge(big_r, a.compress().as_bytes(), parts);
-    let expected = EdwardsPoint::vartime_double_scalar_mul_basepoint(&-h, &a, &s).compress();
+    Ok((big_r, s, sign))
+}
+
+fn check(
+    big_r: &[u8; 32],
+    s: &Scalar,
+    a: &EdwardsPoint,
+    public: &[u8; 32],
+    parts: &[&[u8]],
+) -> Result<(), CryptoError> {
+    let h = challenge(big_r, public, parts);
+    let expected = EdwardsPoint::vartime_double_scalar_mul_basepoint(&-h, a, s).compress();
     if expected.as_bytes() == big_r { Ok(()) } else { Err(CryptoError::Signature) }
+}
+
+/// The public key in Edwards form, with its sign.
+fn edwards(private: &PrivateKey) -> [u8; 32] {
+    point(private).compress().to_bytes()
+}
+
+fn point(private: &PrivateKey) -> EdwardsPoint {
+    let mut k = Scalar::from_bytes_mod_order(*private.expose());
+    let point = EdwardsPoint::mul_base(&k);
+    k.zeroize();
+    point
 }
 
 fn challenge(big_r: &[u8; 32], public: &[u8; 32], parts: &[&[u8]]) -> Scalar {

@@ -15,6 +15,7 @@ use crate::{
     stanza::{
         ack::{AckTarget, MessageAck, Nack},
         message::{InboundMessage, Own},
+        people,
         receipt::InboundReceipt,
         stream::{Failure, InfoBroadcast, Notification, StreamError, Success},
     },
@@ -78,7 +79,12 @@ pub(crate) fn parse(node: NodeRef<'_>, own: Option<Own<'_>>, queries: &mut Queri
                     return Inbound::Link(notice, ack);
                 }
                 let offline = node.attr_str("offline").is_some();
-                stanza(Stanza::Notification(Notification::parse(node), ack, offline))
+                match (Notification::parse(node), people(node)) {
+                    (Notification::Other, people) if own.is_some() && !people.is_empty() => {
+                        stanza(Stanza::People(people, ack, offline))
+                    }
+                    (notification, _) => stanza(Stanza::Notification(notification, ack, offline)),
+                }
             }
             None => Inbound::Ignored,
         },
@@ -87,7 +93,14 @@ pub(crate) fn parse(node: NodeRef<'_>, own: Option<Own<'_>>, queries: &mut Queri
         "stream:error" => Inbound::StreamError(StreamError::parse(node), format!("{node:?}")),
         "xmlstreamend" => Inbound::StreamEnd,
         "ib" => Inbound::Info(InfoBroadcast::parse(node)),
-        "call" | "status" | "appdata" => AckTarget::of(node).map_or(Inbound::Ignored, Inbound::Ack),
+        "call" | "status" | "appdata" => match AckTarget::of(node) {
+            Some(ack) if own.is_some() => match people(node) {
+                people if people.is_empty() => Inbound::Ack(ack),
+                people => stanza(Stanza::People(people, ack, node.attr_str("offline").is_some())),
+            },
+            Some(ack) => Inbound::Ack(ack),
+            None => Inbound::Ignored,
+        },
         "presence" | "chatstate" | "error" | "xmlstreamstart" => Inbound::Ignored,
         _ => match AckTarget::of(node) {
             Some(target) => Inbound::Nack(target, Nack::UnrecognisedStanza),

@@ -26,6 +26,8 @@ pub(crate) enum Stanza {
     Receipt(InboundReceipt, AckTarget),
     Ack(MessageAck),
     Notification(Notification, AckTarget, bool),
+    /// Who is who, in a stanza that is owed an ack and nothing else.
+    People(Vec<(Jid, Jid)>, AckTarget, bool),
 }
 
 impl Stanza {
@@ -35,7 +37,7 @@ impl Stanza {
             Self::Message(message) => message.chat.clone(),
             Self::Receipt(receipt, _) => receipt.recipient.as_ref().unwrap_or(&receipt.from).to_account(),
             Self::Ack(ack) => ack.from.to_account(),
-            Self::Notification(_, ack, _) => ack.from.to_account(),
+            Self::Notification(_, ack, _) | Self::People(_, ack, _) => ack.from.to_account(),
         }
     }
 }

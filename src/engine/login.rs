@@ -249,7 +249,7 @@ impl Engine {
         let offline = match stanza {
             Stanza::Message(message) => message.offline,
             Stanza::Receipt(receipt, _) => receipt.offline,
-            Stanza::Notification(_, _, offline) => *offline,
+            Stanza::Notification(_, _, offline) | Stanza::People(_, _, offline) => *offline,
             Stanza::Ack(_) => false,
         };
         if let Some(online) = self.connection.online()

@@ -96,7 +96,7 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, LinkFailure, SessionState},
+    event::{DisconnectReason, Envelope, Event, LinkFailure, MappingSource, SessionState},
     jid::Jid,
     message::MessageId,
     node::Node,
@@ -130,6 +130,8 @@ pub use cpu::{CpuId, CpuJob, CpuResult};
 pub use groups::GroupRequest;
 pub use records::RecordError;
 pub use restrictions::Restriction;
+#[doc(hidden)]
+pub use retry::fuzz::retry_receipt as fuzz_retry_receipt;
 
 /// Names one connection to the server, so that late news of an old one is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -951,6 +953,11 @@ impl Engine {
                 self.acked(now, &ack.id, acked);
                 Ok(())
             }
+            Stanza::People(people, ack, _) => self.step(now, |step| {
+                address::learn_all(step, people, MappingSource::Notification)?;
+                step.send(&ack.ack());
+                Ok(())
+            }),
             Stanza::Notification(Notification::Group(notice), ack, offline) => {
                 self.step(now, |step| groups::notification(step, notice, ack, *offline))
             }

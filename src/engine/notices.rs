@@ -39,8 +39,8 @@ use crate::{
     store::AccountId,
 };
 pub(crate) use content::{
-    Standing, Vote, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added, pinned,
-    poll_vote, reaction, told, unreadable_addon, vote_message,
+    Standing, Vote, bot_piece, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added,
+    pinned, poll_vote, reaction, told, unreadable_addon, vote_message,
 };
 
 /// Wraps an event; its number comes later.

@@ -30,12 +30,8 @@ use crate::{
 /// # Errors
 /// [`Miss`].
 pub(crate) fn receipt(step: &mut Step<'_>, receipt: &InboundReceipt, ack: &AckTarget) -> Result<Vec<String>, Miss> {
-    let mut missed = Ok(());
-    for (jid, other) in &receipt.people {
-        missed = address::learn(step, jid, other, MappingSource::Message).and(missed);
-    }
-    missed?;
-    let mut settled = Vec::new();
+    address::learn_all(step, &receipt.people, MappingSource::Message)?;
+    let (mut settled, mut missed) = (Vec::new(), Ok(()));
     // A device that cannot show a message has not got it.
     if !receipt.incapable {
         let chat = address::user(step, &receipt.from)?;

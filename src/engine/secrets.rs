@@ -26,6 +26,9 @@ use crate::{
 /// Options of a poll that are kept; official clients allow 12, and more can be added to some polls.
 const MAX_OPTIONS: usize = secret::addon::MAX_OPTIONS;
 
+/// Longest option that is kept, bytes; official clients allow 100 characters.
+const MAX_OPTION: usize = 512;
+
 /// A message whose secret is known.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -99,14 +102,18 @@ impl Kept {
     pub(crate) fn set_options<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
         let before = std::mem::take(&mut self.record.options);
         let votes = |name: &str| before.iter().find(|option| option.name == name).map_or(0, |option| option.votes);
-        let options = names.take(MAX_OPTIONS).map(|name| PollOption { name: name.to_owned(), votes: votes(name) });
+        let options = names
+            .filter(|name| name.len() <= MAX_OPTION)
+            .take(MAX_OPTIONS)
+            .map(|name| PollOption { name: name.to_owned(), votes: votes(name) });
         self.record.options = options.collect();
     }
 
     /// Takes one more option over; false when it is there already, or there are too many.
     pub(crate) fn add_option(&mut self, name: &str) -> bool {
         let options = &mut self.record.options;
-        let is_new = options.len() < MAX_OPTIONS && options.iter().all(|option| option.name != name);
+        let is_new =
+            options.len() < MAX_OPTIONS && name.len() <= MAX_OPTION && options.iter().all(|option| option.name != name);
         if is_new {
             options.push(PollOption { name: name.to_owned(), votes: 0 });
         }
@@ -130,7 +137,8 @@ pub(crate) fn remember(step: &mut Step<'_>, chat: &User, author: &User, id: &str
         return;
     }
     let options = poll_of(message).map(|poll| &poll.options[..]).unwrap_or_default();
-    let options = options.iter().take(MAX_OPTIONS).filter_map(|option| option.option_name.clone());
+    let options = options.iter().filter_map(|option| option.option_name.clone());
+    let options = options.filter(|name| name.len() <= MAX_OPTION).take(MAX_OPTIONS);
     let record = MessageSecretRecord {
         secret: Bytes::copy_from_slice(secret),
         expires: step.now.unix_seconds().saturating_add(keep.as_secs()),

@@ -41,6 +41,9 @@ pub struct UpdatedMessage {
     /// It is kept in a chat whose messages disappear, or not any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// It is the reply of a bot, which has gone on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bot: Option<BotPiece>,
     /// An option that somebody added to it, a poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added_option: Option<String>,
@@ -74,6 +77,7 @@ impl UpdatedMessage {
             text: None,
             pin: None,
             keep: None,
+            bot: None,
             added_option: None,
             late: false,
             orphan: false,
@@ -119,6 +123,22 @@ impl Keep {
     /// From its parts.
     pub fn new(action: &'static str, by: Jid) -> Self {
         Self { action, by }
+    }
+}
+
+/// A piece of the reply of a bot, which takes the place of the pieces before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct BotPiece {
+    /// `inner`, and `last` when the reply is complete.
+    pub edit: &'static str,
+}
+
+impl BotPiece {
+    /// One more piece, or the last one.
+    pub fn new(is_last: bool) -> Self {
+        Self { edit: if is_last { "last" } else { "inner" } }
     }
 }
 

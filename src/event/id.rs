@@ -80,7 +80,11 @@ type Subject<'a> = (&'a MessageKey, &'a str, Option<String>);
 /// What an event is about. What refers to another message goes by its own id: a message may be reacted to and edited often.
 fn subjects(event: &Event) -> Vec<Subject<'_>> {
     match event {
-        Event::MessageUndecryptable(event) => vec![(&event.key, "", None)],
+        // One that could not be decrypted may be so later, and refer to what is not known.
+        Event::MessageUndecryptable(event) => {
+            let reason = event.target_key.as_ref().map_or("", |_| &event.reason[..]);
+            vec![(&event.key, reason, None)]
+        }
         Event::MessageUpdated(event) => {
             event.messages.iter().map(|message| (&message.key, &message.edit_id[..], None)).collect()
         }

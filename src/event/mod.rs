@@ -85,8 +85,9 @@ pub use account::{
 };
 pub use chat::{ChatObject, ChatsUpdate, GroupMemberTag};
 pub use content::{
-    DeleteReason, DeleteScope, DeletedMessage, EventAnswer, Keep, MessageComment, MessageDeleted, MessageEventResponse,
-    MessagePollVote, MessageReaction, MessageUpdated, Pin, PollResult, ReactedMessage, Reaction, UpdatedMessage,
+    BotPiece, DeleteReason, DeleteScope, DeletedMessage, EventAnswer, Keep, MessageComment, MessageDeleted,
+    MessageEventResponse, MessagePollVote, MessageReaction, MessageUpdated, Pin, PollResult, ReactedMessage, Reaction,
+    UpdatedMessage,
 };
 pub use envelope::Envelope;
 pub use group::{

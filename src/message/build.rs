@@ -206,7 +206,7 @@ pub enum Choice {
 /// A poll. A vote names its options, so they are to stay as they are.
 ///
 /// # Errors
-/// [`MessageError::Poll`] unless there are a question and 2 to 12 different options.
+/// [`MessageError::Poll`] unless there are a question and 2 to 12 different options of at most 512 bytes.
 pub fn poll(question: impl Into<String>, options: &[&str], choice: Choice) -> Result<Message, MessageError> {
     let question = question.into();
     let mut names = options.to_vec();
@@ -215,7 +215,7 @@ pub fn poll(question: impl Into<String>, options: &[&str], choice: Choice) -> Re
     let is_sound = !question.is_empty()
         && (2..=MAX_POLL_OPTIONS).contains(&options.len())
         && names.len() == options.len()
-        && !names.contains(&"")
+        && names.iter().all(|name| !name.is_empty() && name.len() <= MAX_OPTION_LEN)
         && choice != Choice::UpTo(0);
     if !is_sound {
         return Err(MessageError::Poll);
@@ -276,3 +276,5 @@ pub fn event(details: EventDetails) -> Message {
 
 /// Most options of a poll that official clients show.
 const MAX_POLL_OPTIONS: usize = 12;
+/// Longest option, bytes; official clients allow 100 characters.
+const MAX_OPTION_LEN: usize = 512;

@@ -73,9 +73,10 @@ impl<'a> NodeRef<'a> {
         self.attr(key).map(Value::as_text)
     }
 
-    /// The attribute as JID, which may have been sent as JID or as text; `None` also for a text that is no JID.
+    /// The attribute as JID, which may have been sent as JID or as text; `None` also for a text that is no JID, and for a JID
+    /// whose text would be that of another.
     pub fn attr_jid(&self, key: &str) -> Option<Jid> {
-        self.attr(key).and_then(Value::to_jid)
+        self.attr(key).and_then(Value::to_jid).filter(Jid::has_text_form)
     }
 
     /// The attribute as decimal number; `None` also for anything else.

@@ -13,7 +13,10 @@ use std::{fmt, mem};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::HEADER;
+use super::{
+    HEADER,
+    buffer::{MessageBuffer, SHORT},
+};
 
 /// The longest payload that a 3-byte length can announce.
 pub const MAX_PAYLOAD: usize = 0xFF_FFFF;
@@ -56,14 +59,14 @@ pub enum FrameError {
 /// assert_eq!(frames.next_frame(), Ok(None));
 /// ```
 pub struct FrameBuffer {
-    buf: BytesMut,
+    buf: MessageBuffer,
     max: usize,
 }
 
 impl FrameBuffer {
     /// Accepts payloads of at most `max` bytes; more than [`MAX_PAYLOAD`] cannot be announced anyway.
     pub fn new(max: usize) -> Self {
-        Self { buf: BytesMut::new(), max }
+        Self { buf: MessageBuffer::new(), max }
     }
 
     /// Changes the limit, for frames not yet taken: small during the handshake, [`MAX_PAYLOAD`] afterwards.
@@ -73,17 +76,17 @@ impl FrameBuffer {
 
     /// Appends a copy of the next bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
-        self.buf.extend_from_slice(chunk);
+        self.buf.room(chunk.len()).extend_from_slice(chunk);
     }
 
-    /// Appends the next bytes of the stream; takes them over without a copy when nothing waits and nobody else holds
-    /// them.
+    /// Appends the next bytes of the stream. More than 2 KiB are taken over without a copy when nothing waits and nobody
+    /// else holds them; copying less than that costs less than the allocation that goes with it.
     pub fn push_owned(&mut self, chunk: Bytes) {
-        if !self.buf.is_empty() {
+        if !self.buf.bytes().is_empty() || chunk.len() <= SHORT {
             return self.push(&chunk);
         }
         match chunk.try_into_mut() {
-            Ok(owned) => self.buf = owned,
+            Ok(owned) => self.buf.set(owned),
             Err(shared) => self.push(&shared),
         }
     }
@@ -93,30 +96,30 @@ impl FrameBuffer {
     /// # Errors
     /// [`FrameError::TooLong`], and again on every further call: there is no way to find the next frame.
     pub fn next_frame(&mut self) -> Result<Option<BytesMut>, FrameError> {
-        let Some(&length) = self.buf.first_chunk() else { return Ok(None) };
+        let waiting = self.buf.bytes();
+        let Some(&length) = waiting.first_chunk() else { return Ok(None) };
         let len = decode_length(length);
         if len > self.max {
             return Err(FrameError::TooLong { len, max: self.max });
         }
         let end = len.saturating_add(LENGTH_LEN);
-        if self.buf.len() < end {
+        if waiting.len() < end {
             return Ok(None);
         }
-        // The last frame takes the allocation with it: an idle connection holds no buffer.
-        let mut frame = if self.buf.len() == end { mem::take(&mut self.buf) } else { self.buf.split_to(end) };
+        let mut frame = self.buf.take_first(end);
         frame.advance(LENGTH_LEN);
         Ok(Some(frame))
     }
 
     /// Bytes that wait for the rest of their frame or for [`next_frame`](Self::next_frame).
     pub fn buffered(&self) -> usize {
-        self.buf.len()
+        self.buf.bytes().len()
     }
 }
 
 impl fmt::Debug for FrameBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameBuffer").field("buffered", &self.buf.len()).field("max", &self.max).finish()
+        f.debug_struct("FrameBuffer").field("buffered", &self.buf.bytes().len()).field("max", &self.max).finish()
     }
 }
 
@@ -288,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn an_owned_chunk_is_not_copied() {
+    fn a_long_owned_chunk_is_not_copied() {
         let mut frames = FrameBuffer::new(MAX_PAYLOAD);
-        let chunk = Bytes::from(framed(&[&[7; 100]]));
+        let chunk = Bytes::from(framed(&[&[7; SHORT]]));
         let address = chunk.as_ptr() as usize;
         frames.push_owned(chunk);
         assert_eq!(frames.next_frame().unwrap().unwrap().as_ptr() as usize, address + LENGTH_LEN);
@@ -298,11 +301,13 @@ mod tests {
 
     #[test]
     fn a_shared_chunk_stays_as_it_is() {
-        let mut frames = FrameBuffer::new(MAX_PAYLOAD);
-        let chunk = Bytes::from(framed(&[b"abc"]));
-        frames.push_owned(chunk.clone());
-        frames.next_frame().unwrap().unwrap().fill(0);
-        assert_eq!(chunk, framed(&[b"abc"]));
+        for len in [3, SHORT] {
+            let mut frames = FrameBuffer::new(MAX_PAYLOAD);
+            let chunk = Bytes::from(framed(&[&vec![7; len]]));
+            frames.push_owned(chunk.clone());
+            frames.next_frame().unwrap().unwrap().fill(0);
+            assert_eq!(chunk, framed(&[&vec![7; len]]));
+        }
     }
 
     #[test]
@@ -322,15 +327,21 @@ mod tests {
         let mut frames = FrameBuffer::new(MAX_PAYLOAD);
         frames.push(&[0xFF; 3]);
         assert_eq!(frames.next_frame(), Ok(None));
-        assert!(frames.buf.capacity() < 1024);
+        assert!(frames.buf.bytes().capacity() <= 4_096);
     }
 
     #[test]
-    fn an_idle_buffer_holds_nothing() {
+    fn an_idle_buffer_holds_little() {
         let mut frames = FrameBuffer::new(MAX_PAYLOAD);
-        frames.push(&framed(&[&[1; 100_000]]));
-        assert!(frames.next_frame().unwrap().is_some());
-        assert_eq!(frames.buf.capacity(), 0);
+        frames.push_owned(framed(&[&[1; 100_000], b"short"]).into());
+        assert_eq!(drain(&mut frames).len(), 2);
+        assert_eq!(frames.buf.bytes().capacity(), 0);
+        frames.push(&framed(&[&[1; 100_000], b"short"]));
+        assert_eq!(drain(&mut frames).len(), 2);
+        assert_eq!(frames.buf.bytes().capacity(), 0);
+        frames.push(&framed(&[b"short"]));
+        assert_eq!(drain(&mut frames).len(), 1);
+        assert!(frames.buf.bytes().capacity() <= 4_096);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`buffer`] | [`MessageBuffer`]: one message after the other in the same memory |
 //! | [`frame`] | 3-byte lengths, the connection header, the edge-routing pre-intro |
 //! | [`symmetric`] | [`SymmetricState`]: hash, chaining key, cipher key; neutral of the role, so that a server is built on it, too |
 //! | [`certificate`] | [`CertificatePolicy`] and [`VerifiedChain`] |
@@ -24,6 +25,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod buffer;
 pub mod certificate;
 pub mod frame;
 #[doc(hidden)]
@@ -32,6 +34,7 @@ pub mod handshake;
 pub mod symmetric;
 pub mod transport;
 
+pub use buffer::MessageBuffer;
 pub use certificate::{Certificate, CertificateError, CertificatePolicy, PRODUCTION_ROOT, Validity, VerifiedChain};
 pub use frame::{FrameBuffer, FrameError, Intro, IntroError, IntroReader};
 pub use handshake::{Finished, Handshake, HandshakeError, HandshakeFault, Part};

@@ -55,6 +55,8 @@ pub struct BotInfo {
     pub edit_target_id: Option<String>,
     /// The piece replaces an earlier one: `<bot edit>` is `inner` or `last`.
     pub is_edit: bool,
+    /// No piece comes after it: `<bot edit>` is `last`.
+    pub is_last: bool,
 }
 
 /// A message stanza, with its chat and sender worked out. The default is one of nobody, in which nothing stands.
@@ -254,6 +256,7 @@ fn bot_info(meta: Option<NodeRef<'_>>, bot: Option<NodeRef<'_>>) -> BotInfo {
         target_sender: meta.and_then(|meta| meta.attr_jid("target_sender_jid")).map(|jid| jid.to_account()),
         edit_target_id: id(bot, "edit_target_id"),
         is_edit: matches!(edit.as_deref(), Some("inner" | "last")),
+        is_last: edit.as_deref() == Some("last"),
     }
 }
 

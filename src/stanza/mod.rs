@@ -26,7 +26,7 @@ pub mod outgoing;
 pub mod receipt;
 pub mod stream;
 
-use crate::node::NodeRef;
+use crate::{jid::Jid, node::NodeRef};
 
 /// A stanza that lacks what its kind must have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,8 +82,36 @@ fn required_id(node: NodeRef<'_>, tag: &'static str) -> Result<String, StanzaErr
 }
 
 /// A required attribute as JID.
-fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<crate::jid::Jid, StanzaError> {
+fn required_jid(node: NodeRef<'_>, tag: &'static str, name: &'static str) -> Result<Jid, StanzaError> {
     node.attr_jid(name).ok_or(StanzaError::Attribute { tag, name })
+}
+
+/// Most children of a stanza whose identities are looked at.
+const MAX_PEOPLE: usize = 16;
+
+/// Both identities of the people that a stanza names, as far as it has them; without device. For stanzas that are not read
+/// in detail: `participant`, `from` and `recipient` by the attributes that go with them, and whoever calls in a child.
+pub fn people(node: NodeRef<'_>) -> Vec<(Jid, Jid)> {
+    let mut people = Vec::new();
+    for (who, others) in [
+        ("participant", ["participant_pn", "participant_lid"]),
+        ("from", ["sender_pn", "sender_lid"]),
+        ("recipient", ["peer_recipient_pn", "peer_recipient_lid"]),
+        ("recipient", ["recipient_pn", "recipient_lid"]),
+    ] {
+        people.extend(node.attr_jid(who).and_then(|jid| other_identity(node, &jid, &others)));
+    }
+    for child in node.children().take(MAX_PEOPLE) {
+        let caller = child.attr_jid("call-creator");
+        people.extend(caller.and_then(|jid| other_identity(child, &jid, &["caller_pn", "caller_lid"])));
+    }
+    people
+}
+
+/// Somebody, and the other identity that one of these attributes has.
+fn other_identity(node: NodeRef<'_>, jid: &Jid, names: &[&str]) -> Option<(Jid, Jid)> {
+    let other = names.iter().filter_map(|name| node.attr_jid(name)).find(|other| !other.same_account(jid))?;
+    Some((jid.to_account(), other.to_account()))
 }
 
 /// A child that must be there.

@@ -6,7 +6,9 @@ use crate::{
     jid::Jid,
     node::{Node, NodeRef},
     signal::PreKeyBundle,
-    stanza::{MAX_ID, StanzaError, fixed, iq::prekeys, required_child, required_id, required_jid},
+    stanza::{
+        MAX_ID, StanzaError, fixed, iq::prekeys, other_identity, people, required_child, required_id, required_jid,
+    },
 };
 
 /// Most message ids in one receipt, in and out (spec 03 §5.5).
@@ -140,15 +142,7 @@ impl InboundReceipt {
         let (from, participant, recipient) =
             (required_jid(node, "receipt", "from")?, node.attr_jid("participant"), node.attr_jid("recipient"));
         let timestamp = node.attr_u64("t").unwrap_or(0);
-        let mut people = Vec::new();
-        match &participant {
-            Some(participant) => people.extend(pair(node, participant, &["participant_pn", "participant_lid"])),
-            None => people.extend(pair(node, &from, &["sender_pn", "sender_lid"])),
-        }
-        if let Some(recipient) = &recipient {
-            people.extend(pair(node, recipient, &["peer_recipient_pn", "peer_recipient_lid"]));
-            people.extend(pair(node, recipient, &["recipient_pn", "recipient_lid"]));
-        }
+        let mut people = people(node);
         let marks = marks(node, &kind, timestamp, &mut people);
         let error = node.child("error").and_then(|error| error.attr_str("type"));
         let incapable = error.as_deref() == Some("feature-incapable");
@@ -167,19 +161,13 @@ fn marks(node: NodeRef<'_>, kind: &ReceiptKind, timestamp: u64, people: &mut Vec
             if marks.len() >= MAX_MARKS {
                 return marks;
             }
-            people.extend(pair(user, &jid, &["participant_pn", "participant_lid"]));
+            people.extend(other_identity(user, &jid, &["participant_pn", "participant_lid"]));
             let kind = user.attr_str("type").map_or_else(|| kind.clone(), |kind| ReceiptKind::parse(Some(&kind)));
             let timestamp = user.attr_u64("t").unwrap_or(timestamp);
             marks.push(Mark { id: id.clone(), user: jid, kind, timestamp });
         }
     }
     marks
-}
-
-/// Somebody and the other identity that one of these attributes has.
-fn pair(node: NodeRef<'_>, jid: &Jid, names: &[&str]) -> Option<(Jid, Jid)> {
-    let other = names.iter().filter_map(|name| node.attr_jid(name)).find(|other| !other.same_account(jid))?;
-    Some((jid.to_account(), other.to_account()))
 }
 
 fn message_id(node: NodeRef<'_>, name: &str) -> Option<String> {

@@ -605,6 +605,18 @@ impl World {
         self.settle();
     }
 
+    /// Jobs that wait for the pool.
+    pub fn waiting_jobs(&self, name: &str) -> usize {
+        self.actors[name].held_jobs.len()
+    }
+
+    /// The pool does the oldest job that waits.
+    pub fn think_once(&mut self, name: &str) {
+        let (id, job) = self.actor(name).held_jobs.remove(0);
+        self.tell(name, Input::Computed(id, job.run()));
+        self.settle();
+    }
+
     /// Gives a command and does not wait for its answer.
     pub fn begin(&mut self, name: &str, command: Command) -> CommandId {
         let actor = self.actor(name);

@@ -17,6 +17,7 @@
 //! - no message key makes two ciphertexts, also across crashes (while the store is whole);
 //! - batches are numbered without gaps, a command is answered once, nothing is sent on a wire that is not open.
 
+mod content;
 mod stanza;
 
 use std::{
@@ -35,6 +36,7 @@ use wamd::{
     message::MessageId,
     node::Node,
     pairing::payload::Version,
+    proto::Message as _,
     signal::wire::{PreKeyMessage, WhisperMessage},
     store::{AccountId, Batch, Key, RecordKind},
 };
@@ -290,7 +292,9 @@ impl World {
             }
             7 => {
                 let words = self.words(i);
-                Command::Send(SendRequest::text(stanza::jid(script, &words), stanza::text(script, &words)))
+                let (to, other) = (stanza::jid(script, &words), script.byte().is_multiple_of(2));
+                let to = if other { to } else { Jid::pn(NUMBERS[1 - i]) };
+                Command::Send(SendRequest::new(to, content::content(script, &words)))
             }
             _ => {
                 self.next_id += u32::from(!script.byte().is_multiple_of(4));
@@ -340,12 +344,13 @@ impl World {
 
     fn phone_sends(&mut self, i: usize, script: &mut Script<'_>) {
         let words = self.words(i);
-        let _ = self.server.send_text(
-            self.now,
-            NUMBERS[i],
-            &Jid::pn(NUMBERS[script.pick(2)]),
-            &stanza::text(script, &words),
-        );
+        let to = Jid::pn(NUMBERS[script.pick(2)]);
+        if script.byte().is_multiple_of(2) {
+            let _ = self.server.send_text(self.now, NUMBERS[i], &to, &stanza::text(script, &words));
+        } else {
+            let message = content::message(script, &words).encode_to_vec();
+            let _ = self.server.send_content(self.now, NUMBERS[i], &to, &message);
+        }
         self.drain_server();
     }
 

@@ -81,6 +81,8 @@ const CHILDREN: &[&str] = &[
     "result",
     "lid",
     "hash",
+    "tokens",
+    "token",
 ];
 const ATTRIBUTES: &[&str] = &[
     "id",
@@ -193,6 +195,8 @@ const VALUES: &[&str] = &[
     "picture",
     "server_sync",
     "privacy_token",
+    "trusted_contact",
+    "mex",
     "md",
     "urn:xmpp:ping",
     "urn:xmpp:whatsapp:dirty",

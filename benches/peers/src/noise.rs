@@ -15,7 +15,8 @@ use wacore_noise::framing::{FrameDecoder, append_frame_header_into, append_frame
 use wacore_noise::{HandshakeUtils, NoiseHandshake};
 use wamd::crypto::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 use wamd::noise::{
-    CertificatePolicy, FrameBuffer, HEADER, Handshake, Protocol, SymmetricState, Transport, VerifiedChain, frame,
+    CertificatePolicy, FrameBuffer, HEADER, Handshake, MessageBuffer, Protocol, SymmetricState, Transport,
+    VerifiedChain, frame, transport::FRAME_OVERHEAD,
 };
 use wamd::proto::Message as _;
 use wamd::proto::wa6::HandshakeMessage;
@@ -93,15 +94,15 @@ fn alone<'a>(len: usize) -> Case<'a> {
     })
 }
 
-/// Our side: the message goes to the socket as it is, and comes from it as it is.
+/// Our side, as the engine does it: a message is sealed in the buffer of its connection, goes to the socket as it is, and comes
+/// from it as it is.
 fn seal_and_open(text: Vec<u8>) -> impl FnMut() -> u64 {
     let keys = || (Secret::new([1; 32]), Secret::new([2; 32]));
     let (mut sender, mut receiver) = (Transport::initiator(keys()).sender, Transport::responder(keys()).receiver);
-    let mut buffer = FrameBuffer::new(frame::MAX_PAYLOAD);
+    let (mut outgoing, mut buffer) = (MessageBuffer::new(), FrameBuffer::new(frame::MAX_PAYLOAD));
     move || {
-        let mut message = BytesMut::new();
-        sender.seal_into(&text, &mut message).expect("fits");
-        buffer.push_owned(message.freeze());
+        sender.seal_into(&text, outgoing.room(text.len() + FRAME_OVERHEAD)).expect("fits");
+        buffer.push_owned(outgoing.take().freeze());
         let payload = buffer.next_frame().expect("below the limit").expect("whole");
         checksum(&receiver.open(payload).expect("authentic"))
     }

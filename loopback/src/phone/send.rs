@@ -161,7 +161,8 @@ fn seal_to_many(
     let name = SenderKeyName::new(&chat.to_string(), signal_address(Address::phone(number)));
     let phone = &mut core.directory.account_mut(number).ok_or(ControlError::UnknownDevice)?.phone;
     let marked = phone.marks.entry(chat.clone()).or_default();
-    if !marked.iter().all(|device| devices.contains(device)) {
+    let meant: BTreeSet<Address> = devices.iter().copied().collect();
+    if !marked.is_subset(&meant) {
         marked.clear();
         sender_key::discard(&mut phone.sender_keys, &name);
     }

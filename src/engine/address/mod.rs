@@ -164,6 +164,19 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
     Ok(Some(Noted { event: LidMappingUpdated::new(lid, pn, source), corrects }))
 }
 
+/// The same for all the people of a stanza: before anything is told of it.
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn learn_all(step: &mut Step<'_>, people: &[(Jid, Jid)], source: MappingSource) -> Result<(), Miss> {
+    let mut missed = Ok(());
+    for (jid, other) in people {
+        // All are looked at, so that one round loads everything.
+        missed = learn(step, jid, other, source).and(missed);
+    }
+    missed
+}
+
 /// The address of a device, under which its session is stored. Moves what still stands under the PN.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use crate::{
     node::Decoder,
-    noise::{FrameBuffer, Transport, TransportError, transport::FRAME_OVERHEAD},
+    noise::{FrameBuffer, MessageBuffer, Transport, TransportError, transport::FRAME_OVERHEAD},
 };
 
 /// How many frames one message has at most: one write then carries what a burst of receipts needs.
@@ -26,12 +26,13 @@ pub(crate) struct Wire {
     pub(super) frames: FrameBuffer,
     pub(super) transport: Transport,
     pub(super) decoder: Decoder,
+    message: MessageBuffer,
     failure: Option<TransportError>,
 }
 
 impl Wire {
-    pub(super) const fn new(frames: FrameBuffer, transport: Transport, decoder: Decoder) -> Self {
-        Self { frames, transport, decoder, failure: None }
+    pub(super) fn new(frames: FrameBuffer, transport: Transport, decoder: Decoder) -> Self {
+        Self { frames, transport, decoder, message: MessageBuffer::new(), failure: None }
     }
 
     /// Seals a stanza, and as many behind it as one message takes. `next` gives the next one if it has no more than that
@@ -39,15 +40,16 @@ impl Wire {
     ///
     /// After a failure nothing more is sealed; what was sealed before it is good.
     pub(crate) fn seal(&mut self, first: &[u8], mut next: impl FnMut(usize) -> Option<Vec<u8>>) -> BytesMut {
-        let mut message = BytesMut::new();
-        self.append(first, &mut message);
+        self.append(first);
+        let mut used = first.len().saturating_add(FRAME_OVERHEAD);
         for _ in 1..MAX_FRAMES {
-            let used = message.len().saturating_add(FRAME_OVERHEAD);
+            used = used.saturating_add(FRAME_OVERHEAD);
             let (None, Some(room)) = (self.failure, MAX_BYTES.checked_sub(used)) else { break };
             let Some(stanza) = next(room) else { break };
-            self.append(&stanza, &mut message);
+            self.append(&stanza);
+            used = used.saturating_add(stanza.len());
         }
-        message
+        self.message.take()
     }
 
     /// Why nothing can be sealed any more.
@@ -55,10 +57,12 @@ impl Wire {
         self.failure
     }
 
-    fn append(&mut self, stanza: &[u8], message: &mut BytesMut) {
-        if self.failure.is_none()
-            && let Err(error) = self.transport.sender.seal_into(stanza, message)
-        {
+    fn append(&mut self, stanza: &[u8]) {
+        if self.failure.is_some() {
+            return;
+        }
+        let room = self.message.room(stanza.len().saturating_add(FRAME_OVERHEAD));
+        if let Err(error) = self.transport.sender.seal_into(stanza, room) {
             tracing::warn!(%error, "a frame cannot be sealed");
             self.failure = Some(error);
         }

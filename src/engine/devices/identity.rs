@@ -3,7 +3,7 @@
 //! What was built on the old one is of no use: sessions with all devices, the list of the devices, and our sender key for the
 //! status, which the old devices have. The application hears of it once, however it became known.
 
-use super::{DeviceListRecord, drop_device, forget, is_own, list_key, notices};
+use super::{DeviceListRecord, drop_device, is_own, list_key, notices};
 use crate::{
     engine::{
         address::{self, User},
@@ -42,7 +42,9 @@ pub(super) fn changed(step: &mut Step<'_>, jid: &Jid, at: Option<u64>, offline: 
         was_known |= step.read(key)?.is_some();
     }
     drop_sessions(step, &user, &record, true)?;
-    forget(step, &user);
+    for identity in user.identities() {
+        step.delete(list_key(identity));
+    }
     forget_sender_keys(step, &user)?;
     tokens::reissue(step, &user)?;
     if was_known {
@@ -63,7 +65,6 @@ pub(crate) fn changed_implicitly(step: &mut Step<'_>, jid: &Jid, offline: bool) 
     let user = address::user(step, jid)?;
     let record = step.record::<DeviceListRecord>(&list_key(&user.canonical))?.unwrap_or_default();
     drop_sessions(step, &user, &record, false)?;
-    forget(step, &user);
     // The list is asked for anew; that the change was told is remembered.
     let noted = DeviceListRecord { identity_changed: step.now.unix_seconds(), ..DeviceListRecord::default() };
     step.put(list_key(&user.canonical), noted.to_bytes());

@@ -68,10 +68,11 @@ pub(crate) fn list(step: &mut Step<'_>, user: &User) -> Result<Option<Vec<u16>>,
     Ok(devices(step, user)?.map(|devices| devices.iter().map(|device| device.id).collect()))
 }
 
-/// Forgets the devices of a user; they are asked for when they are needed.
+/// Forgets the devices of a user; they are asked for when they are needed. Which they were is remembered, as far as it is at
+/// hand: what there is for those that are gone goes when the next list comes.
 pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
     for identity in user.identities() {
-        step.delete(list_key(identity));
+        forget_record(step, list_key(identity));
     }
 }
 
@@ -79,7 +80,18 @@ pub(crate) fn forget(step: &mut Step<'_>, user: &User) {
 pub(crate) fn forget_own(step: &mut Step<'_>) {
     let Some(linked) = step.account().linked.clone() else { return };
     for own in [Some(linked.pn), linked.lid].into_iter().flatten() {
-        step.delete(list_key(&own.to_account()));
+        forget_record(step, list_key(&own.to_account()));
+    }
+}
+
+fn forget_record(step: &mut Step<'_>, key: Key) {
+    match step.record::<DeviceListRecord>(&key) {
+        Ok(Some(record)) => {
+            let stale = DeviceListRecord { fetched: 0, hash: None, ..record };
+            step.put(key, stale.to_bytes());
+        }
+        Ok(None) => {}
+        Err(Miss) => step.delete(key),
     }
 }
 

@@ -11,9 +11,10 @@ use crate::{
         records::PollOption,
     },
     event::{
-        AddressingMode, ChatObject, ChatsUpdate, DeleteReason, DeletedMessage, Event, EventAnswer, GroupMemberTag,
-        Keep, MessageComment, MessageDeleted, MessageEventResponse, MessageKey, MessagePollVote, MessageReaction,
-        MessageUndecryptable, MessageUpdated, Pin, PollResult, Prefer, ReactedMessage, Reaction, Reply, UpdatedMessage,
+        AddressingMode, BotPiece, ChatObject, ChatsUpdate, DeleteReason, DeletedMessage, Event, EventAnswer,
+        GroupMemberTag, Keep, MessageComment, MessageDeleted, MessageEventResponse, MessageKey, MessagePollVote,
+        MessageReaction, MessageUndecryptable, MessageUpdated, Pin, PollResult, Prefer, ReactedMessage, Reaction,
+        Reply, UpdatedMessage,
     },
     jid::Jid,
     message::{normalise, secret},
@@ -94,6 +95,23 @@ pub(crate) fn edited(
         json!({"message": {"editedMessage": {"message": content}}, "messageTimestamp": context.message.timestamp})
     });
     MessageUpdated::new(vec![update]).into()
+}
+
+/// The reply of a bot has gone on: the piece takes the place of those before it.
+pub(crate) fn bot_piece(
+    context: &Context<'_>,
+    target: &Target,
+    message: &Message,
+    orphan: bool,
+    prefer: Prefer,
+) -> Event {
+    let standing = Standing { late: false, orphan };
+    let mut event = edited(context, target, message, standing, prefer);
+    if let Event::MessageUpdated(updated) = &mut event {
+        let piece = BotPiece::new(context.message.bot.is_last);
+        updated.messages.iter_mut().for_each(|message| message.bot = Some(piece));
+    }
+    event
 }
 
 /// A poll has one more option.

@@ -67,6 +67,7 @@ fn act(step: &mut Step<'_>, context: &Context<'_>, content: &e2e::Message, view:
             Some(Field::PollUpdate | Field::EncEventResponse | Field::EncComment) => {
                 addons::addon(step, context, content, inner)
             }
+            _ if context.message.bot.is_edit => bot_piece(step, context, content),
             _ => {
                 secrets::remember(step, context.chat, context.sender, &context.message.ack.id, sent_at(context), view);
                 let event = notices::told(context, content, step.config.prefer);
@@ -133,6 +134,25 @@ pub(super) fn reaction(
     let event = notices::reaction(context, target, reaction, orphan, step.config.prefer);
     tell(step, context, event);
     Ok(())
+}
+
+/// One more piece of the reply of a bot (spec 06 §3.33): the reply has the id of its first piece.
+fn bot_piece(step: &mut Step<'_>, context: &Context<'_>, content: &e2e::Message) -> Result<(), Miss> {
+    let inbound = context.message;
+    let target = inbound.bot.edit_target_id.as_ref().map(|id| Target {
+        chat: inbound.chat.clone(),
+        place: context.chat.clone(),
+        id: id.clone(),
+        author: inbound.sender.to_account(),
+        person: context.sender.clone(),
+        from_me: false,
+    });
+    with(target, |target| {
+        let orphan = !target::is_known(step, target)?;
+        let event = notices::bot_piece(context, target, content, orphan, step.config.prefer);
+        tell(step, context, event);
+        Ok(())
+    })
 }
 
 /// A message got new content. Only its author may do that.

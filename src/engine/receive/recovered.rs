@@ -47,12 +47,16 @@ fn decode(bytes: &[u8]) -> Option<web::WebMessageInfo> {
 }
 
 fn recover(step: &mut Step<'_>, answer: &Context<'_>, info: web::WebMessageInfo) -> Result<(), Miss> {
-    let (Some(key), Some(content)) = (info.key, info.message) else { return Ok(()) };
+    let (Some(key), Some(mut content)) = (info.key, info.message) else { return Ok(()) };
     let Some(mut message) = placeholder::find(step, &key)? else { return Ok(()) };
     message.push_name = info.push_name.filter(|name| !name.is_empty());
     message.offline = answer.message.offline;
     let (chat, sender) = (address::user(step, &message.chat)?, address::user(step, &message.sender)?);
     let context = Context::new(&message, Source::PhoneResend, &chat, &sender);
+    // The phone keeps the secret beside the message.
+    if let Some(secret) = info.message_secret {
+        content.message_context_info.get_or_insert_default().message_secret.get_or_insert(secret);
+    }
     placeholder::arrived(step, &context);
     let news = marks::mark(step, &context)?;
     deliver::deliver(step, &context, *content, news)?;

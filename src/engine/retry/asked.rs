@@ -11,7 +11,7 @@
 //! answers [`MAX_PER_MINUTE`] in any minute, and [`MAX_WAITING`] requests wait for keys or groups. What is not answered is
 //! acknowledged, and the device gets our sender key with the next message all the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::renew::{Renewal, renew, resend_key};
 use rand_chacha::ChaCha20Rng;
@@ -65,6 +65,23 @@ pub(crate) struct Asked {
     grouped: bool,
 }
 
+impl Asked {
+    /// A request of which nothing is known yet.
+    pub(super) fn new(receipt: &InboundReceipt, ack: &AckTarget) -> Self {
+        Self { receipt: receipt.clone(), ack: ack.clone(), fetched: false, grouped: false }
+    }
+
+    /// The keys of the device were asked for.
+    pub(super) fn with_keys(self) -> Self {
+        Self { fetched: true, ..self }
+    }
+
+    /// The group was asked for.
+    pub(super) fn with_group(self) -> Self {
+        Self { grouped: true, ..self }
+    }
+}
+
 /// What a request needs next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -80,7 +97,7 @@ pub(crate) enum Outcome {
 ///
 /// # Errors
 /// [`Miss`].
-fn resend(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
+pub(super) fn resend(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
     let outcome = answer(step, asked)?;
     if matches!(outcome, Outcome::Done(_)) {
         step.send(&asked.ack.ack());
@@ -199,6 +216,8 @@ fn remember(step: &mut Step<'_>, asker: &Asker, wanted: Vec<Wanted>) {
 /// The messages that are there, and that the device did not get too often.
 fn wanted(step: &mut Step<'_>, ids: &[String], chat: &User, address: &Address) -> Result<Vec<Wanted>, Miss> {
     let (mut wanted, mut missed) = (Vec::new(), Ok(()));
+    // Named twice in one receipt, it is wanted once.
+    let ids: BTreeSet<&String> = ids.iter().collect();
     for id in ids {
         // All are read before any is missed.
         let (sent, resend) = (sent_record(step, chat, id), step.record::<ResendRecord>(&resend_key(address, id)));
@@ -368,7 +387,7 @@ impl Engine {
         receipt: &InboundReceipt,
         ack: &AckTarget,
     ) -> Result<(), Needs> {
-        let asked = Asked { receipt: receipt.clone(), ack: ack.clone(), fetched: false, grouped: false };
+        let asked = Asked::new(receipt, ack);
         if self.resent.is_full(now.mono) {
             tracing::debug!("too many messages are asked for again");
             return self.step(now, |step| refuse(step, &asked));
@@ -407,7 +426,7 @@ impl Engine {
     pub(in crate::engine) fn resends_go_on(&mut self, now: Now, devices: &[Jid]) {
         let is_there = |need: &Outcome| matches!(need, Outcome::Keys(device) if devices.contains(device));
         for (asked, _) in self.resends.extract_if(.., |(_, need)| is_there(need)).collect::<Vec<_>>() {
-            self.run_resend(now, Asked { fetched: true, ..asked });
+            self.run_resend(now, asked.with_keys());
         }
     }
 
@@ -415,7 +434,7 @@ impl Engine {
     pub(in crate::engine) fn resends_in_group_go_on(&mut self, now: Now, group: &Jid) {
         let is_there = |need: &Outcome| matches!(need, Outcome::Group(needed) if needed == group);
         for (asked, _) in self.resends.extract_if(.., |(_, need)| is_there(need)).collect::<Vec<_>>() {
-            self.run_resend(now, Asked { grouped: true, ..asked });
+            self.run_resend(now, asked.with_group());
         }
     }
 }

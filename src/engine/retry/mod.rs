@@ -6,9 +6,11 @@
 //! | `limits` | how often in a minute |
 //! | `placeholder` | our own phone is asked for the message |
 //! | `asked` | a device asks us |
+//! | `renew` | which session it is answered in |
 
 pub(crate) mod ask;
 pub(crate) mod asked;
+pub(super) mod fuzz;
 mod limits;
 pub(crate) mod placeholder;
 mod renew;

@@ -75,7 +75,7 @@ impl Engine {
 
 /// Whether messages can be sent to such a chat.
 fn check_chat(to: &Jid) -> Result<(), CommandError> {
-    let is_user = to.is_pn_family() || to.is_lid_family();
+    let is_user = (to.is_pn_family() || to.is_lid_family()) && to.has_text_form();
     match is_user && !to.is_server_only() || to.is_group() || to.is_status_broadcast() {
         true => Ok(()),
         false => Err(CommandError::NotAChat(to.redacted().to_string())),
@@ -95,7 +95,10 @@ fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     if viewers.is_empty() || viewers.len() > MAX_VIEWERS {
         return refused("1 to 8,192 viewers are possible");
     }
-    if !viewers.iter().all(|jid| !jid.is_server_only() && (jid.is_pn_family() || jid.is_lid_family())) {
+    if !viewers
+        .iter()
+        .all(|jid| !jid.is_server_only() && jid.has_text_form() && (jid.is_pn_family() || jid.is_lid_family()))
+    {
         return refused("viewers are users");
     }
     audience.viewers = viewers.into_iter().collect();

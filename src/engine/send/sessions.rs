@@ -40,6 +40,8 @@ pub(crate) struct Sessions {
     pub(in crate::engine) asked: Vec<Jid>,
     /// The primary of a user stands in front of its companions.
     bundles: Vec<(Jid, FetchedBundle)>,
+    /// The identities of the primaries that came with the same answer, by user: their sessions may be in another slice.
+    primaries: BTreeMap<Jid, PublicKey>,
 }
 
 /// A job: checks bundles and does the curve work of sessions with them. Holds our identity, which is wiped with it.
@@ -146,15 +148,10 @@ impl Sessions {
         Ok(DeviceToPrepare { bundle: fetched.bundle.clone(), proof, account_key })
     }
 
-    /// The key that must vouch for a companion: the identity of the primary, which may be among the bundles and is stored first
-    /// then.
+    /// The key that must vouch for a companion: the identity of the primary, the fetched one if there is one.
     fn account_key(&self, step: &mut Step<'_>, companion: &Jid) -> Result<Option<PublicKey>, Miss> {
-        let is_primary = |jid: &Jid| jid.device() == 0 && jid.same_account(companion);
-        let fetched = self.bundles.iter().find(|(jid, _)| is_primary(jid)).map(|(_, fetched)| fetched.bundle.identity);
-        match fetched {
-            Some(identity) => Ok(Some(identity)),
-            None => stored_account_key(step, companion),
-        }
+        let stored = stored_account_key(step, companion)?;
+        Ok(self.primaries.get(&companion.to_account()).copied().or(stored))
     }
 
     /// Stores the sessions.
@@ -162,7 +159,8 @@ impl Sessions {
         let mut started = Started::default();
         let mut all = Ok(());
         for ((jid, _), (account_key, result)) in self.bundles.iter().zip(&prepared.0) {
-            match finish_one(step, jid, *account_key, result) {
+            let is_fetched = account_key.is_some() && self.primaries.get(&jid.to_account()) == account_key.as_ref();
+            match finish_one(step, jid, *account_key, is_fetched, result) {
                 Ok(Finished::Started) => drop(started.with.insert(jid.clone())),
                 Ok(Finished::Refused) => {}
                 Ok(Finished::Again) => drop(started.again.insert(jid.clone())),
@@ -181,7 +179,8 @@ impl Sessions {
         let is_again = |jid: &Jid| again.contains(jid);
         let bundles = self.bundles.extract_if(.., |(jid, _)| is_again(jid)).collect();
         let asked = self.asked.extract_if(.., |jid| is_again(jid)).collect();
-        Some(Self { asked, bundles })
+        // What is stored counts now.
+        Some(Self { asked, bundles, primaries: BTreeMap::new() })
     }
 }
 
@@ -209,11 +208,16 @@ fn finish_one(
     step: &mut Step<'_>,
     jid: &Jid,
     account_key: Option<PublicKey>,
+    is_fetched: bool,
     result: &Result<Prepared, Refusal>,
 ) -> Result<Finished, Miss> {
     let address = address::device(step, jid)?;
-    if jid.device() != 0 && stored_account_key(step, jid)? != account_key {
-        return Ok(Finished::Again);
+    if jid.device() != 0 {
+        let stored = stored_account_key(step, jid)?;
+        // The primary that was fetched with it may be stored later, or be refused.
+        if stored != account_key && !(is_fetched && stored.is_none()) {
+            return Ok(Finished::Again);
+        }
     }
     let prepared = match result {
         Ok(prepared) => prepared,
@@ -239,7 +243,8 @@ fn finish_one(
 /// # Errors
 /// [`Miss`].
 pub(crate) fn establish_sent(step: &mut Step<'_>, jid: &Jid, sent: &FetchedBundle) -> Result<bool, Miss> {
-    let sessions = Sessions { asked: Vec::new(), bundles: vec![(jid.clone(), sent.clone())] };
+    let bundles = vec![(jid.clone(), sent.clone())];
+    let sessions = Sessions { asked: Vec::new(), bundles, primaries: BTreeMap::new() };
     let prepared = sessions.job(step)?.run();
     Ok(!sessions.finish(step, &prepared)?.with.is_empty())
 }
@@ -343,10 +348,18 @@ fn slices(bundles: BTreeMap<Jid, FetchedBundle>) -> Vec<Sessions> {
         }
     }
     for user in users {
+        let primary = user.first().filter(|(jid, _)| jid.device() == 0);
+        let primary = primary.map(|(jid, fetched)| (jid.to_account(), fetched.bundle.identity));
         for part in user.chunks(SLICE) {
             match slices.last_mut().filter(|slice| slice.len() + part.len() <= SLICE) {
                 Some(slice) => slice.bundles.extend_from_slice(part),
-                None => slices.push(Sessions { asked: Vec::new(), bundles: part.to_vec() }),
+                None => {
+                    let primaries = BTreeMap::new();
+                    slices.push(Sessions { asked: Vec::new(), bundles: part.to_vec(), primaries });
+                }
+            }
+            if let Some(slice) = slices.last_mut() {
+                slice.primaries.extend(primary.clone());
             }
         }
     }

@@ -16,8 +16,8 @@
 //!
 //! | record | content | size | written |
 //! |---|---|---|---|
-//! | [`OwnSenderKey`] | our key for a group: id, chain, signing pair | 105 bytes | every message sent |
-//! | [`SenderKeyRecord`] | up to 5 keys of a sender, newest first | < 420 bytes, and 12 per page | every message read |
+//! | [`OwnSenderKey`] | our key for a group: id, chain, signing pair | 137 bytes | every message sent |
+//! | [`SenderKeyRecord`] | up to 5 keys of a sender, newest first | < 600 bytes, and 12 per page | every message read |
 //! | [`SkippedPage`](super::SkippedPage) | message keys of skipped iterations, up to 64 | < 2.1 KiB | a message is late or early |
 //!
 //! Each key of a sender has at most 2,000 skipped message keys on 128 pages. What a forged `skmsg` costs is bounded: one

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{MAX_JUMP, SenderKeyId, wire::DistributionMessage};
 use crate::{
-    crypto::{CryptoRng, KeyPair, PublicKey, Secret},
+    crypto::{CryptoRng, PublicKey, Secret, xeddsa::SigningKey},
     signal::{
         SignalError,
         chain::ChainKey,
@@ -17,7 +17,7 @@ use crate::{
 pub struct OwnSenderKey {
     pub(super) id: SenderKeyId,
     pub(super) chain: ChainKey,
-    pub(super) signing: KeyPair,
+    pub(super) signing: SigningKey,
 }
 
 /// Where our chain stands. A counter lease is taken on a key, and void when that changes.
@@ -38,17 +38,18 @@ impl OwnSenderKey {
         rng.fill_bytes(&mut id);
         let id = SenderKeyId(u32::from_be_bytes(id) >> 1);
         let chain = ChainKey::first(Secret::random(rng));
-        Self { id, chain, signing: KeyPair::generate(rng) }
+        Self { id, chain, signing: SigningKey::generate(rng) }
     }
 
-    /// Writes the record: 105 bytes.
+    /// Writes the record: 137 bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(105);
+        let mut out = Vec::with_capacity(137);
         out.push(VERSION);
         out.put_u32(self.id.0);
         out.put_u32(self.chain.index);
         out.extend_from_slice(self.chain.key.expose());
-        out.put_pair(&self.signing);
+        out.put_pair(self.signing.pair());
+        out.extend_from_slice(self.signing.edwards());
         out
     }
 
@@ -60,7 +61,7 @@ impl OwnSenderKey {
         let mut reader = Reader::new("own sender key", bytes)?;
         let (id, index) = (SenderKeyId(reader.u32()?), reader.u32()?);
         let chain = ChainKey { index, key: reader.secret()? };
-        let signing = reader.pair()?;
+        let signing = SigningKey::from_parts(reader.pair()?, reader.array()?);
         reader.finish()?;
         Ok(Self { id, chain, signing })
     }
@@ -83,7 +84,7 @@ impl OwnSenderKey {
 
     /// Where the chain stands.
     pub const fn position(&self) -> SenderKeyPosition {
-        SenderKeyPosition { id: self.id, signing: *self.signing.public(), iteration: self.chain.index }
+        SenderKeyPosition { id: self.id, signing: *self.signing.pair().public(), iteration: self.chain.index }
     }
 
     /// What a new receiver needs: it reads from the next message on, and nothing before it.
@@ -92,7 +93,7 @@ impl OwnSenderKey {
             id: self.id,
             iteration: self.chain.index,
             chain_key: self.chain.key.clone(),
-            signing: *self.signing.public(),
+            signing: *self.signing.pair().public(),
         }
     }
 }

@@ -182,7 +182,7 @@ fn read<S: SenderKeyStore>(
         Err(_) => Pages::new(),
     };
     // What the counters say counts only if the sender says it.
-    message.verify(&key.signing)?;
+    key.verify(message)?;
     let (plaintext, writes) = key.read(plan?, message, pages)?;
 
     store.put_sender_key(name, record);

@@ -7,7 +7,7 @@ use super::{
     wire::{DistributionMessage, SenderKeyMessage},
 };
 use crate::{
-    crypto::{PublicKey, Secret, aes256_cbc_append, aes256_cbc_decrypt, hkdf_sha256},
+    crypto::{PublicKey, Secret, aes256_cbc_append, aes256_cbc_decrypt, hkdf_sha256, xeddsa::VerifyingKey},
     signal::{
         SignalError, SkippedPage,
         chain::{ChainKey, message_seed},
@@ -33,6 +33,8 @@ pub(super) struct SenderKey {
     pub(super) serial: SenderKeySerial,
     pub(super) id: SenderKeyId,
     pub(super) signing: PublicKey,
+    /// The same key as it verifies; `None` if it is no key, and no message is its own.
+    verifying: Option<VerifyingKey>,
     pub(super) chain: ChainKey,
     pub(super) skipped: SkippedIndex,
 }
@@ -59,9 +61,9 @@ pub(super) struct GroupKeys {
 }
 
 impl SenderKeyRecord {
-    /// Writes the record: version, next serial, the keys with 76 bytes each and 12 for each page of skipped message keys.
+    /// Writes the record: version, next serial, the keys with 111 bytes each and 12 for each page of skipped message keys.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.keys.len().saturating_mul(96).saturating_add(7));
+        let mut out = Vec::with_capacity(self.keys.len().saturating_mul(128).saturating_add(7));
         out.push(VERSION);
         out.put_u32(self.next_serial);
         out.put_count(self.keys.len());
@@ -69,6 +71,8 @@ impl SenderKeyRecord {
             out.put_u32(key.serial.0);
             out.put_u32(key.id.0);
             out.extend_from_slice(key.signing.as_bytes());
+            out.push(key.verifying.is_some().into());
+            key.verifying.iter().for_each(|key| out.extend_from_slice(key.as_bytes()));
             out.put_u32(key.chain.index);
             out.extend_from_slice(key.chain.key.expose());
             key.skipped.encode_into(&mut out);
@@ -89,10 +93,16 @@ impl SenderKeyRecord {
             let (serial, id) = (SenderKeySerial(reader.u32()?), SenderKeyId(reader.u32()?));
             let own_names = keys.iter().all(|key| key.serial != serial && key.id != id);
             reader.ensure(own_names && serial.0 < next_serial, "name of a key is not its own")?;
-            let (signing, index) = (reader.public()?, reader.u32()?);
+            let signing = reader.public()?;
+            let verifying = match reader.u8()? {
+                0 => None,
+                1 => Some(VerifyingKey::from_bytes(reader.array()?)),
+                _ => return Err(reader.damaged("unknown flag")),
+            };
+            let index = reader.u32()?;
             let chain = ChainKey { index, key: reader.secret()? };
             let skipped = SkippedIndex::decode_from(&mut reader, index)?;
-            keys.push(SenderKey { serial, id, signing, chain, skipped });
+            keys.push(SenderKey { serial, id, signing, verifying, chain, skipped });
         }
         reader.finish()?;
         Ok(Self { keys, next_serial })
@@ -134,8 +144,9 @@ impl SenderKeyRecord {
                 let (serial, skipped) = (self.take_serial()?, SkippedIndex::new());
                 gone.extend(other);
                 let processed = if gone.is_empty() { Processed::Added } else { Processed::Replaced };
-                let key = SenderKey { serial, id: message.id, signing: message.signing, chain: distributed, skipped };
-                (processed, key)
+                let (id, signing) = (message.id, message.signing);
+                let verifying = VerifyingKey::new(&signing);
+                (processed, SenderKey { serial, id, signing, verifying, chain: distributed, skipped })
             }
         };
         self.keys.insert(0, key);
@@ -202,6 +213,11 @@ impl SenderKey {
                 existing.map(|(entry, _)| self.page_id(entry.page)).collect()
             }
         }
+    }
+
+    /// Checks the signature of a message.
+    pub(super) fn verify(&self, message: &SenderKeyMessage<'_>) -> Result<(), SignalError> {
+        message.verify(self.verifying.as_ref().ok_or(SignalError::BadSignature)?)
     }
 
     /// Decrypts a message whose signature was checked, and moves on. Works on a copy: an error leaves it unspecified.

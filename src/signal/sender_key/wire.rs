@@ -12,7 +12,10 @@ use std::fmt;
 
 use super::SenderKeyId;
 use crate::{
-    crypto::{CryptoRng, KeyPair, PublicKey, Secret, xeddsa},
+    crypto::{
+        CryptoRng, PublicKey, Secret,
+        xeddsa::{self, SigningKey, VerifyingKey},
+    },
     signal::{
         SignalError,
         wire::{BLOCK_LEN, Fields, VERSION, after_version, put_bytes, put_len, put_varint, raw_len},
@@ -144,8 +147,8 @@ impl<'a> SenderKeyMessage<'a> {
     }
 
     /// Signs all that `out` holds. Draws the 64 bytes of nonce input of XEdDSA from `rng`.
-    pub fn sign(out: &mut Vec<u8>, signing: &KeyPair, rng: &mut impl CryptoRng) {
-        let signature = xeddsa::sign(signing.private(), &[out], rng);
+    pub fn sign(out: &mut Vec<u8>, signing: &SigningKey, rng: &mut impl CryptoRng) {
+        let signature = signing.sign(&[out], rng);
         out.extend_from_slice(&signature);
     }
 
@@ -153,8 +156,8 @@ impl<'a> SenderKeyMessage<'a> {
     ///
     /// # Errors
     /// [`SignalError::BadSignature`].
-    pub fn verify(&self, signing: &PublicKey) -> Result<(), SignalError> {
-        xeddsa::verify(signing, &[self.body], self.signature).map_err(|_| SignalError::BadSignature)
+    pub fn verify(&self, signing: &VerifyingKey) -> Result<(), SignalError> {
+        signing.verify(&[self.body], self.signature).map_err(|_| SignalError::BadSignature)
     }
 }
 
