@@ -48,6 +48,7 @@ type Answer = oneshot::Sender<Result<Reply, CommandError>>;
 
 /// What handles ask of the task.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is a command")]
 pub(super) enum Request {
     Command(Command, Answer),
     Shutdown(oneshot::Sender<()>),

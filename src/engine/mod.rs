@@ -142,6 +142,7 @@ pub struct ConnectionId(pub u64);
 pub struct LoadId(pub u64);
 
 /// What the driver tells.
+#[expect(clippy::large_enum_variant, reason = "an input is handled at once, and never kept")]
 #[non_exhaustive]
 pub enum Input {
     /// The websocket of [`Output::Open`] stands.

@@ -217,10 +217,8 @@ fn pin(step: &mut Step<'_>, context: &Context<'_>, view: &Normalised<'_>) -> Res
     use e2e::pin_in_chat_message::Type;
 
     let Some(pin) = view.content().pin_in_chat_message.as_deref() else { return Ok(()) };
-    let kind = match pin.r#type.and_then(|kind| Type::try_from(kind).ok()) {
-        Some(kind @ (Type::PinForAll | Type::UnpinForAll)) => kind,
-        _ => return Ok(()),
-    };
+    let kind = pin.r#type.and_then(|kind| Type::try_from(kind).ok());
+    let Some(kind @ (Type::PinForAll | Type::UnpinForAll)) = kind else { return Ok(()) };
     let seconds = view.message_context().and_then(|context| context.message_add_on_duration_in_secs);
     let target = target(step, context, pin.key.as_deref())?;
     with(target, |target| {
@@ -236,10 +234,8 @@ fn keep(step: &mut Step<'_>, context: &Context<'_>, content: &e2e::Message) -> R
     use e2e::KeepType;
 
     let Some(keep) = content.keep_in_chat_message.as_deref() else { return Ok(()) };
-    let kind = match keep.keep_type.and_then(|kind| KeepType::try_from(kind).ok()) {
-        Some(kind @ (KeepType::KeepForAll | KeepType::UndoKeepForAll)) => kind,
-        _ => return Ok(()),
-    };
+    let kind = keep.keep_type.and_then(|kind| KeepType::try_from(kind).ok());
+    let Some(kind @ (KeepType::KeepForAll | KeepType::UndoKeepForAll)) = kind else { return Ok(()) };
     let target = target(step, context, keep.key.as_deref())?;
     with(target, |target| {
         let orphan = !target::is_known(step, target)?;

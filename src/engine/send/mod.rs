@@ -343,7 +343,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         peer: Urgency::from_number(record.peer),
         viewers: record.viewers.iter().filter_map(|viewer| viewer.parse().ok()).collect(),
         setting: AudienceSetting::from_number(record.setting),
-        words: classify(message.as_ref().unwrap_or(&e2e::Message::default())),
+        words: message.as_ref().map_or_else(|_| classify(&e2e::Message::default()), classify),
         failure: message.err().map(|_| SendFailure::new("damaged", "the stored message cannot be read")),
         message: record.message,
         client_ref: record.client_ref,
