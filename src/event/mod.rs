@@ -43,6 +43,7 @@ macro_rules! event_data {
 
         impl $name {
             /// From its fields.
+            #[allow(clippy::too_many_arguments, reason = "one for each field")]
             pub fn new($($field: $ty),*) -> Self {
                 Self { $($field),* }
             }
