@@ -15,6 +15,7 @@ use wamd::{
     Jid,
     clock::Now,
     engine::{Command, CommandId, Config, ConnectionId, Engine, Input, Loaded, Output, SendRequest},
+    event::SessionState,
     store::{AccountId, Key},
 };
 use wamd_loopback::{ConnId, Fault, GroupSpec, ScanOptions, Server};
@@ -37,8 +38,10 @@ struct Line {
     engine: Engine,
     server: Server,
     records: BTreeMap<Key, Bytes>,
-    conn: Option<ConnectionId>,
-    to_engine: VecDeque<Bytes>,
+    conn: Option<(ConnectionId, ConnId)>,
+    wires: u64,
+    /// Bytes from the server; `None` is the end.
+    to_engine: VecDeque<Option<Bytes>>,
     /// What the server sent waits.
     held: bool,
     qr: Option<String>,
@@ -47,7 +50,6 @@ struct Line {
 }
 
 const NOW: Now = Now { mono: Duration::ZERO, wall_ms: 1_760_000_000_000 };
-const WIRE: ConnId = ConnId(1);
 
 impl Line {
     fn new() -> Self {
@@ -62,6 +64,7 @@ impl Line {
             server,
             records: BTreeMap::new(),
             conn: None,
+            wires: 0,
             to_engine: VecDeque::new(),
             held: false,
             qr: None,
@@ -72,7 +75,7 @@ impl Line {
         let qr = line.qr.take().expect("a code is shown");
         line.server.scan(NOW, OWN, &qr, &ScanOptions::default()).expect("the phone takes the code");
         line.run();
-        assert!(line.engine.snapshot().jid.is_some(), "linked");
+        assert_eq!(line.engine.snapshot().state, SessionState::Connected);
         line
     }
 
@@ -110,24 +113,44 @@ impl Line {
                 continue;
             }
             while let Some(output) = self.server.poll() {
-                if let wamd_loopback::Output::Send(_, bytes) = output {
-                    self.to_engine.push_back(bytes);
+                match (output, self.conn) {
+                    (wamd_loopback::Output::Send(wire, bytes), Some((_, own))) if wire == own => {
+                        self.to_engine.push_back(Some(bytes));
+                    }
+                    (wamd_loopback::Output::Close(wire), Some((_, own))) if wire == own => {
+                        self.to_engine.push_back(None);
+                    }
+                    _ => {}
                 }
             }
             let next = if self.held { None } else { self.to_engine.pop_front() };
-            let (Some(bytes), Some(conn)) = (next, self.conn) else { return };
-            self.tell(Input::Received(conn, bytes));
+            match (next, self.conn) {
+                (Some(Some(bytes)), Some((conn, _))) => self.tell(Input::Received(conn, bytes)),
+                (Some(None), Some((conn, _))) => self.tell(Input::Closed(conn, "closed".to_owned())),
+                _ => return,
+            }
         }
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Open(id) => {
-                self.conn = Some(id);
-                self.server.handle(NOW, wamd_loopback::Input::Opened(WIRE));
+                self.wires += 1;
+                let wire = ConnId(self.wires);
+                self.conn = Some((id, wire));
+                self.to_engine.clear();
+                self.server.handle(NOW, wamd_loopback::Input::Opened(wire));
                 self.tell(Input::Opened(id));
             }
-            Output::Send(_, bytes) => self.server.handle(NOW, wamd_loopback::Input::Bytes(WIRE, bytes)),
+            Output::Send(_, bytes) => {
+                let (_, wire) = self.conn.expect("open");
+                self.server.handle(NOW, wamd_loopback::Input::Bytes(wire, bytes));
+            }
+            Output::Close(_) => {
+                if let Some((_, wire)) = self.conn.take() {
+                    self.server.handle(NOW, wamd_loopback::Input::Closed(wire));
+                }
+            }
             Output::Load { id, keys, scans } => {
                 let scanned = self.records.iter().filter(|(key, _)| scans.contains(&key.kind));
                 let scanned = scanned.map(|(key, value)| (key.clone(), value.clone())).collect();

@@ -17,6 +17,8 @@
 //! | `passkey_confirm` | | `{}`; answers `session.passkey_confirmation` |
 //! | `connect`, `disconnect`, `reconnect`, `logout` | | `{}` |
 //! | `send_text` | `to`, `text`, perhaps `id`, `clientRef` | `{"id","timestamp"}` once the message is stored |
+//! | `group_create` | `subject`, `participants` | the group |
+//! | `group_info` | `group` | the group; asked for if it is not known |
 //! | `react` | `chat`, `id`, `emoji` (empty takes it away), perhaps `fromMe`, `participant` | as `send_text` |
 //! | `edit` | `chat`, `id`, `text`; for 20 minutes | as `send_text` |
 //! | `delete` | `chat`, `id`, perhaps `fromMe` (true unless given), `participant` | as `send_text` |
@@ -71,6 +73,7 @@ use wamd::{
     engine::{CommandError, MessageRef, SendRequest, Snapshot},
     message::MessageId,
     pairing::code::{PairCode, PhoneNumber},
+    stanza::iq::groups::NewGroup,
     store::{AccountId, SqliteStore},
 };
 
@@ -147,6 +150,8 @@ const METHODS: &[Method] = &[
     method!(reconnect()),
     method!(logout()),
     method!(send_text("to", "text", "id", "clientRef")),
+    method!(group_create("subject", "participants")),
+    method!(group_info("group")),
     method!(react("chat", "id", "emoji", "fromMe", "participant")),
     method!(edit("chat", "id", "text")),
     method!(delete("chat", "id", "fromMe", "participant")),
@@ -288,6 +293,29 @@ fn message_ref(id: MessageId, from_me: bool, participant: Option<Address>) -> Me
         (false, Some(author)) => MessageRef::of_member(id, author.0),
         (false, None) => MessageRef::theirs(id),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupCreate {
+    subject: String,
+    participants: Vec<Address>,
+}
+
+async fn group_create(account: Account, params: GroupCreate) -> Outcome {
+    let participants = params.participants.into_iter().map(|participant| participant.0).collect();
+    let group = account.client.groups().create(NewGroup::new(params.subject, participants)).await?;
+    Ok(json!(group))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupInfo {
+    group: Address,
+}
+
+async fn group_info(account: Account, params: GroupInfo) -> Outcome {
+    Ok(json!(account.client.groups().info(&params.group.0).await?))
 }
 
 #[derive(Deserialize)]

@@ -297,8 +297,8 @@ fn a_damaged_message_is_asked_for_again_and_the_chat_goes_on() {
         let sender = world.lid("alice");
         assert_eq!(
             world.only("bob", "message.undecryptable"),
-            json!({"key": {"remoteJid": sender.to_string(), "remoteJidAlt": "15550000001@s.whatsapp.net",
-                    "fromMe": false, "id": id.as_str(), "addressingMode": "lid"},
+            json!({"key": {"remoteJid": "15550000001@s.whatsapp.net", "remoteJidAlt": sender.to_string(),
+                    "fromMe": false, "id": id.as_str(), "addressingMode": "pn"},
                 "reason": "bad_mac", "willRetry": true, "hidden": false}),
             "session known: {opened}"
         );

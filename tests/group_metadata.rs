@@ -220,12 +220,8 @@ fn making_and_changing_a_group() {
     let mut world = World::online(&["alice", "bob", "carol"]);
     let now = world.now();
     world.server.phone(now, STRANGER).unwrap();
-    let new = NewGroup {
-        subject: "Team".into(),
-        participants: vec![world.jid("bob"), Jid::pn("15551112222")],
-        settings: vec![Setting::Locked(true), Setting::Ephemeral(86_400)],
-        linked_parent: None,
-    };
+    let mut new = NewGroup::new("Team", vec![world.jid("bob"), Jid::pn("15551112222")]);
+    new.settings = vec![Setting::Locked(true), Setting::Ephemeral(86_400)];
     let Ok(Reply::Group(made)) = ask(&mut world, "alice", GroupRequest::Create(new)) else { panic!("not made") };
     let group = made.id.clone();
     assert_eq!((made.restrict, made.ephemeral_duration, made.announce), (Some(true), Some(86_400), Some(false)));
@@ -304,9 +300,7 @@ fn what_cannot_be_asked_is_refused_here() {
     }
     let subject = |text: String| GroupRequest::Subject { group: group.clone(), subject: text };
     let members = |members| GroupRequest::Members { group: group.clone(), action: MemberAction::Add, members };
-    let new = |subject: &str, participants| {
-        GroupRequest::Create(NewGroup { subject: subject.into(), participants, settings: vec![], linked_parent: None })
-    };
+    let new = |subject: &str, participants| GroupRequest::Create(NewGroup::new(subject, participants));
     for request in [
         subject(String::new()),
         subject("x".repeat(101)),

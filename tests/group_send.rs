@@ -197,7 +197,7 @@ fn a_new_device_of_a_member_gets_the_key_alone() {
     let Heard { messages, queries } = heard(&mut world);
     let expected = [(ALICE, 0), (BOB, companion(&world, "bob2"))];
     assert_eq!(targets(&messages[0]), devices(&world, GroupMode::Lid, &expected));
-    assert_eq!(queries, ["usync", "encrypt"], "bob's devices, and the keys of one");
+    assert_eq!(queries, ["encrypt"], "the keys of one");
     world.command("alice", text(&group, "fifth")).unwrap();
     let Heard { messages, queries } = heard(&mut world);
     assert_eq!(targets(&messages[0]), devices(&world, GroupMode::Lid, &[(ALICE, 0)]));

@@ -100,8 +100,7 @@ fn nobody_becomes_our_own_account() {
     world.send_to("alice", &pn, "secret of alice");
     let sent: Vec<_> = world.heard("alice").into_iter().filter(|node| node.is("message")).collect();
     assert_eq!(sent.len(), 1);
-    let account = world.server.accounts().into_iter().find(|account| account.number == STRANGER).unwrap();
-    assert_eq!(sent[0].attr_jid("to"), Some(account.lid));
+    assert_eq!(sent[0].attr_jid("to"), Some(pn));
     let own = world.server.received("15550000001");
     assert!(own.iter().all(|message| message.recipient.as_ref() != Some(&own_lid)), "no copy went astray: {own:?}");
 }
@@ -155,7 +154,7 @@ fn one_id_in_two_chats() {
     assert!(world.command("alice", Command::Send(carol.clone())).is_ok());
     assert_eq!(world.command("alice", Command::Send(carol.clone())).map(drop), Ok(()), "it is answered alike");
     assert_eq!(world.command("alice", Command::Send(bob)), Err(CommandError::MessageId));
-    let carol_lid = world.lid("carol");
+    let carol = world.jid("carol");
     let alice = world.device("alice");
     world.fault(Fault::DropAck { jid: alice, count: 1 });
     let phone = world.jid("carol");
@@ -170,7 +169,7 @@ fn one_id_in_two_chats() {
     assert_eq!(world.snapshot("alice").sends, 1);
     world.cut("alice");
     world.advance_secs(5);
-    assert_eq!(messages_to(&mut world, &carol_lid), 1, "it is sent until it is acknowledged");
+    assert_eq!(messages_to(&mut world, &carol), 1, "it is sent until it is acknowledged");
     assert_eq!(world.only("alice", "message.sent")["messages"][0]["text"], "carol");
 }
 
@@ -188,10 +187,10 @@ fn a_send_with_an_unknown_outcome_can_be_tried_again() {
     let again = world.command("alice", Command::Send(request.clone()));
     assert_eq!(again, Ok(Reply::Accepted { id: id("AGAIN"), timestamp: world.now().unix_seconds() }));
     assert_eq!(world.only("alice", "message.sent")["messages"][0]["key"]["id"], "AGAIN");
-    let lid = world.lid("bob");
-    assert_eq!(messages_to(&mut world, &lid), 1);
+    let bob = world.jid("bob");
+    assert_eq!(messages_to(&mut world, &bob), 1);
     assert!(world.command("alice", Command::Send(request)).is_ok());
-    assert_eq!(messages_to(&mut world, &lid), 0, "now it is known");
+    assert_eq!(messages_to(&mut world, &bob), 0, "now it is known");
     world.start("bob");
     world.command("bob", Command::Connect).unwrap();
     assert_eq!(texts(&world.events("bob")), ["hello"]);

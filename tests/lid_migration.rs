@@ -221,16 +221,22 @@ fn the_own_identity_moves_when_the_login_tells_the_lid() {
 
 #[test]
 fn a_stale_lid_is_asked_for_again() {
-    let mut stage = Stage::new(vec![Person::new(NUMBER, [0])]);
-    let pn = stage.people[0].pn.clone();
-    stage.send(&pn, "one");
-    let first = stage.sent[0].attr_str("id").unwrap().into_owned();
-    stage.users_asked();
-    stage.people[0].tells_lid = true;
-    let ack = Node::new("ack").attr("class", "message").attr("from", &pn).attr("id", first).attr("t", 1_760_000_000);
-    stage.arrives(&ack.attr("refresh_lid", "true"));
-    assert_eq!(stage.users_asked().iter().map(|(jid, _)| jid).collect::<Vec<_>>(), [&pn]);
-    assert_eq!(stage.world.data("alice", "lid_mapping.updated").len(), 1);
+    let mut world = World::online(&["alice", "bob"]);
+    let bob = world.jid("bob");
+    world.fault(Fault::HideLid { jid: bob.clone(), on: true });
+    world.talk("alice", "bob");
+    assert!(world.data("alice", "lid_mapping.updated").is_empty());
+    world.fault(Fault::HideLid { jid: bob.clone(), on: false });
+    let jid = world.device("alice");
+    world.fault(Fault::Acks { jid, chat: None, error: None, phash: None, refresh_lid: true, count: Some(1) });
+    world.forget();
+    world.send("alice", "bob", "the ack says that it is stale");
+    let heard = world.heard("alice");
+    let asked = heard.iter().filter_map(|node| node.find_child("usync")?.find_child("list"));
+    let asked: Vec<Jid> = asked.flat_map(Node::child_nodes).filter_map(|user| user.attr_jid("jid")).collect();
+    assert_eq!(asked, [bob]);
+    assert_eq!(world.data("alice", "lid_mapping.updated").len(), 1);
+    world.talk("alice", "bob");
 }
 
 #[test]

@@ -32,10 +32,12 @@ use wamd::{
     client::{Client, Events},
     clock::Now,
     engine::{
-        Command, CommandId, Config, ConnectionId, Content, Engine, Input, LoadId, Loaded, Output, Reply, SendRequest,
+        Command, CommandId, Config, ConnectionId, Content, Engine, GroupRequest, Input, LoadId, Loaded, Output, Reply,
+        SendRequest,
     },
-    event::{Envelope, SessionPairCode, SessionPasskeyConfirmation, SessionPasskeyRequest},
+    event::{Envelope, GroupObject, SessionPairCode, SessionPasskeyConfirmation, SessionPasskeyRequest},
     pairing::{code::PairCode, qr::QrContent},
+    stanza::iq::groups::NewGroup,
     store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store},
 };
 use wamd_loopback::{Disconnect, Fault, Loopback, ScanOptions};
@@ -199,7 +201,13 @@ fn debug_tells_nothing_secret() {
     shown(&SessionPairCode::new(code.shown(), 1, 2));
     shown(&SessionPasskeyConfirmation::new(code.shown(), true));
     shown(&SessionPasskeyRequest::new(Some(TEXTS[0].to_owned()), serde_json::json!({ "challenge": TEXTS[0] }), 1, 2));
-    for command in [Command::Send(request.clone()), mark, link, passkey] {
+    let group: Jid = format!("{ALICE}-1716894200@g.us").parse().unwrap();
+    let named = GroupRequest::Subject { group: group.clone(), subject: TEXTS[0].to_owned() };
+    let made = GroupRequest::Create(NewGroup::new(TEXTS[0], vec![pn.clone()]));
+    let mut object = GroupObject::new(group);
+    (object.subject, object.owner) = (Some(TEXTS[0].to_owned()), Some(pn.clone()));
+    shown(&Reply::Group(Box::new(object)));
+    for command in [Command::Send(request.clone()), Command::Group(named), Command::Group(made), mark, link, passkey] {
         shown(&command);
         shown(&Input::Command(CommandId(1), command));
     }

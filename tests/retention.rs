@@ -57,7 +57,13 @@ fn check(world: &mut World) {
         assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "queue {queue}: {numbers:?}");
         named.extend(entries.into_iter().map(|(_, value)| value.to_vec()));
     }
-    for kind in [RecordKind::Sent, RecordKind::Received, RecordKind::RetryCount, RecordKind::ResendBaseKey] {
+    for kind in [
+        RecordKind::Sent,
+        RecordKind::Received,
+        RecordKind::RetryCount,
+        RecordKind::ResendBaseKey,
+        RecordKind::MessageSecret,
+    ] {
         for key in keys(world, kind) {
             let is_named = named.iter().any(|entry| entry.ends_with(&key));
             assert!(is_named, "a {kind:?} that would be kept for ever");
@@ -140,12 +146,17 @@ fn what_is_old_goes_in_slices() {
         world.send("alice", "bob", &n.to_string());
     }
     check(&mut world);
-    let before = keys(&mut world, RecordKind::Expiry).len();
+    let secrets = keys(&mut world, RecordKind::MessageSecret).len();
+    assert!(secrets >= 400, "{secrets} secrets");
     away(&mut world, 30 * DAY);
     check(&mut world);
     assert!(keys(&mut world, RecordKind::Sent).is_empty());
+    assert_eq!(keys(&mut world, RecordKind::MessageSecret).len(), secrets);
+    away(&mut world, 61 * DAY);
+    assert!(keys(&mut world, RecordKind::MessageSecret).is_empty(), "after 90 days");
+    // The states of the three queues, and what the logins led to.
     let left = keys(&mut world, RecordKind::Expiry).len();
-    assert!(left <= 3 + 2, "{before} entries, {left} left");
+    assert!(left <= 3 + 2, "{left} left");
     world.talk("alice", "bob");
 }
 

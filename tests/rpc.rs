@@ -224,6 +224,14 @@ async fn two_programs_write_to_each_other_and_one_starts_again() {
     assert_eq!(alice.received().await.1, "Hello Alice");
     assert_eq!(bob.event("message.sent").await["data"]["messages"][0]["clientRef"], "by place");
 
+    // A group, made by one and seen by the other.
+    let made = alice.call("group_create", json!(["Team", [BOB]])).await.unwrap();
+    assert_eq!((&made["subject"], made["participants"].as_array().map(Vec::len)), (&json!("Team"), Some(2)));
+    assert_eq!(bob.event("groups.upsert").await["data"]["groups"][0]["id"], made["id"]);
+    let seen = bob.call("group_info", json!({ "group": made["id"] })).await.unwrap();
+    assert_eq!(seen["subject"], "Team");
+    assert_eq!(bob.call("group_info", json!([ALICE])).await.unwrap_err()["data"]["kind"], "not_a_group");
+
     // Bob ends; what is written to him meanwhile waits.
     let known = bob.call("snapshot", json!({})).await.unwrap();
     assert_eq!(known["state"], "CONNECTED");

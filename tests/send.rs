@@ -94,8 +94,8 @@ fn the_event_of_a_sent_message() {
     let lid = world.lid("bob").to_string();
     assert_eq!(
         world.only("alice", "message.sent"),
-        json!({"messages": [{"key": {"remoteJid": lid, "remoteJidAlt": "15550000002@s.whatsapp.net", "fromMe": true,
-                "id": id.as_str(), "addressingMode": "lid"},
+        json!({"messages": [{"key": {"remoteJid": "15550000002@s.whatsapp.net", "remoteJidAlt": lid, "fromMe": true,
+                "id": id.as_str(), "addressingMode": "pn"},
             "messageTimestamp": timestamp, "status": "SERVER_ACK", "phone": "15550000002", "kind": "text",
             "text": "hello", "message": {"conversation": "hello"}, "clientRef": "order 7"}]})
     );
@@ -397,8 +397,8 @@ fn every_device_gets_its_copy() {
         let lid = world.lid("bob").to_string();
         assert_eq!(
             copy["messages"][0],
-            json!({"key": {"remoteJid": lid, "remoteJidAlt": "15550000002@s.whatsapp.net", "fromMe": true,
-                    "id": id.as_str(), "addressingMode": "lid"},
+            json!({"key": {"remoteJid": "15550000002@s.whatsapp.net", "remoteJidAlt": lid, "fromMe": true,
+                    "id": id.as_str(), "addressingMode": "pn"},
                 "messageTimestamp": world.now().unix_seconds(), "status": "SERVER_ACK", "phone": "15550000002",
                 "kind": "text", "text": text, "source": "device",
                 "message": {"conversation": text}})
@@ -466,7 +466,7 @@ fn a_chat_by_lid_is_the_same_chat() {
             .collect();
         assert_eq!(about, [("message.sent", id.as_str()), ("message.delivered", id.as_str())]);
         let key = &events[0].data["messages"][0]["key"];
-        assert_eq!((&key["remoteJid"], &key["remoteJidAlt"]), (&json!(lid.to_string()), &json!(pn.to_string())));
+        assert_eq!((&key["remoteJid"], &key["remoteJidAlt"]), (&json!(pn.to_string()), &json!(lid.to_string())));
         assert_eq!(texts(&world.events("bob")), [format!("{n}")]);
     }
     // Also for somebody who is known by nothing else.

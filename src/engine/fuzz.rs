@@ -263,14 +263,14 @@ impl Bench {
     /// Puts a stanza together: who sends it, where, under which id, with which attributes, and its parts.
     fn stanza(&mut self, script: &mut Script<'_>) -> Option<Node> {
         let who = usize::from(script.byte()).checked_rem(PEOPLE.len())?;
-        let (place, flags) = (script.byte(), [script.byte(), script.byte()]);
+        let (place, flags) = (script.byte(), u16::from_le_bytes([script.byte(), script.byte()]));
         let sender = self.people.get(who)?.jid.clone();
-        let by_many = place % 3 != 0;
-        let chat = if by_many { jid(PLACES[usize::from(place / 3) % PLACES.len()]) } else { sender.clone() };
+        let by_many = !place.is_multiple_of(3);
+        let chat = if by_many { jid(one_of(&PLACES, place / 3)?) } else { sender.clone() };
         let id = id(script.byte());
         let mut node = Node::new("message").attr("id", &*id).attr("type", "text");
         node = node.attr("from", if by_many { &chat } else { &sender });
-        let has = |at: usize, bit: u8| flags[at] & bit != 0;
+        let has = |at: u16, bit: u16| flags & (bit << (8 * at)) != 0;
         if by_many && !has(1, 1) {
             node = node.attr("participant", &sender);
         }
@@ -339,8 +339,8 @@ impl Bench {
                 return Some(Node::new("plaintext").bytes(content));
             }
             10 => {
-                let to = Node::new("to").attr("jid", &jid(script.pick(&[OWN.0, OWN.1, PEOPLE[0]])?));
-                let to = to.attr("peer_recipient_pn", &jid(PEOPLE[1]));
+                let to = Node::new("to").attr("jid", jid(script.pick(&[OWN.0, OWN.1, PEOPLE[0]])?));
+                let to = to.attr("peer_recipient_pn", jid(PEOPLE[1]));
                 return Some(Node::new("participants").child(to.children(self.sealed.last().cloned())));
             }
             _ => return Some(meta(script)),
@@ -378,7 +378,7 @@ impl Person {
 fn content(script: &mut Script<'_>, chat: &Jid, sender: &mut Person) -> Vec<u8> {
     let mut rng = ChaCha20Rng::from_seed([script.byte(); 32]);
     let kind = script.byte();
-    let elsewhere = jid(PLACES[usize::from(kind / 16) % PLACES.len()]);
+    let elsewhere = jid(one_of(&PLACES, kind / 16).unwrap_or_default());
     let protocol = |protocol: e2e::ProtocolMessage| e2e::Message {
         protocol_message: Some(Box::new(protocol)),
         ..e2e::Message::default()
@@ -429,7 +429,7 @@ fn answer(script: &mut Script<'_>, chat: &Jid) -> e2e::ProtocolMessage {
             message: Some(Box::new(build::text("again"))),
             ..Default::default()
         };
-        let bytes = if script.byte() % 4 == 0 { script.bytes().to_vec() } else { info.encode_to_vec() };
+        let bytes = if script.byte().is_multiple_of(4) { script.bytes().to_vec() } else { info.encode_to_vec() };
         PeerDataOperationResult {
             placeholder_message_resend_response: Some(Box::new(PlaceholderMessageResendResponse {
                 web_message_info_bytes: Some(bytes.into()),
@@ -455,7 +455,7 @@ fn key(script: &mut Script<'_>, chat: &Jid) -> common::MessageKey {
         remote_jid: Some(if flags & 1 == 0 { chat.to_string() } else { PEOPLE[1].to_owned() }),
         from_me: Some(flags & 2 != 0),
         id: Some(id(flags >> 4)),
-        participant: (flags & 4 != 0).then(|| PEOPLE[usize::from(flags >> 3) % PEOPLE.len()].to_owned()),
+        participant: one_of(&PEOPLE, flags >> 3).filter(|_| flags & 4 != 0).map(str::to_owned),
     }
 }
 
@@ -468,6 +468,10 @@ fn meta(script: &mut Script<'_>) -> Node {
     let target = Node::new("meta").attr("target_id", id(script.byte()));
     let target = target.attr_opt("target_sender_jid", (flags & 2 != 0).then(|| jid(PEOPLE[0])).as_ref());
     target.attr_opt("target_chat_jid", (flags & 4 != 0).then(|| jid(PEOPLE[0])).as_ref())
+}
+
+fn one_of(names: &[&'static str], which: u8) -> Option<&'static str> {
+    names.get(usize::from(which).checked_rem(names.len())?).copied()
 }
 
 /// One of a few message ids; one of them is longer than any that is taken.

@@ -103,7 +103,7 @@ pub(crate) enum Answer {
     Bundles(Vec<Jid>, Result<Bundles, QueryError>),
     /// The first have no bundle; the second are not registered any more.
     NoBundles(Vec<Jid>, Vec<Jid>),
-    Group(Jid, Result<GroupInfo, QueryError>),
+    Group(Jid, Result<Box<GroupInfo>, QueryError>),
     GroupCommand(CommandId, Result<GroupAnswer, QueryError>),
     Clean(Area, Result<(), QueryError>),
     CodeHello(u64, Result<Bytes, QueryError>),
@@ -138,7 +138,7 @@ impl Query {
             Self::Active => Answer::Active(result.map(|_| ())),
             Self::Devices(users) => Answer::Devices(users, result.and_then(|node| Ok(usync::devices(node)?))),
             Self::Bundles(devices) => Answer::Bundles(devices, result.and_then(|node| Ok(prekeys::bundles(node)?))),
-            Self::Group(group) => Answer::Group(group, result.and_then(|node| Ok(groups::info(node)?))),
+            Self::Group(group) => Answer::Group(group, result.and_then(|node| Ok(Box::new(groups::info(node)?)))),
             Self::GroupCommand(command) => {
                 Answer::GroupCommand(command.id, result.and_then(|node| Ok(command.parse(node)?)))
             }

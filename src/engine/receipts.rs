@@ -202,11 +202,10 @@ pub(super) fn join(ready: VecDeque<Queued>, now: Now, waiting: &mut usize) -> Ve
         };
         *waiting = waiting.saturating_sub(1);
         let place = (connection, receipt.head.clone());
-        if let Some(Queued::Receipt(_, first)) = places.get(&place).and_then(|at| joined.get_mut(*at)) {
-            match first.join(*receipt) {
-                Ok(()) => continue,
-                Err(full) => receipt = Box::new(full),
-            }
+        if let Some(Queued::Receipt(_, first)) = places.get(&place).and_then(|at| joined.get_mut(*at))
+            && first.join(&mut receipt)
+        {
+            continue;
         }
         places.insert(place, joined.len());
         joined.push_back(Queued::Receipt(connection, receipt));

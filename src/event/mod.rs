@@ -43,7 +43,7 @@ macro_rules! event_data {
 
         impl $name {
             /// From its fields.
-            #[allow(clippy::too_many_arguments, reason = "one for each field")]
+            #[allow(clippy::too_many_arguments, reason = "an event has as many fields as the specification gives it")]
             pub fn new($($field: $ty),*) -> Self {
                 Self { $($field),* }
             }

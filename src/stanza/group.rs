@@ -92,14 +92,14 @@ impl Person {
 
     /// Reads an element with the attribute `name` and, when that is a LID, `phone_number`, else `lid`.
     pub(crate) fn with_number(node: NodeRef<'_>, name: &str) -> Option<Self> {
-        let jid = user(node.attr_jid(name)?)?;
+        let jid = user(&node.attr_jid(name)?)?;
         let alt = node.attr_jid(if jid.is_lid_family() { "phone_number" } else { "lid" });
         Some(Self::new(&jid, alt, text(node, "username")))
     }
 
     /// Reads the attributes `name`, `name_pn` or `name_lid`, and `name_username`.
     pub(crate) fn of(node: NodeRef<'_>, name: &str) -> Option<Self> {
-        let jid = user(node.attr_jid(name)?)?;
+        let jid = user(&node.attr_jid(name)?)?;
         let attr = |suffix| format!("{name}_{suffix}");
         let alt = node.attr_jid(&attr(if jid.is_lid_family() { "pn" } else { "lid" }));
         Some(Self::new(&jid, alt, text(node, &attr("username"))))
@@ -307,7 +307,7 @@ fn id(node: NodeRef<'_>) -> Result<Jid, StanzaError> {
 }
 
 /// A user, without device; `None` for anything else.
-fn user(jid: Jid) -> Option<Jid> {
+fn user(jid: &Jid) -> Option<Jid> {
     let is_user = !jid.user().is_empty() && (jid.is_pn_family() || jid.is_lid_family() || jid.is_bot());
     is_user.then(|| jid.to_account())
 }

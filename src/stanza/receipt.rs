@@ -238,16 +238,13 @@ impl From<&DeliveryReceipt<'_>> for DeliveryReceipts {
 }
 
 impl DeliveryReceipts {
-    /// Takes over the ids of another one of the same head; gives it back when there is no room.
-    ///
-    /// # Errors
-    /// The other one.
-    pub fn join(&mut self, other: Self) -> Result<(), Self> {
-        if self.head != other.head || self.ids.len().saturating_add(other.ids.len()) > MAX_IDS {
-            return Err(other);
+    /// Takes the ids of another one of the same head over; false, and nothing is taken, when there is no room.
+    pub fn join(&mut self, other: &mut Self) -> bool {
+        let fits = self.head == other.head && self.ids.len().saturating_add(other.ids.len()) <= MAX_IDS;
+        if fits {
+            self.ids.append(&mut other.ids);
         }
-        self.ids.extend(other.ids);
-        Ok(())
+        fits
     }
 
     /// The stanza; `now` is in unix seconds, and shown with several ids.

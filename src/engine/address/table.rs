@@ -23,7 +23,8 @@ pub(crate) fn learn_table(step: &mut Step<'_>, sync: &e2e::LidMigrationMappingSy
     let mut all = Ok(());
     for (pn, lid) in &pairs {
         // All are read before one is missed.
-        all = all.and(learn(step, pn, lid, MappingSource::Migration));
+        let next = learn(step, pn, lid, MappingSource::Migration);
+        all = all.and(next);
     }
     all?;
     if !step.account().lid_migrated {

@@ -66,7 +66,8 @@ impl Lists {
     pub(crate) fn finish(&self, step: &mut Step<'_>, checked: &CheckedLists) -> Result<(), Miss> {
         let mut all = Ok(());
         for (answered, (given, signed)) in self.0.iter().zip(checked) {
-            all = all.and(take_answer(step, answered, *given, signed.as_ref()));
+            let next = take_answer(step, answered, *given, signed.as_ref());
+            all = all.and(next);
         }
         all
     }

@@ -75,14 +75,18 @@ fn changed(step: &mut Step<'_>, user: &Jid, change: &DeviceChange) -> Result<(),
     if let DeviceChange::Removed(removed) = change {
         let mut all = Ok(());
         for device in removed.devices.iter().filter(|device| device.id != 0) {
-            all = all.and(drop_device(step, &user, device.id));
+            let next = drop_device(step, &user, device.id);
+            all = all.and(next);
         }
         all?;
     }
     let Some(known) = known.filter(|known| !known.devices.is_empty()) else { return Ok(()) };
     let before: Vec<Device> = known.devices.iter().filter_map(DeviceRecord::device).collect();
     let (devices, changed) = match change {
-        DeviceChange::Unknown => return Ok(forget(step, &user)),
+        DeviceChange::Unknown => {
+            forget(step, &user);
+            return Ok(());
+        }
         DeviceChange::Added(added) => {
             let is_new = |device: &&Device| added.devices.iter().all(|added| added.id != device.id);
             let devices = before.iter().filter(is_new).chain(&added.devices).copied().collect();
@@ -95,11 +99,13 @@ fn changed(step: &mut Step<'_>, user: &Jid, change: &DeviceChange) -> Result<(),
     };
     let Some(signed) = signed_list(changed, key.as_ref()) else {
         // Nobody vouches for what is left: the whole list comes with the next question.
-        return Ok(forget(step, &user));
+        forget(step, &user);
+        return Ok(());
     };
     if !agrees(&user, &devices, changed, &signed) {
         tracing::debug!(user = %user.canonical.redacted(), "the device list differs from the server's");
-        return Ok(forget(step, &user));
+        forget(step, &user);
+        return Ok(());
     }
     let hash = if user.canonical.is_lid_family() { &changed.lid_hash } else { &changed.hash };
     let fetched = known.fetched;
@@ -143,14 +149,16 @@ fn own_devices(step: &mut Step<'_>, user: &Jid, devices: &[Device], hash: Option
     let is_hash_of = |identity: &Jid| hash.is_none_or(|hash| hash_of(identity, devices) == hash);
     if devices.is_empty() || !user.identities().any(is_hash_of) {
         tracing::debug!("the list of the own devices differs from the server's");
-        return Ok(forget(step, &user));
+        forget(step, &user);
+        return Ok(());
     }
     let known = known.unwrap_or_default();
     let is_gone = |device: &&DeviceRecord| devices.iter().all(|listed| u32::from(listed.id) != device.id);
     let gone: Vec<u16> = known.devices.iter().filter(is_gone).filter_map(|gone| u16::try_from(gone.id).ok()).collect();
     let mut all = Ok(());
     for id in gone {
-        all = all.and(drop_device(step, &user, id));
+        let next = drop_device(step, &user, id);
+        all = all.and(next);
     }
     all?;
     // The hash is left out: with the next question the primary vouches for the list.

@@ -80,7 +80,8 @@ fn drop_sessions(step: &mut Step<'_>, user: &User, record: &DeviceListRecord, pr
     let mut all = Ok(());
     for id in companions.chain(primary.then_some(0)) {
         // All are read before one is missed.
-        all = all.and(drop_device(step, user, id));
+        let next = drop_device(step, user, id);
+        all = all.and(next);
     }
     all
 }

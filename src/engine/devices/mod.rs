@@ -105,7 +105,8 @@ fn drop_device(step: &mut Step<'_>, user: &User, id: u16) -> Result<(), Miss> {
     let mut all = marks::forget_device(step, user, id);
     for identity in user.identities() {
         // All are read before one is missed.
-        all = all.and(signal::forget(step, &address::address_of(identity, id)));
+        let next = signal::forget(step, &address::address_of(identity, id));
+        all = all.and(next);
     }
     all
 }

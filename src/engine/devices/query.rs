@@ -110,7 +110,7 @@ impl Engine {
     pub(in crate::engine) fn devices_answered(
         &mut self,
         now: Now,
-        asked: Asked,
+        mut asked: Asked,
         result: Result<DevicesAnswer, QueryError>,
     ) {
         let (answered, error) = match result {
@@ -124,7 +124,8 @@ impl Engine {
             answered.into_iter().filter(|user| user.list.is_some() && open.remove(&user.user)).collect();
         let open: Vec<Jid> = open.into_iter().cloned().collect();
         if let Some(error) = &error {
-            self.devices_refused(now, Asked { users: open, tries: asked.tries }, error);
+            asked.users = open;
+            self.devices_refused(now, asked, error);
         } else if !open.is_empty() {
             self.run_answer(now, Answer::SameDevices(open));
         }

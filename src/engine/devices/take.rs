@@ -36,7 +36,7 @@ pub(super) fn take(
     let mut record = DeviceListRecord { fetched: step.now.unix_seconds(), ..known.clone() };
     if let Some(signed) = given.signed {
         if let ListSignature::OtherKey(_) = signed.signature() {
-            return distrust(step, user, &before, record);
+            return distrust(step, user, &before, &record);
         }
         match signed.change(known_list(&known).as_ref()) {
             ListChange::Older => {
@@ -73,16 +73,17 @@ pub(super) fn take(
 
 /// The list is signed by another primary than the one we know. Either the account was registered again, or somebody else made
 /// the list. The bundle of the primary tells which: until then it stands alone, and a new session with it is due.
-fn distrust(step: &mut Step<'_>, user: &User, before: &[Device], record: DeviceListRecord) -> Result<(), Miss> {
+fn distrust(step: &mut Step<'_>, user: &User, before: &[Device], record: &DeviceListRecord) -> Result<(), Miss> {
     tracing::warn!(user = %user.canonical.redacted(), "a device list of another primary");
     drop_all(step, user, before.iter().filter(|device| device.id != 0))?;
     let mut all = Ok(());
     for identity in user.identities() {
-        all = all.and(drop_session(step, &crate::engine::address::address_of(identity, 0)));
+        let next = drop_session(step, &crate::engine::address::address_of(identity, 0));
+        all = all.and(next);
     }
     all?;
     let devices = vec![DeviceRecord::of(&PRIMARY)];
-    let record = DeviceListRecord { devices, hash: None, raw_id: None, timestamp: 0, ..record };
+    let record = DeviceListRecord { devices, hash: None, raw_id: None, timestamp: 0, ..record.clone() };
     step.put(list_key(&user.canonical), record.to_bytes());
     Ok(())
 }
@@ -101,7 +102,8 @@ fn drop_all<'a>(step: &mut Step<'_>, user: &User, devices: impl Iterator<Item = 
     let mut all = Ok(());
     for device in devices {
         // All are read before one is missed.
-        all = all.and(drop_device(step, user, device.id));
+        let next = drop_device(step, user, device.id);
+        all = all.and(next);
     }
     all
 }

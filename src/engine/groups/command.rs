@@ -207,7 +207,12 @@ impl Engine {
     }
 
     /// The server answered, or did not answer, what a group is.
-    pub(in crate::engine) fn group_answered(&mut self, now: Now, group: Jid, result: Result<GroupInfo, QueryError>) {
+    pub(in crate::engine) fn group_answered(
+        &mut self,
+        now: Now,
+        group: Jid,
+        result: Result<Box<GroupInfo>, QueryError>,
+    ) {
         // What nobody asked for is not believed.
         let result = result.and_then(|info| match info.id == group && !info.participants.is_empty() {
             true => Ok(info),

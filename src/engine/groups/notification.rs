@@ -134,10 +134,10 @@ impl Changing<'_> {
             Action::Created { group, reason } => {
                 let object = notices::object(group, self.prefer);
                 self.events.push(GroupsUpsert::new(vec![object]).into());
-                let own = group.participants.iter().filter(|one| self.is_own(&one.person)).cloned().collect();
+                let own: Vec<_> = group.participants.iter().filter(|one| self.is_own(&one.person)).cloned().collect();
                 let by_us = self.notice.author.as_ref().is_some_and(|author| self.is_own(author));
                 if !by_us {
-                    self.tell_members(GroupAction::Add, own, reason.clone(), None);
+                    self.tell_members(GroupAction::Add, &own, reason.clone(), None);
                 }
             }
             Action::Members { action, participants, reason } => self.members(*action, participants, reason.as_ref()),
@@ -216,7 +216,7 @@ impl Changing<'_> {
             };
             participant
         });
-        self.tell_members(told, shown.collect(), reason.cloned(), None);
+        self.tell_members(told, &shown.collect::<Vec<_>>(), reason.cloned(), None);
         if action == MemberAction::Remove && participants.iter().any(|one| self.is_own(&one.person)) {
             return self.gone();
         }
@@ -251,7 +251,7 @@ impl Changing<'_> {
         let old = self.notice.author.as_ref();
         let old = old.filter(|author| !participants.iter().any(|one| is_same(&one.person, author)));
         let old = old.map(|author| notices::shown(author, self.prefer).0);
-        self.tell_members(GroupAction::Modify, participants.to_vec(), None, old);
+        self.tell_members(GroupAction::Modify, participants, None, old);
         self.rotate |= must_rotate(&self.notice.group, Occurrence::Modified);
         self.certain = false;
     }
@@ -311,7 +311,7 @@ impl Changing<'_> {
     fn tell_members(
         &mut self,
         action: GroupAction,
-        participants: Vec<Participant>,
+        participants: &[Participant],
         reason: Option<String>,
         old: Option<Jid>,
     ) {

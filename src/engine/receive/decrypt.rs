@@ -91,7 +91,7 @@ pub(super) fn decrypt_all(step: &mut Step<'_>, context: &Context<'_>) -> Result<
         marks::mark(step, context)?;
         return Ok(Outcome::Refused(Nack::InvalidProtobuf, None));
     }
-    Ok(delivered.or(failed.map(Outcome::Retry)).or(lost).unwrap_or(Outcome::Received))
+    Ok(delivered.or_else(|| failed.map(Outcome::Retry)).or(lost).unwrap_or(Outcome::Received))
 }
 
 /// Everything that is known to be read before the first curve operation.

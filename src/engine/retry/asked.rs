@@ -216,9 +216,9 @@ fn remember(step: &mut Step<'_>, asker: &Asker, wanted: Vec<Wanted>) {
 /// The messages that are there, and that the device did not get too often.
 fn wanted(step: &mut Step<'_>, ids: &[String], chat: &User, address: &Address) -> Result<Vec<Wanted>, Miss> {
     let (mut wanted, mut missed) = (Vec::new(), Ok(()));
-    // Named twice in one receipt, it is wanted once.
-    let ids: BTreeSet<&String> = ids.iter().collect();
-    for id in ids {
+    // Named twice in one receipt, it is wanted once. The order is that of the receipt.
+    let mut seen = BTreeSet::new();
+    for id in ids.iter().filter(|id| seen.insert(*id)) {
         // All are read before any is missed.
         let (sent, resend) = (sent_record(step, chat, id), step.record::<ResendRecord>(&resend_key(address, id)));
         let (Ok(sent), Ok(resend)) = (sent, resend) else {

@@ -30,6 +30,7 @@ use crate::{
         Address,
         sender_key::{SenderKeyId, SenderKeyName, SenderKeyStore},
     },
+    stanza::iq::usync::Device,
 };
 
 /// What a look at everybody found.
@@ -101,7 +102,7 @@ pub(super) fn find(
     people: &[Jid],
 ) -> Result<Found, Miss> {
     let users = all(people, |jid| address::user(step, jid))?;
-    let lists = all(&users, |user| devices::list(step, user));
+    let lists = all(&users, |user| devices::devices(step, user));
     let chat = &op.lane.chat;
     let key_name = marks::own_key_name(chat, linked);
     let key = step.own_sender_key(&key_name).map(|key| key.map(|key| key.position()));
@@ -172,10 +173,13 @@ fn all<T, R>(items: &[T], mut look: impl FnMut(&T) -> Result<R, Miss>) -> Result
     missed.map(|()| found)
 }
 
-/// Every device of everybody, as the chat addresses them.
-fn each_device(people: &[Jid], lists: &[Option<Vec<u16>>]) -> Vec<Jid> {
-    let people = people.iter().zip(lists);
-    people.flat_map(|(jid, list)| list.iter().flatten().map(|device| jid.with_device(*device))).collect()
+/// Every device of everybody, as the chat addresses them. Those that Meta hosts read no groups.
+fn each_device(people: &[Jid], lists: &[Option<Vec<Device>>]) -> Vec<Jid> {
+    let of = |(jid, list): (&Jid, &Option<Vec<Device>>)| {
+        let devices = list.iter().flatten().filter(|device| !device.hosted);
+        devices.map(|device| jid.with_device(device.id)).collect::<Vec<_>>()
+    };
+    people.iter().zip(lists).flat_map(of).collect()
 }
 
 /// All names of a user.

@@ -1,7 +1,7 @@
 //! Whom the last messages of a chat were for, kept while nothing about it changes.
 //!
 //! What could change it goes through the records, so that every batch shows it: the group, the marks, the devices and names
-//! of its people. A change of our key shows when a message is encrypted.
+//! of its people. A change of our key shows when a message is encrypted. Besides, it holds as long as a device list does.
 //!
 //! ```text
 //!   send ──► kept? ──no──► look at everybody ──► keep
@@ -43,6 +43,8 @@ struct Kept {
     /// The viewers of the status, as the caller gave them.
     viewers: Arc<[Jid]>,
     used: u64,
+    /// When it was found out, unix seconds: device lists hold for some time only.
+    found: u64,
 }
 
 /// The chats whose people are known.
@@ -53,21 +55,24 @@ pub(crate) struct Memo {
 }
 
 impl Memo {
-    fn get(&mut self, op: &SendOp) -> Option<Arc<Fanout>> {
-        let kept = self.kept.get_mut(&op.lane.chat).filter(|kept| kept.viewers == op.viewers)?;
+    /// `age` is for how long device lists hold, seconds.
+    fn get(&mut self, now: Now, age: u64, op: &SendOp) -> Option<Arc<Fanout>> {
+        let holds =
+            |kept: &&mut Kept| kept.viewers == op.viewers && now.unix_seconds().saturating_sub(kept.found) < age;
+        let kept = self.kept.get_mut(&op.lane.chat).filter(holds)?;
         self.uses += 1;
         kept.used = self.uses;
         Some(Arc::clone(&kept.fanout))
     }
 
-    fn keep(&mut self, op: &SendOp, fanout: Arc<Fanout>) {
+    fn keep(&mut self, now: Now, op: &SendOp, fanout: Arc<Fanout>) {
         if self.kept.len() >= MAX_KEPT
             && let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(chat, _)| chat.clone())
         {
             self.kept.remove(&oldest);
         }
         self.uses += 1;
-        let kept = Kept { fanout, viewers: Arc::clone(&op.viewers), used: self.uses };
+        let kept = Kept { fanout, viewers: Arc::clone(&op.viewers), used: self.uses, found: now.unix_seconds() };
         self.kept.insert(op.lane.chat.clone(), kept);
     }
 
@@ -106,8 +111,9 @@ impl Engine {
     /// # Errors
     /// [`Needs`]: run it again with them.
     pub(super) fn plan_fanout(&mut self, now: Now, op: &SendOp) -> Result<Plan, Needs> {
+        let age = self.config.device_list_age.as_secs();
         loop {
-            let (fanout, is_new) = match self.sends.memo.get(op) {
+            let (fanout, is_new) = match self.sends.memo.get(now, age, op) {
                 Some(kept) => (kept, false),
                 None => {
                     let look = self.step(now, |step| match op.to.is_group() {
@@ -122,7 +128,7 @@ impl Engine {
             };
             // Before the step: what that changes must be seen.
             if is_new {
-                self.sends.memo.keep(op, Arc::clone(&fanout));
+                self.sends.memo.keep(now, op, Arc::clone(&fanout));
             }
             match self.step(now, |step| seal::seal(step, op, &fanout))? {
                 Sealed::Plan(plan) => return Ok(plan),

@@ -274,7 +274,7 @@ impl Engine {
             Ok(bundles) => bundles,
             Err(error) => {
                 tracing::warn!(%error, "no bundles");
-                let stale = is_not_registered(&error).then(|| asked.clone()).unwrap_or_default();
+                let stale = if is_not_registered(&error) { asked.clone() } else { Vec::new() };
                 return self.without_bundles(now, asked, stale);
             }
         };
@@ -309,7 +309,8 @@ impl Engine {
         let forgotten = self.step(now, |step| {
             let mut all = Ok(());
             for jid in &stale {
-                all = all.and(address::user(step, jid).map(|user| devices::forget(step, &user)));
+                let next = address::user(step, jid).map(|user| devices::forget(step, &user));
+                all = all.and(next);
             }
             all
         });

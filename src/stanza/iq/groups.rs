@@ -9,6 +9,8 @@
 //! | [`leave_request`] | [`left`] |
 //! | [`subject_request`], [`setting_request`] | empty |
 
+use std::fmt;
+
 use crate::{
     jid::{Jid, Server},
     node::{Node, NodeRef},
@@ -69,8 +71,9 @@ pub fn participating(node: NodeRef<'_>) -> Result<Vec<GroupInfo>, StanzaError> {
     Ok(groups)
 }
 
-/// A group to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A group to be made. `Debug` does not show its name.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewGroup {
     /// Its name.
     pub subject: String,
@@ -83,6 +86,11 @@ pub struct NewGroup {
 }
 
 impl NewGroup {
+    /// A group with these participants besides us, set as groups are by default.
+    pub fn new(subject: impl Into<String>, participants: Vec<Jid>) -> Self {
+        Self { subject: subject.into(), participants, settings: Vec::new(), linked_parent: None }
+    }
+
     /// The request. `key` are 16 hex digits, which the notification of the creation repeats.
     pub fn request(&self, key: &str) -> Node {
         let participants = self.participants.iter().map(participant);
@@ -90,6 +98,12 @@ impl NewGroup {
         let create = Node::new("create").attr("subject", self.subject.as_str()).attr("key", key);
         let settings = self.settings.iter().map(|setting| setting_node(*setting));
         to_service("set").child(create.children(participants).children(settings).children(parent))
+    }
+}
+
+impl fmt::Debug for NewGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewGroup").field("participants", &self.participants.len()).finish_non_exhaustive()
     }
 }
 
@@ -138,8 +152,8 @@ pub fn members_request(group: &Jid, action: MemberAction, members: &[Member]) ->
     to_group("set", group).child(Node::new(action.as_str()).children(members))
 }
 
-/// What became of one participant of a [`members_request`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of one participant of a [`members_request`]. `Debug` does not show the invitation.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberResult {
     /// The participant, as the server calls it.
@@ -149,6 +163,12 @@ pub struct MemberResult {
     pub error: Option<u32>,
     /// With 403: the code of the invitation to send instead, and until when it is good, unix seconds.
     pub invite: Option<(String, u64)>,
+}
+
+impl fmt::Debug for MemberResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemberResult").field("jid", &self.jid).field("error", &self.error).finish_non_exhaustive()
+    }
 }
 
 /// Reads the answer to [`members_request`]: a result for every participant.
