@@ -403,13 +403,13 @@ pub struct MessageComment {
     pub target_key: MessageKey,
     /// The comment.
     #[serde(flatten)]
-    pub comment: MessageObject,
+    pub comment: Box<MessageObject>,
 }
 
 impl MessageComment {
     /// From its parts.
     pub fn new(target_key: MessageKey, comment: MessageObject) -> Self {
-        Self { target_key, comment }
+        Self { target_key, comment: Box::new(comment) }
     }
 }
 

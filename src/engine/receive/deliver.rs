@@ -22,7 +22,10 @@ use crate::{
         protocol::{self, OwnSender, ProtocolKind, ProtocolType},
         unwrap_device_sent,
     },
-    proto::{Message as _, e2e},
+    proto::{
+        Message as _,
+        e2e::{self, KeepType, pin_in_chat_message::Type as PinType},
+    },
     stanza::group::Role,
     store::{Key, RecordKind},
 };
@@ -214,11 +217,9 @@ fn is_by_admin(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss>
 
 /// A message was pinned for so many seconds, or the pin was taken off.
 fn pin(step: &mut Step<'_>, context: &Context<'_>, view: &Normalised<'_>) -> Result<(), Miss> {
-    use e2e::pin_in_chat_message::Type;
-
     let Some(pin) = view.content().pin_in_chat_message.as_deref() else { return Ok(()) };
-    let kind = pin.r#type.and_then(|kind| Type::try_from(kind).ok());
-    let Some(kind @ (Type::PinForAll | Type::UnpinForAll)) = kind else { return Ok(()) };
+    let kind = pin.r#type.and_then(|kind| PinType::try_from(kind).ok());
+    let Some(kind @ (PinType::PinForAll | PinType::UnpinForAll)) = kind else { return Ok(()) };
     let seconds = view.message_context().and_then(|context| context.message_add_on_duration_in_secs);
     let target = target(step, context, pin.key.as_deref())?;
     with(target, |target| {
@@ -231,8 +232,6 @@ fn pin(step: &mut Step<'_>, context: &Context<'_>, view: &Normalised<'_>) -> Res
 
 /// A message is kept in a chat whose messages disappear, or not any more.
 fn keep(step: &mut Step<'_>, context: &Context<'_>, content: &e2e::Message) -> Result<(), Miss> {
-    use e2e::KeepType;
-
     let Some(keep) = content.keep_in_chat_message.as_deref() else { return Ok(()) };
     let kind = keep.keep_type.and_then(|kind| KeepType::try_from(kind).ok());
     let Some(kind @ (KeepType::KeepForAll | KeepType::UndoKeepForAll)) = kind else { return Ok(()) };
