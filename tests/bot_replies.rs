@@ -98,7 +98,7 @@ fn asked() -> World {
     let mut phone = Puppet::new(&own, &upload, 1);
     let copy = wamd::message::build::device_sent(&bot(), question());
     let copy = phone.tell(&copy);
-    world.stanza_arrives("alice", &stanza(&own, QUESTION).attr("recipient", &bot()).child(copy));
+    world.stanza_arrives("alice", &stanza(&own, QUESTION).attr("recipient", bot()).child(copy));
     assert_eq!(world.only("alice", "message.sent")["messages"][0]["key"]["id"], QUESTION);
     world.forget();
     world
@@ -205,7 +205,7 @@ fn without_the_secret_it_is_refused_and_told_once() {
         ("A", Some(meta("3EB0UNKNOWN")), "no_message_secret", &nack),
         ("B", None, "no_message_secret", &nack),
         ("C", Some(meta(&long)), "no_message_secret", &nack),
-        ("D", Some(meta(QUESTION).attr("target_sender_jid", &member())), "no_message_secret", &nack),
+        ("D", Some(meta(QUESTION).attr("target_sender_jid", member())), "no_message_secret", &nack),
     ] {
         let arriving = stanza(&bot(), id).children(arriving).child(piece(SECRET));
         for again in [false, true] {

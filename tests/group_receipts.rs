@@ -90,7 +90,7 @@ fn arrives(world: &mut World, node: &Node) {
 #[test]
 fn every_member_has_a_status_of_its_own() {
     let mut world = sent_to(&group(), "A");
-    let of = |n: u32, kind: &str| receipt(&group(), "A", kind).attr("participant", &member(n).with_device(3));
+    let of = |n: u32, kind: &str| receipt(&group(), "A", kind).attr("participant", member(n).with_device(3));
     arrives(&mut world, &of(1, ""));
     arrives(&mut world, &of(2, "inactive"));
     arrives(&mut world, &of(1, ""));
@@ -122,7 +122,7 @@ fn every_member_has_a_status_of_its_own() {
 #[test]
 fn many_members_in_one_receipt() {
     let mut world = sent_to(&group(), "A");
-    let user = |n: u32| Node::new("user").attr("jid", &member(n)).attr("t", 1_760_000_200 + u64::from(n));
+    let user = |n: u32| Node::new("user").attr("jid", member(n)).attr("t", 1_760_000_200 + u64::from(n));
     let first = Node::new("participants").attr("key", "A").child(user(1)).child(user(2).attr("type", "read"));
     let other = Node::new("participants").attr("message_id", "UNKNOWN").child(user(1));
     let pn = Jid::pn("15559990003");
@@ -153,7 +153,7 @@ fn many_members_in_one_receipt() {
 #[test]
 fn a_receipt_about_a_crowd_is_bounded() {
     let mut world = sent_to(&group(), "A");
-    let users = (0..3_000).map(|n| Node::new("user").attr("jid", &member(n)));
+    let users = (0..3_000).map(|n| Node::new("user").attr("jid", member(n)));
     let crowd = Node::new("participants").attr("key", "A").children(users);
     arrives(&mut world, &receipt(&group(), "X", "").child(crowd));
     assert_eq!(told(&mut world).len(), 2_048);
@@ -164,7 +164,7 @@ fn who_looked_at_a_status() {
     let feed = Jid::status_broadcast();
     let mut world = sent_to(&feed, "S");
     for (n, first) in [(1, true), (2, false)] {
-        arrives(&mut world, &receipt(&feed, "S", "read").attr("participant", &member(n)));
+        arrives(&mut world, &receipt(&feed, "S", "read").attr("participant", member(n)));
         assert_eq!(
             told(&mut world),
             [

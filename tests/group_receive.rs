@@ -239,7 +239,7 @@ fn keys_move_to_the_lid_with_their_device() {
     assert_eq!(texts(&mut world), ["by number"]);
     // The group moves to LIDs: the same device, and the same key.
     let content = sender.tell_all(&group(), &text("by lid"));
-    let stanza = in_chat(&group(), &lid, "B").attr("addressing_mode", "lid").attr("participant_pn", &pn.to_bare());
+    let stanza = in_chat(&group(), &lid, "B").attr("addressing_mode", "lid").attr("participant_pn", pn.to_bare());
     world.stanza_arrives("alice", &stanza.child(content));
     let events = world.events("alice");
     let names: Vec<_> = events.iter().map(|event| &*event.event).collect();
@@ -273,7 +273,7 @@ fn events_show_the_preferred_identity_of_the_author() {
         let upload = heard.iter().find(|node| node.is("iq") && node.find_child("skey").is_some()).unwrap();
         let mut sender = Puppet::new(&member(3), upload, 1);
         world.forget();
-        let stanza = first(&mut sender, &group(), "A", "hello").attr("participant_pn", &Jid::pn("15559990000"));
+        let stanza = first(&mut sender, &group(), "A", "hello").attr("participant_pn", Jid::pn("15559990000"));
         world.stanza_arrives("alice", &stanza);
         let key = &world.only("alice", "message.received")["messages"][0]["key"];
         assert_eq!((&key["participant"], &key["participantAlt"]), (&json!(first_shown), &json!(other)), "{prefer:?}");
@@ -320,7 +320,7 @@ fn broadcast_lists_arrive_and_tell_whose_they_are() {
     let (mut world, upload) = online(&["alice"]);
     let list: Jid = "1594499999@broadcast".parse().unwrap();
     let mut sender = Puppet::new(&member(0), &upload, 1);
-    let stanza = first(&mut sender, &list, "A", "to many").attr("recipient", &member(0));
+    let stanza = first(&mut sender, &list, "A", "to many").attr("recipient", member(0));
     world.stanza_arrives("alice", &stanza);
     let message = world.only("alice", "message.received")["messages"][0].clone();
     assert_eq!((&message["broadcast"], &message["text"]), (&json!(true), &json!("to many")));
@@ -332,7 +332,7 @@ fn broadcast_lists_arrive_and_tell_whose_they_are() {
     let own = world.lid("alice").with_device(7);
     let mut device = Puppet::new(&own, &upload, 2);
     let copy = build::device_sent(&list, text("from us"));
-    let to = Node::new("to").attr("jid", &member(0)).attr("peer_recipient_pn", &Jid::pn("15559990000"));
+    let to = Node::new("to").attr("jid", member(0)).attr("peer_recipient_pn", Jid::pn("15559990000"));
     let stanza = in_chat(&list, &own, "B").child(device.tell(&copy)).child(Node::new("participants").child(to));
     world.stanza_arrives("alice", &stanza);
     let names = world.event_names("alice");

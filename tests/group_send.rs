@@ -30,7 +30,7 @@ fn world(mode: GroupMode) -> (World, Jid) {
 }
 
 fn make(world: &mut World, mode: GroupMode, members: &[&str]) -> Jid {
-    let members = members.iter().map(|number| Jid::pn(number)).collect();
+    let members = members.iter().map(Jid::pn).collect();
     let spec = GroupSpec {
         creator: ALICE.to_owned(),
         subject: "us".to_owned(),

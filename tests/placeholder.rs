@@ -252,7 +252,7 @@ fn the_phone_does_not_have_what_is_older_than_two_weeks() {
     let (mut world, mut phone) = with_phone();
     let limit = 14 * 86_400;
     for (id, age, comes) in [("A", limit - 1, true), ("B", limit, false)] {
-        let old = Node::new("message").attr("from", &group()).attr("participant", &member()).attr("id", id);
+        let old = Node::new("message").attr("from", group()).attr("participant", member()).attr("id", id);
         let old = old.attr("t", SENT - age).child(Node::new("unavailable"));
         world.stanza_arrives("alice", &old);
         assert_eq!(world.only("alice", "message.undecryptable")["willRetry"], comes);

@@ -103,10 +103,10 @@ fn those_who_would_not_answer_are_not_asked() {
     let (mut world, _) = online(&["alice"]);
     let (own, bot) = (world.lid("alice").with_device(7), "867051314767696@bot".parse::<Jid>().unwrap());
     let failing = || enc("msg", vec![0x33; 60]);
-    let elsewhere = Node::new("meta").attr("target_chat_jid", &member().to_bare());
+    let elsewhere = Node::new("meta").attr("target_chat_jid", member().to_bare());
     for (what, stanza, asks) in [
         ("a copy for us that does not say whom it went to", stanza(&own, "A").child(failing()), 0),
-        ("one that does", stanza(&own, "B").attr("recipient", &member().to_bare()).child(failing()), 1),
+        ("one that does", stanza(&own, "B").attr("recipient", member().to_bare()).child(failing()), 1),
         ("housekeeping", stanza(&own, "C").attr("category", "peer").child(failing()), 1),
         ("our own message in a group", in_chat(&group(), &own, "D").child(failing()), 0),
         ("a bot in its own chat", stanza(&bot, "E").child(failing()), 1),
@@ -133,7 +133,7 @@ fn those_who_would_not_answer_are_not_asked() {
 fn a_bot_in_the_chat_of_somebody_else_is_the_author_there() {
     let (mut world, _) = online(&["alice"]);
     let bot: Jid = "867051314767696@bot".parse().unwrap();
-    let elsewhere = Node::new("meta").attr("target_chat_jid", &member());
+    let elsewhere = Node::new("meta").attr("target_chat_jid", member());
     world.stanza_arrives("alice", &stanza(&bot, "A").child(elsewhere).child(enc("msg", vec![0x33; 60])));
     let key = world.only("alice", "message.undecryptable")["key"].clone();
     assert_eq!((&key["remoteJid"], &key["participant"]), (&json!("77777777777777@lid"), &json!(bot.to_string())));

@@ -62,7 +62,7 @@ fn an_own_status_is_a_sent_message() {
     let mut phone = Puppet::new(&own, &upload, 1);
     let feed = Jid::status_broadcast();
     let copy = build::device_sent(&feed, text("ours"));
-    let audience = Node::new("participants").child(Node::new("to").attr("jid", &author().to_bare()));
+    let audience = Node::new("participants").child(Node::new("to").attr("jid", author().to_bare()));
     world.stanza_arrives("alice", &in_chat(&feed, &own, "A").child(phone.tell(&copy)).child(audience));
     let message = world.only("alice", "message.sent")["messages"][0].clone();
     assert_eq!((&message["key"]["remoteJid"], &message["source"]), (&json!("status@broadcast"), &json!("device")));
@@ -72,7 +72,7 @@ fn an_own_status_is_a_sent_message() {
 fn a_status_of_yesterday_is_not_asked_for() {
     let (mut world, _) = online(&["alice"]);
     for (id, age, asks) in [("A", 24 * 3_600, true), ("B", 24 * 3_600 + 1, false)] {
-        let stanza = Node::new("message").attr("from", &Jid::status_broadcast()).attr("participant", &author());
+        let stanza = Node::new("message").attr("from", Jid::status_broadcast()).attr("participant", author());
         let stanza = stanza.attr("id", id).attr("t", SENT - age).child(enc("skmsg", vec![0x33; 100]));
         world.stanza_arrives("alice", &stanza);
         let heard = world.heard("alice");

@@ -133,6 +133,11 @@ const COMMANDS = {
     emit({ event: 'sent', ref, id: message.key.id })
   },
 
+  async members({ group, action, members, ref }) {
+    const results = await socket.groupParticipantsUpdate(group, members, action)
+    emit({ event: 'members', ref, results: results.map(({ status, jid }) => ({ status, jid })) })
+  },
+
   async pair({ number }) {
     emit({ event: 'code', code: await socket.requestPairingCode(number) })
   },
