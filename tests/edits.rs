@@ -130,7 +130,7 @@ fn in_an_edit_wrapper_and_encrypted() {
     let bob = world.lid("bob");
     let target = || key(&bob, true, original.as_str());
     let plain = build::edit(target(), build::text("wrapped"), now);
-    let wrapped = FutureProofMessage { message: Some(Box::new(plain)), ..Default::default() };
+    let wrapped = FutureProofMessage { message: Some(Box::new(plain)) };
     let wrapped = Message { edited_message: Some(Box::new(wrapped)), ..Default::default() };
     world.phone_sends_message("alice", "bob", &wrapped);
     assert_eq!(world.only("bob", "message.updated")["messages"][0]["text"], "wrapped");

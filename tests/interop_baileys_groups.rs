@@ -117,12 +117,7 @@ impl World {
     }
 
     async fn made_by_alice(&mut self) -> Jid {
-        let group = NewGroup {
-            subject: "us".to_owned(),
-            participants: vec![Jid::pn(BOB), Jid::pn(CAROL)],
-            settings: Vec::new(),
-            linked_parent: None,
-        };
+        let group = NewGroup::new("us", vec![Jid::pn(BOB), Jid::pn(CAROL)]);
         self.ours(ALICE).client.groups().create(group).await.expect("it is made").id
     }
 

@@ -128,7 +128,7 @@ fn another_lid_of_a_number_is_another_person() {
     stage.people[0] = Person { lid: second.clone(), primary: people::pair("second"), ..Person::new(NUMBER, [0]) };
     stage.fetched.clear();
     stage.send(&pn, "to the second");
-    assert_eq!(stage.fetched.concat(), [second.clone()], "a session of their own");
+    assert_eq!(stage.fetched.concat(), std::slice::from_ref(&second), "a session of their own");
     assert!(stage.world.data("alice", "identity.changed").is_empty());
     assert_eq!(of(&mut stage.world, RecordKind::Session, &first), 1);
     // Nobody becomes the own account.

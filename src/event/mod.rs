@@ -134,7 +134,6 @@ macro_rules! events {
     ($($(#[$meta:meta])* $name:literal $variant:ident($data:ident);)*) => {
         /// Something that happened. Each variant holds the data of one event.
         #[derive(Clone, Debug, PartialEq)]
-        #[expect(clippy::large_enum_variant, reason = "an event becomes an envelope at once")]
         #[non_exhaustive]
         pub enum Event {
             $(

@@ -5,6 +5,8 @@
 //! A crash drops the engine, everything that is not durable (any number of the batches under way may have become so), and
 //! what is on the wire (any number of messages may have arrived).
 
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

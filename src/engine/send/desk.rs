@@ -134,7 +134,6 @@ pub(super) struct Device {
     bundle: PreKeyBundle,
     store: MemorySignalStore,
     sender_keys: MemorySenderKeyStore,
-    rng: ChaCha20Rng,
 }
 
 impl Device {
@@ -154,7 +153,7 @@ impl Device {
         let mut store = MemorySignalStore::new();
         store.put_signed_pre_key(SignedPreKeyId(1), signed);
         store.put_pre_key(PreKeyId(1), one_time);
-        Self { jid: jid(text), identity, bundle, store, sender_keys: MemorySenderKeyStore::new(), rng }
+        Self { jid: jid(text), identity, bundle, store, sender_keys: MemorySenderKeyStore::new() }
     }
 
     /// Decrypts an `<enc>` from the account on the desk, takes the sender key in it, and gives the message.

@@ -335,6 +335,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         None => Stage::Ready,
     };
     let message = message::decode(&record.message);
+    let words = message.as_ref().map_or_else(|_| classify(&e2e::Message::default()), classify);
     Some(SendOp {
         order: record.order,
         id: MessageId::new(id).ok()?,
@@ -343,7 +344,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         peer: Urgency::from_number(record.peer),
         viewers: record.viewers.iter().filter_map(|viewer| viewer.parse().ok()).collect(),
         setting: AudienceSetting::from_number(record.setting),
-        words: message.as_ref().map_or_else(|_| classify(&e2e::Message::default()), classify),
+        words,
         failure: message.err().map(|_| SendFailure::new("damaged", "the stored message cannot be read")),
         message: record.message,
         client_ref: record.client_ref,

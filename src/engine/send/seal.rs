@@ -182,3 +182,151 @@ fn distribute(
     }
     Ok(ciphertexts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{
+            records::{DeviceListRecord, DeviceRecord, OutgoingRecord},
+            send::{
+                Lane,
+                desk::{Desk, Device, OWN_LID, jid, op},
+                fanout::{Found, find},
+            },
+        },
+        node::Node,
+        proto::e2e,
+        store::{Key, RecordKind},
+    };
+
+    const GROUP: &str = "120363000000000001@g.us";
+
+    /// A group of ourselves and of a user with two devices; there are sessions with all.
+    fn group() -> (Desk, Vec<Device>) {
+        let mut desk = Desk::new();
+        let own = jid(OWN_LID).to_bare().to_string();
+        let devices: Vec<Device> = [own.as_str(), "2@lid", "2:7@lid"].map(Device::new).into();
+        devices.iter().for_each(|device| desk.meet(device));
+        for (user, ids) in [(own.as_str(), [0, 2]), ("2@lid", [0, 7])] {
+            let devices = ids.map(|id| DeviceRecord { id, key_index: None, hosted: false }).into();
+            let list = DeviceListRecord { fetched: 1_760_000_000, devices, ..DeviceListRecord::default() };
+            desk.records.insert(Key::new(RecordKind::DeviceList, user), list.to_bytes());
+        }
+        (desk, devices)
+    }
+
+    fn look(desk: &mut Desk, op: &SendOp) -> Fanout {
+        let linked = desk.account.linked.clone().unwrap();
+        let people = [jid(OWN_LID).to_bare(), jid("2@lid")];
+        match desk.get(|step| find(step, op, &linked, Some(AddressingMode::Lid), &people)) {
+            Found::Fanout(fanout) => *fanout,
+            _ => panic!("everybody is known"),
+        }
+    }
+
+    /// Sends a text, and lets the server take it. Gives the stanza.
+    fn send(desk: &mut Desk, id: &str, text: &str) -> Node {
+        let op = SendOp { to: jid(GROUP), lane: Lane::of(jid(GROUP)), ..op(id, &build::text(text)) };
+        let fanout = look(desk, &op);
+        let (sealed, mut sent) = desk.run(|step| seal(step, &op, &fanout));
+        assert!(matches!(sealed, Sealed::Plan(Plan::Sent(_) | Plan::Distributed(_))), "{sealed:?}");
+        desk.get(|step| {
+            let outgoing = step.record::<OutgoingRecord>(&outgoing_key(id))?.unwrap();
+            outgoing.distributed.map_or(Ok(()), |distributed| marks::add(step, &jid(GROUP), &distributed))
+        });
+        sent.remove(0)
+    }
+
+    /// The devices that a stanza hands the key to, each of which takes it.
+    fn take_keys(stanza: &Node, devices: &mut [Device]) -> Vec<String> {
+        let targets = stanza.find_child("participants").map_or(&[][..], Node::child_nodes);
+        let take = |to: &Node| {
+            let target = to.attr_jid("jid").unwrap();
+            let device = devices.iter_mut().find(|device| device.jid == target).unwrap();
+            let message = device.read(to.first_child().unwrap());
+            assert!(message.sender_key_distribution_message.is_some() && message.conversation.is_none());
+            target.to_string()
+        };
+        targets.iter().map(take).collect()
+    }
+
+    fn read(stanza: &Node, device: &mut Device) -> Option<e2e::Message> {
+        device.read_group(&jid(GROUP), stanza.find_child("enc").unwrap())
+    }
+
+    fn wear(desk: &mut Desk, iteration: u32) {
+        desk.get(|step| {
+            let name = marks::own_key_name(&jid(GROUP), &step.account().linked.clone().unwrap());
+            let mut key = step.own_sender_key(&name)?.unwrap();
+            key.advance(iteration).unwrap();
+            step.put_own_sender_key(&name, key);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn who_got_the_key_reads_every_message_until_it_is_worn() {
+        let (mut desk, mut devices) = group();
+        let phone = jid(OWN_LID).to_bare().to_string();
+        let all = [phone.clone(), "2@lid".to_owned(), "2:7@lid".to_owned()];
+        let first = send(&mut desk, "3EB0A1", "first");
+        assert_eq!(take_keys(&first, &mut devices), all);
+        let second = send(&mut desk, "3EB0A2", "second");
+        assert_eq!(take_keys(&second, &mut devices), [phone.clone()]);
+        for device in &mut devices[1..] {
+            assert_eq!(read(&first, device), Some(build::text("first")));
+            assert_eq!(read(&second, device), Some(build::text("second")));
+        }
+
+        wear(&mut desk, ROTATE_AFTER - 1);
+        let last = send(&mut desk, "3EB0A3", "the thousandth");
+        assert_eq!(take_keys(&last, &mut devices), [phone]);
+        let fresh = send(&mut desk, "3EB0A4", "under a new key");
+        assert_eq!(read(&fresh, &mut devices[2]), None);
+        assert_eq!(take_keys(&fresh, &mut devices), all);
+        for device in &mut devices[1..] {
+            assert_eq!(read(&last, device), Some(build::text("the thousandth")));
+            assert_eq!(read(&fresh, device), Some(build::text("under a new key")));
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_of_no_use_with_another_key() {
+        let (mut desk, _) = group();
+        send(&mut desk, "3EB0A1", "first");
+        let op = SendOp { to: jid(GROUP), lane: Lane::of(jid(GROUP)), ..op("3EB0A2", &build::text("second")) };
+        let found = look(&mut desk, &op);
+        assert!(found.distributes.is_none());
+        wear(&mut desk, ROTATE_AFTER);
+        assert!(matches!(desk.get(|step| seal(step, &op, &found)), Sealed::OtherKey));
+        desk.get(|step| {
+            marks::rotate(step, &jid(GROUP));
+            Ok(())
+        });
+        assert!(matches!(desk.get(|step| seal(step, &op, &found)), Sealed::OtherKey));
+        assert_eq!(look(&mut desk, &op).distributes.map(|distributed| distributed.users.len()), Some(1));
+    }
+
+    #[test]
+    fn a_device_without_keys_stops_nobody() {
+        let (mut desk, mut devices) = group();
+        let lost = desk.get(|step| address_of(step, "2:7@lid"));
+        desk.records.remove(&crate::engine::keys::session(&lost));
+        let mut op = SendOp { to: jid(GROUP), lane: Lane::of(jid(GROUP)), ..op("3EB0A1", &build::text("hello")) };
+        let fanout = look(&mut desk, &op);
+        match desk.get(|step| seal(step, &op, &fanout)) {
+            Sealed::Plan(Plan::Bundles(missing)) => assert_eq!(missing, [jid("2:7@lid")]),
+            other => panic!("{other:?}"),
+        }
+        op.skipped.insert(jid("2:7@lid"));
+        let (_, sent) = desk.run(|step| seal(step, &op, &fanout));
+        assert_eq!(take_keys(&sent[0], &mut devices).len(), 2);
+        assert_eq!(read(&sent[0], &mut devices[1]), Some(build::text("hello")));
+        assert_eq!(fanout.distributes.unwrap().users["2@lid"].devices, [0, 7], "it is not tried with every message");
+    }
+
+    fn address_of(step: &mut Step<'_>, device: &str) -> Result<signal::Address, Miss> {
+        crate::engine::address::device(step, &jid(device))
+    }
+}
