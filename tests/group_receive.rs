@@ -147,6 +147,35 @@ fn a_key_is_taken_for_the_chat_of_its_stanza_only() {
 }
 
 #[test]
+fn a_key_in_a_message_to_all_is_not_taken_and_the_message_is_received() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(3), &upload, 1);
+    let stanza = first(&mut sender, &group(), "A", "hello");
+    world.stanza_arrives("alice", &stanza);
+    let stored = world.actor("alice").records(RecordKind::SenderKey);
+    assert_eq!(stored.len(), 1);
+    // A key of its own in the place of a content: read and confirmed, also when it comes again.
+    sender.rotate(&group());
+    let (key, other) = (sender.key_for(&group()), sender.key_for(&group()));
+    let handed = in_chat(&group(), &sender.jid, "B").child(sender.tell(&key)).child(sender.tell_all(&group(), &other));
+    world.forget();
+    for _ in 0..2 {
+        world.stanza_arrives("alice", &handed);
+        assert_eq!(world.event_names("alice"), [""; 0]);
+        assert_eq!(answers(&mut world), [answer("receipt", "inactive")]);
+    }
+    // One that comes by the sender key alone changes nothing.
+    let stored = world.actor("alice").records(RecordKind::SenderKey);
+    let mut stranger = Puppet::new(&member(3), &upload, 2);
+    let foreign = sender.tell_all(&group(), &stranger.key_for(&group()));
+    world.stanza_arrives("alice", &in_chat(&group(), &sender.jid, "C").child(foreign));
+    let content = stranger.tell_all(&group(), &text("unread"));
+    world.stanza_arrives("alice", &in_chat(&group(), &sender.jid, "D").child(content));
+    assert_eq!(world.only("alice", "message.undecryptable")["reason"], "no_sender_key");
+    assert_eq!(world.actor("alice").records(RecordKind::SenderKey).len(), stored.len());
+}
+
+#[test]
 fn an_impostor_cannot_speak_with_the_key_of_another() {
     let (mut world, upload) = online(&["alice"]);
     let mut honest = Puppet::new(&member(3), &upload, 1);

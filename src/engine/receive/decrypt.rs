@@ -135,7 +135,11 @@ fn pairwise(
 
 fn by_sender_key(step: &mut Step<'_>, context: &Context<'_>, sender: &Address, enc: &Enc) -> Result<Part, Miss> {
     match sender_keys::decrypt(step, context, sender, &enc.bytes) {
-        Ok(decrypted) => take(step, context, sender, enc, &decrypted.plaintext),
+        // A key that comes this way is not taken: only a pairwise session says whose it is.
+        Ok(decrypted) => match decode(enc, &decrypted.plaintext) {
+            Ok((content, _)) => delivered(step, context, content),
+            Err(error) => Ok(no_message(&error)),
+        },
         Err(StepError::Miss(miss)) => Err(miss),
         Err(StepError::Signal(error)) => refused(step, context, enc, &error),
     }
@@ -159,12 +163,9 @@ fn refused(step: &mut Step<'_>, context: &Context<'_>, enc: &Enc, error: &Signal
     Ok(Part::Failed(Failure { why, reason: error.retry_reason(), resends: enc.count, needs_keys }))
 }
 
-/// Takes a decrypted payload: the sender key in it first, then its content.
+/// Takes a payload of a pairwise session: the sender key in it first, then its content.
 fn take(step: &mut Step<'_>, context: &Context<'_>, sender: &Address, enc: &Enc, padded: &[u8]) -> Result<Part, Miss> {
-    let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
-    let plaintext = padding::unpad(version, padded);
-    let decoded = plaintext.and_then(|plaintext| Ok((message::decode(plaintext)?, plaintext)));
-    let (content, plaintext) = match decoded {
+    let (content, plaintext) = match decode(enc, padded) {
         Ok(decoded) => decoded,
         Err(error) => return Ok(no_message(&error)),
     };
@@ -174,6 +175,13 @@ fn take(step: &mut Step<'_>, context: &Context<'_>, sender: &Address, enc: &Enc,
         return Ok(Part::Keys);
     }
     delivered(step, context, content)
+}
+
+/// The message in a payload, and its bytes.
+fn decode<'p>(enc: &Enc, padded: &'p [u8]) -> Result<(e2e::Message, &'p [u8]), MessageError> {
+    let version = u8::try_from(enc.version).unwrap_or(u8::MAX);
+    let plaintext = padding::unpad(version, padded)?;
+    Ok((message::decode(plaintext)?, plaintext))
 }
 
 pub(super) fn no_message(error: &MessageError) -> Part {
