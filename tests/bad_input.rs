@@ -312,7 +312,7 @@ fn a_damaged_message_is_asked_for_again_and_the_chat_goes_on() {
             (attr(&answers[0], "type"), attr(retry, "count"), attr(retry, "error")),
             ("retry".to_owned(), "1".to_owned(), "7".to_owned())
         );
-        assert_eq!(attr(&answers[0], "to"), world.lid("alice").with_device(1).to_string());
+        assert_eq!(attr(&answers[0], "to"), world.device("alice").to_string());
         assert_eq!(attr(&answers[1], "error"), "");
         assert_eq!(world.queued("bob"), 0);
         world.talk("alice", "bob");

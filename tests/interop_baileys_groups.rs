@@ -122,7 +122,7 @@ impl World {
     }
 
     async fn made_by_server(&self, creator: &str, members: &[&str], mode: GroupMode) -> Jid {
-        let members = members.iter().map(|number| Jid::pn(number)).collect();
+        let members = members.iter().map(Jid::pn).collect();
         let (creator, subject) = (creator.to_owned(), "we".to_owned());
         let spec = GroupSpec { creator, subject, members, mode: Some(mode), ..GroupSpec::default() };
         let made = self.server.with_server(move |server, now| server.create_group(now, &spec)).await;

@@ -151,9 +151,9 @@ impl Node {
         self.get_attr(key).map(Value::as_text)
     }
 
-    /// The attribute as JID, which may stand there as JID or as text.
+    /// The attribute as JID, which may stand there as JID or as text; `None` also for a JID whose text would be that of another.
     pub fn attr_jid(&self, key: &str) -> Option<Jid> {
-        self.get_attr(key).and_then(Value::to_jid)
+        self.get_attr(key).and_then(Value::to_jid).filter(Jid::has_text_form)
     }
 
     /// The attribute as decimal number.

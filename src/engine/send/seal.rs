@@ -273,7 +273,7 @@ mod tests {
         let first = send(&mut desk, "3EB0A1", "first");
         assert_eq!(take_keys(&first, &mut devices), all);
         let second = send(&mut desk, "3EB0A2", "second");
-        assert_eq!(take_keys(&second, &mut devices), [phone.clone()]);
+        assert_eq!(take_keys(&second, &mut devices), std::slice::from_ref(&phone));
         for device in &mut devices[1..] {
             assert_eq!(read(&first, device), Some(build::text("first")));
             assert_eq!(read(&second, device), Some(build::text("second")));
