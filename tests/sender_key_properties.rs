@@ -409,7 +409,7 @@ proptest! {
             let after = world.receiver.encode();
             let changed: Vec<_> = after.iter().filter(|record| !before.contains(record)).collect();
             prop_assert_eq!(changed.len(), 1);
-            prop_assert_eq!(changed[0].len(), 7 + 78);
+            prop_assert_eq!(changed[0].len(), 7 + 111);
             prop_assert_eq!(world.receiver.page_count(&world.senders[0].name), 0);
         }
     }

@@ -327,7 +327,6 @@ fn accept_current<S: SignalStore>(
 }
 
 /// An archived state has read the message: it becomes the current one, and that is archived.
-#[expect(clippy::too_many_arguments, reason = "the records of one address, the message, and what it gave")]
 fn promote<S: SignalStore>(
     store: &mut S,
     address: &Address,

@@ -281,7 +281,7 @@ fn put_raw(out: &mut Vec<u8>, mut value: u64) {
 pub(super) const fn raw_len(value: u64) -> usize {
     match value.checked_ilog2() {
         None => 1,
-        Some(highest) => highest as usize / 7 + 1,
+        Some(highest) => (highest as usize / 7).saturating_add(1),
     }
 }
 
