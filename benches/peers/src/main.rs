@@ -1,12 +1,17 @@
 //! Prints how `wamd` compares with published crates that do the same work. See `measure.rs`.
 //!
-//! `cargo run --release` prints all tables; `cargo run --release -- usync` only the cases whose name contains the word.
+//! `cargo run -- transcripts` lets our sessions and theirs talk to each other. `cargo run --release` prints all tables; `cargo run --release -- usync` only the cases whose name contains the word.
 
 mod measure;
 mod node;
 mod noise;
+mod signal;
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("transcripts") {
+        return signal::transcripts::run();
+    }
     node::run_all();
     noise::run_all();
+    signal::run_all();
 }
