@@ -1,13 +1,10 @@
 //! A crash between any two outputs of the send and receive paths loses no message, repeats none, and uses no message key
 //! twice. `WAMD_SEEDS=from..to` runs other seeds; a failing one is named.
-#![expect(clippy::print_stderr, reason = "a failing seed is named")]
 
 #[path = "common/sim.rs"]
 mod sim;
 
-use std::ops::Range;
-
-use sim::{Chaos, Sim};
+use sim::{Chaos, Sim, each_seed};
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
@@ -39,21 +36,6 @@ fn exchange(seed: u64, chaos: Chaos) -> Sim {
     sim.settle();
     sim.check_settled();
     sim
-}
-
-fn seeds(default: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("WAMD_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("WAMD_SEEDS=from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
-fn each_seed(default: Range<u64>, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    for seed in seeds(default) {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("seed {seed} failed; again with WAMD_SEEDS={seed}..{}", seed + 1);
-            std::panic::resume_unwind(panic);
-        }
-    }
 }
 
 #[test]

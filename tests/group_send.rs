@@ -205,6 +205,29 @@ fn a_new_device_of_a_member_gets_the_key_alone() {
 }
 
 #[test]
+fn a_person_is_asked_for_once_by_a_chat_and_a_group() {
+    let (mut world, group) = world(GroupMode::Pn);
+    // The group told bob's LID.
+    world.command("alice", text(&group, "first")).unwrap();
+    let bob = world.jid("bob");
+    let changed = Node::new("notification").attr("type", "devices").attr("id", "U").attr("from", &bob);
+    world.stanza_arrives("alice", &changed.child(Node::new("update").attr("hash", "2:AAAAAAAA")));
+    world.command("alice", Command::Disconnect).unwrap();
+    world.command("alice", text(&bob, "to bob")).unwrap();
+    world.command("alice", text(&group, "to all")).unwrap();
+    world.forget();
+    world.command("alice", Command::Connect).unwrap();
+    let mut asked = Vec::new();
+    for node in world.heard("alice").iter().filter(|node| node.attr_str("xmlns").as_deref() == Some("usync")) {
+        let list = node.find_child("usync").and_then(|usync| usync.find_child("list")).unwrap();
+        asked.extend(list.child_nodes().iter().map(|user| user.attr_jid("jid").unwrap()));
+    }
+    asked.retain(|jid| *jid == bob || *jid == world.lid("bob"));
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!(read(&world, BOB, &group), ["first", "to all"]);
+}
+
+#[test]
 fn the_keys_marks_survive_a_restart() {
     let (mut world, group) = world(GroupMode::Lid);
     world.command("alice", text(&group, "first")).unwrap();

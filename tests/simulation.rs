@@ -3,14 +3,11 @@
 //! was for, no message key is used twice, and nobody asks without end.
 //!
 //! `WAMD_SEEDS=from..to` runs other seeds; a failing one is named.
-#![expect(clippy::print_stderr, reason = "a failing seed is named")]
 
 #[path = "common/sim.rs"]
 mod sim;
 
-use std::ops::Range;
-
-use sim::{Chaos, Sim};
+use sim::{Chaos, Sim, each_seed};
 use wamd::Jid;
 use wamd_loopback::{GroupMode, GroupSpec};
 
@@ -75,21 +72,6 @@ impl Fleet {
 /// A group must have the sender in it; a user need not.
 fn fits(chat: &Chat, own: &str) -> bool {
     !chat.jid.is_group() || chat.members.contains(&own)
-}
-
-fn seeds(default: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("WAMD_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("WAMD_SEEDS=from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
-fn each_seed(default: Range<u64>, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    for seed in seeds(default) {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("seed {seed} failed; again with WAMD_SEEDS={seed}..{}", seed + 1);
-            std::panic::resume_unwind(panic);
-        }
-    }
 }
 
 #[test]

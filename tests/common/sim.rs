@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -740,4 +741,21 @@ fn seed_of(rng: &mut ChaCha20Rng) -> [u8; 32] {
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
     seed
+}
+
+fn seeds(default: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var("WAMD_SEEDS") else { return default };
+    let (from, to) = text.split_once("..").expect("WAMD_SEEDS=from..to");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+/// Runs every seed, or those of `WAMD_SEEDS=from..to`; one that fails is named.
+#[expect(clippy::print_stderr, reason = "a failing seed is named")]
+pub(crate) fn each_seed(default: Range<u64>, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in seeds(default) {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("seed {seed} failed; again with WAMD_SEEDS={seed}..{}", seed + 1);
+            std::panic::resume_unwind(panic);
+        }
+    }
 }

@@ -110,8 +110,9 @@ pub(super) fn find(
     let marks = Marks::load(step, chat, key.ok().flatten().map(|key| key.id));
     let (lists, key, marks) = (lists?, key?, marks?);
 
-    let unknown = people.iter().zip(&lists).filter(|(jid, list)| list.is_none() && !op.asked.contains(jid));
-    let unknown: Vec<Jid> = unknown.map(|(jid, _)| jid.clone()).collect();
+    // One name for one person, so that sends to the person and to other groups ask the same.
+    let unknown = users.iter().zip(&lists).filter(|(_, list)| list.is_none()).map(|(user, _)| &user.canonical);
+    let unknown: Vec<Jid> = unknown.filter(|user| !op.asked.contains(user)).cloned().collect();
     if !unknown.is_empty() {
         return Ok(Found::Unknown(unknown));
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     jid::Jid,
     message::phash,
-    stanza::ack::MessageAck,
+    stanza::{ack::MessageAck, iq::usync::Device},
     store::{Key, RecordKind},
 };
 
@@ -132,15 +132,15 @@ fn compare(step: &mut Step<'_>, chat: &Jid, user: &User, ours: Option<&str>, the
     let Some(linked) = step.account().linked.clone() else { return Ok(()) };
     let own = address::user(step, &linked.pn)?;
     // Both are read before either is missed.
-    let (list, own_list) = (devices::list(step, user), devices::list(step, &own));
+    let (list, own_list) = (devices::devices(step, user), devices::devices(step, &own));
     let (Some(list), Some(own_list)) = (list?, own_list?) else { return Ok(()) };
     let own_jid = match &linked.lid {
         Some(lid) if chat.is_lid_family() => lid,
         _ => &linked.pn,
     };
-    let with = |jid: &Jid, list: &[u16]| list.iter().map(|device| jid.with_device(*device)).collect::<BTreeSet<_>>();
+    let with = |jid: &Jid, list: &[Device]| list.iter().map(|device| device.jid(jid)).collect::<BTreeSet<_>>();
     let mut all = with(chat, &list);
-    all.extend(with(own_jid, &own_list));
+    all.extend(with(&own_jid.to_bare(), &own_list));
     // Whether the sending device counts is not known: either is right.
     all.remove(own_jid);
     let others = phash::phash(&all);
