@@ -127,6 +127,19 @@ struct Person {
     keys: MemorySenderKeyStore,
 }
 
+/// A linked account for bodies and tests inside the engine.
+pub(super) fn linked_account(rng: &mut ChaCha20Rng, pn: &Jid, lid: &Jid) -> Account {
+    let mut account = Account::generate(rng);
+    account.linked = Some(Linked {
+        pn: pn.clone(),
+        lid: Some(lid.clone()),
+        device_identity: Bytes::from_static(b"adv"),
+        platform: String::new(),
+        business_name: None,
+    });
+    account
+}
+
 /// The account with its records, and those who write to it.
 #[derive(Clone)]
 struct Bench {
@@ -150,14 +163,7 @@ struct Done {
 impl Bench {
     fn new() -> Self {
         let mut rng = ChaCha20Rng::from_seed([7; 32]);
-        let mut account = Account::generate(&mut rng);
-        account.linked = Some(Linked {
-            pn: jid(OWN.0),
-            lid: Some(jid(OWN.1)),
-            device_identity: Bytes::from_static(b"adv"),
-            platform: String::new(),
-            business_name: None,
-        });
+        let account = linked_account(&mut rng, &jid(OWN.0), &jid(OWN.1));
         let mut bench = Self {
             config: Config::new(AccountId::new("bench")),
             account: Arc::new(account),

@@ -27,6 +27,7 @@
 //! | file | what |
 //! |---|---|
 //! | `step`, `cache`, `gate` | how a handler reads, writes, and is held back until its batch is durable |
+//! | `jobs`, `dispatch` | work that waits for records; stanzas and commands go to whom they concern |
 //! | `connection` | life cycle: open, handshake, link or log in, close, back off; its tables of states and commands |
 //! | `link`, `link_code`, `passkey`, `login`, `logout` | the ways to get online with keepalive and backlog, and the end of the link |
 //! | `cpu`, `slices` | work for a pool of threads, and how much of it at a time |
@@ -55,11 +56,13 @@ mod cpu;
 mod debug;
 mod devices;
 mod dirty;
+mod dispatch;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
 mod groups;
 mod inbound;
+mod jobs;
 mod keys;
 mod lanes;
 mod link;
@@ -96,12 +99,11 @@ use rand_core::SeedableRng;
 
 use crate::{
     clock::Now,
-    event::{DisconnectReason, Envelope, Event, LinkFailure, MappingSource, SessionState},
+    event::{Envelope, Event, SessionState},
     jid::Jid,
-    message::MessageId,
     node::Node,
-    pairing::{passkey::Assertion, payload::Version},
-    stanza::{receipt::DeliveryReceipts, stream::Notification},
+    pairing::payload::Version,
+    stanza::receipt::DeliveryReceipts,
     store::{Batch, Key, OutboxEntry, RecordKind},
 };
 use account::Account;
@@ -110,12 +112,13 @@ use connection::{Connection, Stop, pauses::Window};
 use cpu::Computed;
 use gate::{Gate, Pick};
 use groups::GroupCommands;
-use lanes::{Lanes, Stanza};
+use jobs::{Job, Parked, STORE_PAUSE, account_key, head_key};
+use lanes::Lanes;
 use link::Linking;
 use logout::Logouts;
 use queries::{Answer, Queries, Query};
 use records::{OutboxHeadRecord, Record};
-use retention::{Queue, Retention};
+use retention::Retention;
 use retry::asked;
 use send::Sends;
 use slices::Slices;
@@ -227,41 +230,6 @@ enum Queued {
     Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
 
-/// Work that was stopped by a missing record.
-#[derive(Debug)]
-enum Job {
-    /// The account and what was under way are loaded.
-    Boot,
-    /// The head of a lane.
-    Lane(Jid),
-    /// A send.
-    Send(u64),
-    /// The answer to a query.
-    Answer(Answer),
-    /// A command.
-    Command(CommandId, Command),
-    /// The first send that waits to be accepted.
-    Accept,
-    /// Records that may be too old.
-    Trim(Queue),
-    /// A request to send a message again.
-    Resend(Box<asked::Asked>),
-    /// Work for many devices.
-    Slice(u64),
-    /// A question about devices.
-    AskDevices(devices::Asked),
-}
-
-/// A job whose records are being loaded.
-#[derive(Debug)]
-struct Parked {
-    job: Job,
-    /// Number of the newest batch when it asked.
-    asked: u64,
-    /// What it has read already.
-    read: Vec<Key>,
-}
-
 /// Whether the account is known.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
@@ -275,8 +243,6 @@ enum Phase {
     Broken(RecordError),
 }
 
-/// Pause before the account is loaded again after the store failed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
 const MAX_UPLOADS: u32 = 5;
 /// The span in which uploads and comparisons are counted, each.
@@ -710,185 +676,6 @@ impl Engine {
         self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
     }
 
-    // ---- records ----------------------------------------------------------------------------------------------
-
-    /// Loads the account and what was under way.
-    fn load_account(&mut self) {
-        self.phase = Phase::Booting;
-        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
-        let needs = Needs { missing: keys.collect(), read: Vec::new() };
-        self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
-    }
-
-    /// Stops a job until its records are there.
-    fn park(&mut self, job: Job, needs: Needs) {
-        self.request(job, needs, Vec::new());
-    }
-
-    fn request(&mut self, job: Job, needs: Needs, scans: Vec<RecordKind>) {
-        let id = LoadId(self.next_load);
-        self.next_load += 1;
-        let Needs { missing: keys, read } = needs;
-        self.cache.pin(&read);
-        self.jobs.insert(id, Parked { job, asked: self.batches, read });
-        self.gate.push_free(Queued::Output(Output::Load { id, keys, scans }));
-    }
-
-    fn loaded(&mut self, now: Now, id: LoadId, loaded: Loaded) {
-        let Some(Parked { job, read, .. }) = self.jobs.remove(&id) else { return };
-        if matches!(job, Job::Boot) {
-            return self.boot(now, loaded);
-        }
-        self.cache.fill(loaded.records, self.evictable());
-        self.cache.unpin(&read);
-        self.run(now, job);
-    }
-
-    /// What was written up to this batch may leave the cache: it is durable, and no load is under way whose answer is
-    /// older than it.
-    fn evictable(&self) -> u64 {
-        let oldest = self.jobs.first_key_value().map_or(u64::MAX, |(_, parked)| parked.asked);
-        self.gate.durable().min(oldest)
-    }
-
-    /// Forgets every job, and with it the answers that are under way: they show what was before.
-    fn drop_jobs(&mut self) {
-        for (id, _) in std::mem::take(&mut self.accepting) {
-            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
-        }
-        self.interrupt_group_commands();
-        for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
-            self.cache.unpin(&read);
-            if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
-            }
-        }
-    }
-
-    /// Runs a job, or goes on with it.
-    fn run(&mut self, now: Now, job: Job) {
-        match job {
-            Job::Boot => {}
-            Job::Lane(lane) => self.run_lane(now, lane),
-            Job::Send(order) => self.run_send(now, order),
-            Job::Answer(answer) => self.run_answer(now, answer),
-            Job::Command(id, command) => self.run_command(now, id, command),
-            Job::Accept => self.run_accepting(now),
-            Job::Trim(queue) => self.run_trim(now, queue),
-            Job::Resend(asked) => self.run_resend(now, *asked),
-            Job::Slice(slice) => self.run_slice(now, slice),
-            Job::AskDevices(asked) => self.run_devices_query(now, asked),
-        }
-    }
-
-    /// The account is loaded.
-    fn boot(&mut self, now: Now, loaded: Loaded) {
-        let Loaded { records, scanned } = loaded;
-        let of = |wanted: Key| records.iter().find(|(key, _)| *key == wanted).and_then(|(_, value)| value.clone());
-        if let Some(head) = of(head_key()) {
-            match OutboxHeadRecord::from_bytes(&head) {
-                Ok(head) => self.last_event = self.last_event.max(head.last),
-                Err(error) => return self.broken(now, error),
-            }
-        }
-        let last = Some(self.last_event);
-        for envelope in std::mem::take(&mut self.unconfirmed).into_iter().filter(|envelope| envelope.seq <= last) {
-            self.gate.push_free(Queued::Output(Output::Event(Box::new(envelope))));
-        }
-        self.told.restore(self.last_event);
-        // Without word from the driver nothing waits in the outbox.
-        self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
-        if let Some(record) = of(account_key()) {
-            match Account::from_record(&record) {
-                Ok(account) => self.account = Arc::new(account),
-                Err(error) => return self.broken(now, error),
-            }
-        } else if self.account.linked.is_some() || self.account.kept {
-            // The store lost the account while we ran: nothing of the old keys may be used again.
-            self.account = Arc::new(Account::generate(&mut self.rng));
-        }
-        self.retention = Retention::restore(&records);
-        let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);
-        self.sends.restore(sends);
-        self.retries = retry::Memory::default();
-        self.retries.wanted.restore(now, wanted);
-        self.phase = Phase::Ready;
-        if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
-            self.told.begin(SessionState::Disconnected);
-        }
-        self.resume(now);
-        for (id, command) in std::mem::take(&mut self.early) {
-            self.run_command(now, id, command);
-        }
-    }
-
-    /// What is stored cannot be read: nothing is touched, and every command is refused.
-    fn broken(&mut self, now: Now, error: RecordError) {
-        tracing::error!(%error, "the account cannot be loaded");
-        self.phase = Phase::Broken(error);
-        if self.connection.is_suspended() {
-            self.stop(now, Stop::Idle);
-            self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
-        }
-        for id in self.logouts.give_up() {
-            self.answer(id, Err(error.into()));
-        }
-        for (id, command) in std::mem::take(&mut self.early) {
-            self.run_command(now, id, command);
-        }
-    }
-
-    /// Drops everything that is not durable, as a crash would, and loads the account again after a pause.
-    fn store_failed(&mut self, now: Now, reason: &str) {
-        tracing::error!(reason, "the store failed, starting over");
-        self.clear_gate();
-        self.told.fail();
-        self.drop_jobs();
-        self.lanes.clear();
-        self.sends = Sends::default();
-        self.resends.clear();
-        self.slices.clear();
-        self.held.clear();
-        self.upload = None;
-        self.cache = Cache::new(self.config.cache_bytes);
-        self.end_side_links(now, LinkFailure::ConnectionLost);
-        if self.phase == Phase::Ready {
-            self.acknowledged_before = Some(self.acknowledged);
-        } else {
-            // It failed twice: who asked meanwhile has waited long enough.
-            for (id, _) in std::mem::take(&mut self.early) {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
-            }
-        }
-        self.last_event = 0;
-        self.acknowledged = 0;
-        self.suspend_told(now);
-        self.phase = Phase::Halted { until: now.mono.saturating_add(STORE_PAUSE) };
-    }
-
-    /// Drops what was to leave, but for what is durable and what somebody waits for.
-    fn clear_gate(&mut self) {
-        let (ready, held) = (self.gate.take_ready(), self.gate.take_held());
-        self.waiting_receipts = 0;
-        // Batches that failed are never confirmed; later ones must not wait for them.
-        self.gate.release(self.batches);
-        for queued in ready {
-            if let Queued::Output(Output::Event(_) | Output::Reply(..) | Output::Close(_)) = queued {
-                self.gate.push_free(queued);
-            }
-        }
-        for queued in held {
-            match queued {
-                Queued::Output(Output::Reply(id, _)) => {
-                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
-                }
-                // A batch whose confirmation is under way may be durable: the outbox tells when it is loaded again.
-                Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(*envelope),
-                _ => {}
-            }
-        }
-    }
-
     // ---- time -------------------------------------------------------------------------------------------------
 
     /// Does everything whose time has come.
@@ -916,161 +703,4 @@ impl Engine {
         self.expire_passkey(now);
         self.expire_connection(now);
     }
-
-    // ---- lanes ------------------------------------------------------------------------------------------------
-
-    /// Queues a stanza and handles it when its turn has come.
-    fn arrive(&mut self, now: Now, stanza: Stanza, size: usize) {
-        let lane = stanza.lane();
-        if self.lanes.push(lane.clone(), stanza, size) {
-            self.run_lane(now, lane);
-        }
-    }
-
-    fn run_lane(&mut self, now: Now, lane: Jid) {
-        while let Some(stanza) = self.lanes.take_head(&lane) {
-            match self.handle_stanza(now, &stanza) {
-                Ok(()) => self.lanes.pop(&lane),
-                Err(needs) => {
-                    self.lanes.put_head(&lane, stanza);
-                    return self.park(Job::Lane(lane), needs);
-                }
-            }
-        }
-        self.tell_backlog_end(now);
-    }
-
-    fn handle_stanza(&mut self, now: Now, stanza: &Stanza) -> Result<(), Needs> {
-        match stanza {
-            Stanza::Message(message) => self.step(now, |step| receive::message(step, message)),
-            Stanza::Receipt(receipt, ack) if receipt.retry.is_some() => self.asked_again(now, receipt, ack),
-            Stanza::Receipt(receipt, ack) => {
-                let settled = self.step(now, |step| receipts::receipt(step, receipt, ack))?;
-                self.settle(now, &settled);
-                Ok(())
-            }
-            Stanza::Ack(ack) => {
-                let acked = self.step(now, |step| send::acknowledged(step, ack))?;
-                self.acked(now, &ack.id, acked);
-                Ok(())
-            }
-            Stanza::People(people, ack, _) => self.step(now, |step| {
-                address::learn_all(step, people, MappingSource::Notification)?;
-                step.send(&ack.ack());
-                Ok(())
-            }),
-            Stanza::Notification(Notification::Group(notice), ack, offline) => {
-                self.step(now, |step| groups::notification(step, notice, ack, *offline))
-            }
-            Stanza::Notification(notification, ack, offline) => {
-                match self.step(now, |step| devices::notification(step, notification, ack, *offline))? {
-                    devices::Wanted::Nothing => {}
-                    devices::Wanted::PreKeys => self.refill_pre_keys(now),
-                    devices::Wanted::Digest => self.check_digest(now),
-                }
-                Ok(())
-            }
-        }
-    }
-
-    // ---- commands ---------------------------------------------------------------------------------------------
-
-    fn command(&mut self, now: Now, id: CommandId, command: Command) {
-        match self.phase {
-            Phase::Booting | Phase::Halted { .. } if self.early.len() >= self.config.max_sends => {
-                self.answer(id, Err(CommandError::Busy { waiting: self.early.len() }));
-            }
-            Phase::Booting | Phase::Halted { .. } => self.early.push_back((id, command)),
-            Phase::Ready | Phase::Broken(_) => self.run_command(now, id, command),
-        }
-    }
-
-    fn run_command(&mut self, now: Now, id: CommandId, command: Command) {
-        if let Phase::Broken(error) = self.phase {
-            return self.answer(id, Err(error.into()));
-        }
-        match command {
-            Command::Connect => {
-                let reply = self.connect(now);
-                self.answer(id, reply);
-            }
-            Command::LinkQr => {
-                let reply = self.link(now);
-                self.answer(id, reply);
-            }
-            Command::LinkCode { phone, code, notify } => {
-                self.link_code(now, id, link_code::Request { phone, code, notify });
-            }
-            Command::PasskeyAssertion { credential_id, assertion } => {
-                let reply = self.passkey_assertion(now, Assertion { credential_id, json: assertion });
-                self.answer(id, reply);
-            }
-            Command::PasskeyConfirm => {
-                let reply = self.passkey_confirm(now);
-                self.answer(id, reply);
-            }
-            Command::Disconnect => {
-                self.disconnect(now);
-                self.answer(id, Ok(Reply::Done));
-            }
-            Command::Reconnect => {
-                let reply = self.reconnect(now);
-                self.answer(id, reply);
-            }
-            Command::Logout => self.log_out(now, id),
-            Command::SetVersion(version) => {
-                self.set_version(now, version);
-                self.answer(id, Ok(Reply::Done));
-            }
-            Command::Send(request) => self.accept_send(now, id, request),
-            Command::SetNctSalt(_) | Command::CheckRestrictions if self.account.linked.is_none() => {
-                self.answer(id, Err(CommandError::NotLinked));
-            }
-            Command::SetNctSalt(salt) => self.act(now, |step| {
-                tokens::set_salt(step, salt);
-                step.reply(id, Ok(Reply::Done));
-            }),
-            Command::CheckRestrictions if !self.connection.is_online() => {
-                self.answer(id, Err(CommandError::NotConnected));
-            }
-            Command::CheckRestrictions => self.act(now, |step| {
-                restrictions::ask(step);
-                step.reply(id, Ok(Reply::Done));
-            }),
-            Command::Group(request) => {
-                if let Err(needs) = self.group_command(now, id, &request) {
-                    self.park(Job::Command(id, Command::Group(request)), needs);
-                }
-            }
-            Command::MarkRead { chat, participant, ids } => {
-                // Also when it comes back with its records: what it sends must not wait for another login.
-                if !self.connection.is_online() {
-                    return self.answer(id, Err(CommandError::NotConnected));
-                }
-                let done = self.step(now, |step| receipts::mark_read(step, id, &chat, participant.as_ref(), &ids));
-                if let Err(needs) = done {
-                    self.park(Job::Command(id, Command::MarkRead { chat, participant, ids }), needs);
-                }
-            }
-        }
-    }
-
-    /// Answers a command that wrote nothing.
-    fn answer(&mut self, id: CommandId, reply: Result<Reply, CommandError>) {
-        self.gate.push_after(self.batches, Queued::Output(Output::Reply(id, reply)));
-    }
-
-    /// A message id for a send without one.
-    fn next_message_id(&mut self, now: Now) -> MessageId {
-        let user = self.account.linked.as_ref().map(|linked| linked.pn.user());
-        MessageId::generate(now.unix_seconds(), user, &mut self.rng)
-    }
-}
-
-fn account_key() -> Key {
-    Key::new(RecordKind::Account, b"")
-}
-
-fn head_key() -> Key {
-    Key::new(RecordKind::OutboxHead, b"")
 }

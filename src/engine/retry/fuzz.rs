@@ -29,9 +29,10 @@ use crate::{
     crypto::{KeyPair, xeddsa},
     engine::{
         Config,
-        account::{Account, Linked},
+        account::Account,
         address,
         cache::Cache,
+        fuzz::linked_account,
         groups,
         records::{DeviceListRecord, DeviceRecord, Record, SentRecord},
         send::{self, marks, sent_key},
@@ -142,14 +143,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let mut rng = ChaCha20Rng::from_seed([7; 32]);
-        let mut account = Account::generate(&mut rng);
-        account.linked = Some(Linked {
-            pn: jid(OWN.0),
-            lid: Some(jid(OWN.1)),
-            device_identity: Bytes::from_static(b"adv"),
-            platform: String::new(),
-            business_name: None,
-        });
+        let account = linked_account(&mut rng, &jid(OWN.0), &jid(OWN.1));
         let (identity, signed, pre_key) =
             (KeyPair::generate(&mut rng), KeyPair::generate(&mut rng), KeyPair::generate(&mut rng));
         let mut sessions = MemorySignalStore::new();

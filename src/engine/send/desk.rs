@@ -13,9 +13,10 @@ use crate::{
     crypto::{KeyPair, xeddsa},
     engine::{
         Config,
-        account::{Account, Linked},
+        account::Account,
         address::{self, User},
         cache::Cache,
+        fuzz::linked_account,
         retry,
         step::{Collected, Miss, Step, own},
     },
@@ -51,14 +52,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new() -> Self {
         let mut rng = ChaCha20Rng::from_seed([7; 32]);
-        let mut account = Account::generate(&mut rng);
-        account.linked = Some(Linked {
-            pn: jid(OWN_PN),
-            lid: Some(jid(OWN_LID)),
-            device_identity: Bytes::from_static(b"adv"),
-            platform: String::new(),
-            business_name: None,
-        });
+        let account = linked_account(&mut rng, &jid(OWN_PN), &jid(OWN_LID));
         let config = Config::new(AccountId::new("desk"));
         Self { records: BTreeMap::new(), account: Arc::new(account), config, rng }
     }
