@@ -163,9 +163,10 @@ record!(OutboxHeadRecord);
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct DeviceListRecord {
-    // Tag 1 was the ids of the devices, without what is needed to judge a change.
+    // Tag 1 was the ids of the devices, without what is needed to judge a change, and tag 2 when they were answered: such a list
+    // is asked for again.
     /// Unix seconds of the answer; 0 when the list must be asked for.
-    #[prost(uint64, tag = "2")]
+    #[prost(uint64, tag = "8")]
     pub(crate) fetched: u64,
     /// The devices that count.
     #[prost(message, repeated, tag = "3")]
@@ -483,3 +484,16 @@ pub(crate) struct PrivacyTokenRecord {
 }
 record!(PrivacyTokenRecord);
 pub(crate) use record;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_list_of_an_earlier_version_is_asked_for_again() {
+        // Devices 0 and 3, answered at 1,760,000,000.
+        let stored = [&[VERSION, 0x0A, 2, 0, 3, 0x10][..], &[0x80, 0xF8, 0x9C, 0xC7, 0x06]].concat();
+        let record = DeviceListRecord::from_bytes(&stored.into()).unwrap();
+        assert_eq!((record.fetched, record.devices.len()), (0, 0));
+    }
+}
