@@ -9,10 +9,9 @@ use wamd::{
     message::MessageId,
     node::Node,
 };
-use wamd_loopback::{Fault, GroupSpec};
+use wamd_loopback::{Fault, GroupMode};
 use world::World;
 
-const ALICE: &str = "15550000001";
 const BOB: &str = "15550000002";
 const DAVE: &str = "15550000009";
 
@@ -38,10 +37,7 @@ fn cold_world() -> (World, Jid) {
     let mut world = World::online(&["alice", "bob"]);
     let now = world.now();
     world.server.phone(now, DAVE).unwrap();
-    let members = [BOB, DAVE].iter().map(Jid::pn).collect();
-    let spec = GroupSpec { creator: ALICE.to_owned(), subject: "us".to_owned(), members, ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).unwrap().jid;
-    world.settle();
+    let group = world.group("alice", GroupMode::Lid, [BOB, DAVE].map(Jid::pn));
     silence(&mut world);
     world.forget();
     (world, group)

@@ -19,27 +19,16 @@ use wamd::{
         e2e::{MemberLabel, Message, ProtocolMessage, protocol_message::Type},
     },
 };
-use wamd_loopback::{GroupMode, GroupSpec};
+use wamd_loopback::GroupMode;
 use world::World;
 
-const ALICE: &str = "15550000001";
 const BOB: &str = "15550000002";
 const CAROL: &str = "15550000003";
 
 /// Alice made a group with bob and carol; everybody has sent something.
 fn world(mode: GroupMode) -> (World, Jid) {
     let mut world = World::online(&["alice", "bob", "carol"]);
-    let members = [BOB, CAROL].map(Jid::pn).into();
-    let spec = GroupSpec {
-        creator: ALICE.to_owned(),
-        subject: "us".to_owned(),
-        members,
-        mode: Some(mode),
-        ..GroupSpec::default()
-    };
-    let now = world.now();
-    let group = world.server.create_group(now, &spec).unwrap().jid;
-    world.settle();
+    let group = world.group("alice", mode, [BOB, CAROL].map(Jid::pn));
     for name in ["alice", "bob", "carol"] {
         send(&mut world, name, &group, Content::Text("hello".to_owned()));
     }

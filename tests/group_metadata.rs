@@ -16,18 +16,14 @@ use wamd::{
     },
     store::RecordKind,
 };
-use wamd_loopback::{GroupChange, GroupMode, GroupSpec};
+use wamd_loopback::{GroupChange, GroupMode};
 use world::{Network, World};
 
 const STRANGER: &str = "15559990000";
 
 fn group_of(world: &mut World, mode: GroupMode, members: &[&str]) -> Jid {
-    let now = world.now();
-    let members = members.iter().map(|name| world.jid(name)).collect();
-    let creator = world.jid("alice").user().to_owned();
-    let spec = GroupSpec { creator, subject: "Team".into(), members, mode: Some(mode), ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).expect("a group").jid;
-    world.settle();
+    let members: Vec<Jid> = members.iter().map(|name| world.jid(name)).collect();
+    let group = world.group("alice", mode, members);
     world.forget();
     group
 }
@@ -195,10 +191,7 @@ fn a_large_group_is_one_step_and_tells_little() {
     for member in &members {
         world.server.phone(now, member.user()).expect("an account");
     }
-    let creator = world.jid("alice").user().to_owned();
-    let spec = GroupSpec { creator, subject: "All".into(), members, ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).expect("a group").jid;
-    world.settle();
+    let group = world.group("alice", GroupMode::Lid, members);
     strip(&mut world, "alice");
     world.crash("alice");
     let maps = world.actor("alice").records(RecordKind::LidMap).into_iter().map(|(key, _)| key).collect();

@@ -12,18 +12,14 @@ use wamd::{
     node::Node,
     store::{Batch, Key, RecordKind},
 };
-use wamd_loopback::{GroupChange, GroupMode, GroupSpec};
+use wamd_loopback::{GroupChange, GroupMode};
 use world::World;
 
 /// Alice made the group; bob and carol are in it, dave is not.
 fn world(mode: GroupMode) -> (World, Jid) {
     let mut world = World::online(&["alice", "bob", "carol", "dave"]);
-    let now = world.now();
-    let members = ["bob", "carol"].iter().map(|name| world.jid(name)).collect();
-    let creator = world.jid("alice").user().to_owned();
-    let spec = GroupSpec { creator, subject: "Team".into(), members, mode: Some(mode), ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).expect("a group").jid;
-    world.settle();
+    let members = ["bob", "carol"].map(|name| world.jid(name));
+    let group = world.group("alice", mode, members);
     info(&mut world, "bob", &group);
     world.forget();
     world.heard("bob");

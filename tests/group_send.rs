@@ -11,7 +11,7 @@ use wamd::{
     engine::{Command, CommandError, Reply, SendRequest},
     node::Node,
 };
-use wamd_loopback::{GroupChange, GroupMode, GroupSpec};
+use wamd_loopback::{GroupChange, GroupMode};
 use world::{World, named};
 
 const ALICE: &str = "15550000001";
@@ -30,17 +30,7 @@ fn world(mode: GroupMode) -> (World, Jid) {
 }
 
 fn make(world: &mut World, mode: GroupMode, members: &[&str]) -> Jid {
-    let members = members.iter().map(Jid::pn).collect();
-    let spec = GroupSpec {
-        creator: ALICE.to_owned(),
-        subject: "us".to_owned(),
-        members,
-        mode: Some(mode),
-        ..GroupSpec::default()
-    };
-    let now = world.now();
-    let group = world.server.create_group(now, &spec).unwrap().jid;
-    world.settle();
+    let group = world.group("alice", mode, members.iter().map(Jid::pn));
     world.forget();
     group
 }

@@ -11,19 +11,15 @@ use wamd::{
     node::Node,
     store::RecordKind,
 };
-use wamd_loopback::{GroupMode, GroupSpec};
+use wamd_loopback::GroupMode;
 use world::{World, text_of};
 
 const NUMBERS: [&str; 3] = ["15550000001", "15550000002", "15550000003"];
 
 fn world(mode: GroupMode) -> (World, Jid) {
     let mut world = World::online(&["alice", "bob", "carol"]);
-    let now = world.now();
-    let members = ["bob", "carol"].iter().map(|name| world.jid(name)).collect();
-    let creator = NUMBERS[0].to_owned();
-    let spec = GroupSpec { creator, subject: "us".into(), members, mode: Some(mode), ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).unwrap().jid;
-    world.settle();
+    let members = ["bob", "carol"].map(|name| world.jid(name));
+    let group = world.group("alice", mode, members);
     send(&mut world, &group, "first");
     send(&mut world, &group, "second");
     world.heard("alice");

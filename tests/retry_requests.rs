@@ -9,7 +9,7 @@ mod world;
 use puppet::{Puppet, enc, in_chat, online, stanza, text};
 use serde_json::json;
 use wamd::{Jid, node::Node, store::RecordKind};
-use wamd_loopback::{Fault, GroupSpec};
+use wamd_loopback::{Fault, GroupMode};
 use world::World;
 
 fn group() -> Jid {
@@ -163,10 +163,8 @@ fn a_storm_is_asked_about_in_part_and_acknowledged_whole() {
 #[test]
 fn what_a_group_lost_on_the_way_is_healed_by_its_sender() {
     let mut world = World::online(&["alice", "bob"]);
-    let (members, now) = (vec![world.jid("alice")], world.now());
-    let spec = GroupSpec { creator: "15550000002".into(), subject: "Team".into(), members, ..GroupSpec::default() };
-    let group = world.server.create_group(now, &spec).expect("a group").jid;
-    world.settle();
+    let alice = world.jid("alice");
+    let group = world.group("bob", GroupMode::Lid, [alice]);
     let alice = world.device("alice");
     for round in 0..4 {
         // With the key, without it, and several times.

@@ -35,7 +35,7 @@ use wamd::{
     proto::{Message as _, e2e::Message},
     store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store as _},
 };
-use wamd_loopback::{ConnId, Disconnect, Fault, Linked, ScanOptions, Server};
+use wamd_loopback::{ConnId, Disconnect, Fault, GroupMode, GroupSpec, Linked, ScanOptions, Server};
 
 /// When every world begins, unix milliseconds.
 pub const START_MS: u64 = 1_760_000_000_000;
@@ -689,6 +689,21 @@ impl World {
     pub fn lid(&self, name: &str) -> Jid {
         let number = self.actors[name].number;
         self.server.accounts().into_iter().find(|account| account.number == number).expect("known").lid
+    }
+
+    /// A group named "Team" that an account makes on its phone. Everybody in it has heard of it.
+    pub fn group(&mut self, creator: &str, mode: GroupMode, members: impl IntoIterator<Item = Jid>) -> Jid {
+        let spec = GroupSpec {
+            creator: self.actors[creator].number.to_owned(),
+            subject: "Team".to_owned(),
+            members: members.into_iter().collect(),
+            mode: Some(mode),
+            ..GroupSpec::default()
+        };
+        let now = self.now();
+        let group = self.server.create_group(now, &spec).expect("a group").jid;
+        self.settle();
+        group
     }
 
     /// The device's own JID.
