@@ -10,10 +10,11 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::Instrument as _;
 
 use crate::{
     client::{
-        Client, Error, Events, VersionError, VersionProvider,
+        Client, Delivery, Error, Events, VersionError, VersionProvider,
         socket::{Connector, Socket},
     },
     clock::Now,
@@ -48,7 +49,7 @@ type Answer = oneshot::Sender<Result<Reply, CommandError>>;
 
 /// What handles ask of the task.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every request is a command")]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is a command, and it is boxed")]
 pub(super) enum Request {
     Command(Command, Answer),
     Shutdown(oneshot::Sender<()>),
@@ -67,7 +68,7 @@ enum Worked {
 /// What the task waited for.
 enum Happened {
     Worked(Worked),
-    Request(Option<Request>),
+    Request(Option<Box<Request>>),
     Acknowledged(u64),
     ConsumerGone,
     Input(Input),
@@ -83,17 +84,21 @@ pub(super) struct Driver {
     engine: Engine,
     connector: Connector,
     started: Instant,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Box<Request>>,
+    /// Goes with every event to the consumer.
+    acknowledge: mpsc::UnboundedSender<u64>,
     acknowledged: mpsc::UnboundedReceiver<u64>,
-    events: mpsc::Sender<Envelope>,
+    events: mpsc::Sender<Delivery>,
     /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged, and of
     /// those that nobody acknowledges the last [`MAX_EPHEMERAL`] wait.
-    waiting_events: VecDeque<Envelope>,
+    waiting_events: VecDeque<Box<Envelope>>,
     /// How long a provider of versions may take.
     version_timeout: Duration,
     snapshot: watch::Sender<Arc<Snapshot>>,
     socket: Option<Socket>,
     answers: BTreeMap<CommandId, Answer>,
+    /// Answers of this round.
+    replies: Vec<(Answer, Result<Reply, CommandError>)>,
     next_command: u64,
     work: FuturesUnordered<BoxFuture<'static, Worked>>,
     /// A commit is under way.
@@ -113,15 +118,29 @@ pub(super) struct Driver {
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
 
+/// What an account is started with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) account: AccountId,
+    pub(super) config: Config,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) connector: Connector,
+    pub(super) versions: Option<Arc<dyn VersionProvider>>,
+    pub(super) consumer: Consumer,
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub(super) enum Consumer {
+    /// To a channel of the account's own, with room for so many.
+    Own(usize),
+    /// To one that several accounts share.
+    Shared(mpsc::Sender<Delivery>),
+}
+
 impl Driver {
-    pub(super) async fn start(
-        account: AccountId,
-        config: Config,
-        store: Arc<dyn Store>,
-        connector: Connector,
-        versions: Option<Arc<dyn VersionProvider>>,
-        event_capacity: usize,
-    ) -> Result<Client, Error> {
+    pub(super) async fn start(setup: Setup) -> Result<Client, Error> {
+        let Setup { account, config, store, connector, versions, consumer } = setup;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let waiting_events = replay(&*store, &account).await?;
@@ -133,8 +152,14 @@ impl Driver {
             engine.handle(now(started), Input::Acknowledged(seq.saturating_sub(1)));
         }
         let (requests, request_queue) = mpsc::channel(REQUEST_CAPACITY);
-        let (events, queue) = mpsc::channel(event_capacity);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
+        let (events, queue) = match consumer {
+            Consumer::Own(capacity) => {
+                let (events, queue) = mpsc::channel(capacity);
+                (events, Some(Events { queue, acknowledged: acknowledge.clone(), handled: None }))
+            }
+            Consumer::Shared(events) => (events, None),
+        };
         let (snapshot, snapshots) = watch::channel(Arc::new(engine.snapshot()));
         let driver = Self {
             account,
@@ -143,6 +168,7 @@ impl Driver {
             connector,
             started,
             requests: request_queue,
+            acknowledge,
             acknowledged,
             events,
             waiting_events,
@@ -150,6 +176,7 @@ impl Driver {
             snapshot,
             socket: None,
             answers: BTreeMap::new(),
+            replies: Vec::new(),
             next_command: 0,
             work: FuturesUnordered::new(),
             committing: false,
@@ -162,9 +189,9 @@ impl Driver {
             refused: None,
             stopping: None,
         };
-        tokio::spawn(driver.run());
-        let events = Events { queue, acknowledged: acknowledge, handled: None };
-        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(Some(events))) })
+        let span = tracing::info_span!("account", id = %driver.account);
+        tokio::spawn(driver.run().instrument(span));
+        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(queue)) })
     }
 
     /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
@@ -173,6 +200,7 @@ impl Driver {
             while let Some(output) = self.engine.poll() {
                 self.carry_out(output);
             }
+            // Before the answers: who has one finds the state that it is about.
             self.snapshot.send_if_modified(|known| {
                 let current = self.engine.snapshot();
                 let changed = **known != current;
@@ -181,6 +209,9 @@ impl Driver {
                 }
                 changed
             });
+            for (answer, reply) in self.replies.drain(..) {
+                let _ = answer.send(reply);
+            }
             if self.stopping.is_some() && self.work.is_empty() {
                 break;
             }
@@ -192,8 +223,8 @@ impl Driver {
     /// Everything is stored. The consumer takes what is left in its own time, and what it acknowledges on the way out does
     /// not come again. Whoever waits for the end is told when the consumer is done, or after [`GRACE`].
     async fn finish(self) {
-        let Self { events, mut acknowledged, store, account, stopping, mut waiting_events, .. } = self;
-        let mut events = Some(events);
+        let Self { events, acknowledge, mut acknowledged, store, account, stopping, mut waiting_events, .. } = self;
+        let mut consumer = Some((events, acknowledge));
         let mut waiting = stopping.unwrap_or_default();
         let grace = tokio::time::sleep(GRACE);
         tokio::pin!(grace);
@@ -206,11 +237,13 @@ impl Driver {
             }
             if waiting_events.is_empty() {
                 // The consumer sees the end of its events.
-                events = None;
+                consumer = None;
             }
             tokio::select! {
-                room = room(events.as_ref()) => match (room, waiting_events.pop_front()) {
-                    (Some(room), Some(envelope)) => room.send(envelope),
+                room = room(consumer.as_ref()) => match (room, waiting_events.pop_front()) {
+                    (Some((room, acknowledged)), Some(envelope)) => {
+                        room.send(Delivery { envelope, acknowledged: acknowledged.clone() });
+                    }
                     _ => waiting_events.clear(),
                 },
                 seq = acknowledged.recv() => match seq {
@@ -235,7 +268,7 @@ impl Driver {
             Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
             room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
                 (Ok(room), Some(envelope)) => {
-                    room.send(envelope);
+                    room.send(Delivery { envelope, acknowledged: self.acknowledge.clone() });
                     return;
                 }
                 _ => Happened::ConsumerGone,
@@ -261,8 +294,8 @@ impl Driver {
         self.engine.handle(now(self.started), input);
     }
 
-    fn request(&mut self, request: Request) {
-        match request {
+    fn request(&mut self, request: Box<Request>) {
+        match *request {
             Request::Command(command, answer) => {
                 if let Command::SetVersion(version) = &command {
                     self.stated = *version;
@@ -288,7 +321,7 @@ impl Driver {
         // Nothing is taken any more; commands that came too late are dropped, which answers them.
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
-            if let Request::Shutdown(stopped) = request {
+            if let Request::Shutdown(stopped) = *request {
                 stopping.push(stopped);
             }
         }
@@ -329,14 +362,14 @@ impl Driver {
                 };
                 self.work.push(computed.map(move |result| Worked::Computed(id, result)).boxed());
             }
-            Output::Event(envelope) => queue(&mut self.waiting_events, *envelope),
+            Output::Event(envelope) => queue(&mut self.waiting_events, envelope),
             Output::RefreshVersion => {
                 self.refused = Some(self.stated);
                 self.look_up(self.refused);
             }
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
-                    let _ = answer.send(reply);
+                    self.replies.push((answer, reply));
                 }
             }
         }
@@ -473,8 +506,8 @@ impl Driver {
 }
 
 /// Queues an event for the consumer.
-fn queue(waiting: &mut VecDeque<Envelope>, envelope: Envelope) {
-    let is_ephemeral = |envelope: &Envelope| envelope.seq.is_none();
+fn queue(waiting: &mut VecDeque<Box<Envelope>>, envelope: Box<Envelope>) {
+    let is_ephemeral = |envelope: &Box<Envelope>| envelope.seq.is_none();
     if is_ephemeral(&envelope)
         && waiting.len() >= MAX_EPHEMERAL
         && waiting.iter().filter(|envelope| is_ephemeral(envelope)).count() >= MAX_EPHEMERAL
@@ -493,9 +526,11 @@ fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
 }
 
 /// Room for an event; `None` when the consumer is gone. Never ready without a channel.
-async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_, Envelope>> {
-    match events {
-        Some(events) => events.reserve().await.ok(),
+async fn room(
+    consumer: Option<&(mpsc::Sender<Delivery>, mpsc::UnboundedSender<u64>)>,
+) -> Option<(mpsc::Permit<'_, Delivery>, &mpsc::UnboundedSender<u64>)> {
+    match consumer {
+        Some((events, acknowledge)) => Some((events.reserve().await.ok()?, acknowledge)),
         None => std::future::pending().await,
     }
 }
@@ -535,7 +570,7 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
 }
 
 /// The events that were not acknowledged when the account stopped.
-async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envelope>, StoreError> {
+async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Box<Envelope>>, StoreError> {
     let mut events = VecDeque::new();
     let mut after = 0;
     loop {
@@ -544,7 +579,7 @@ async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envel
         after = last.seq;
         for entry in page {
             match Envelope::from_json(&entry.body) {
-                Ok(envelope) => events.push_back(envelope),
+                Ok(envelope) => events.push_back(Box::new(envelope)),
                 Err(error) => tracing::error!(seq = entry.seq, %error, "a stored event is unusable"),
             }
         }
@@ -566,8 +601,8 @@ mod tests {
         let event = |at| Envelope::new(&Event::from(SessionConnecting::new(1)), "a", EventId::random(at, &[0; 10]), at);
         let mut waiting = VecDeque::new();
         for at in 0..1_000 {
-            queue(&mut waiting, event(at));
-            queue(&mut waiting, event(at).with_seq(at));
+            queue(&mut waiting, Box::new(event(at)));
+            queue(&mut waiting, Box::new(event(at).with_seq(at)));
         }
         let (stored, ephemeral): (Vec<_>, Vec<_>) = waiting.iter().partition(|envelope| envelope.seq.is_some());
         assert_eq!(stored.len(), 1_000, "what the store has is never dropped");
