@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use crate::{
     client::{
-        Client, Delivery, Error, Events, VersionError, VersionProvider,
+        Client, Delivery, Error, Events, VersionError, VersionProvider, metrics,
         socket::{Connector, Socket},
     },
     clock::Now,
@@ -196,6 +196,7 @@ impl Driver {
 
     /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
     async fn run(mut self) {
+        metrics::state(None, Some(self.snapshot.borrow().state));
         loop {
             while let Some(output) = self.engine.poll() {
                 self.carry_out(output);
@@ -205,11 +206,15 @@ impl Driver {
                 let current = self.engine.snapshot();
                 let changed = **known != current;
                 if changed {
+                    if known.state != current.state {
+                        metrics::state(Some(known.state), Some(current.state));
+                    }
                     *known = Arc::new(current);
                 }
                 changed
             });
             for (answer, reply) in self.replies.drain(..) {
+                metrics::command(reply.is_ok());
                 let _ = answer.send(reply);
             }
             if self.stopping.is_some() && self.work.is_empty() {
@@ -217,6 +222,7 @@ impl Driver {
             }
             self.wait().await;
         }
+        metrics::state(Some(self.snapshot.borrow().state), None);
         self.finish().await;
     }
 
@@ -242,6 +248,7 @@ impl Driver {
             tokio::select! {
                 room = room(consumer.as_ref()) => match (room, waiting_events.pop_front()) {
                     (Some((room, acknowledged)), Some(envelope)) => {
+                        metrics::event(&envelope);
                         room.send(Delivery { envelope, acknowledged: acknowledged.clone() });
                     }
                     _ => waiting_events.clear(),
@@ -268,6 +275,7 @@ impl Driver {
             Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
             room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
                 (Ok(room), Some(envelope)) => {
+                    metrics::event(&envelope);
                     room.send(Delivery { envelope, acknowledged: self.acknowledge.clone() });
                     return;
                 }
@@ -277,6 +285,14 @@ impl Driver {
             found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
+        if let Happened::Input(input) = &happened {
+            match input {
+                Input::Opened(_) => metrics::connection("opened"),
+                Input::Received(_, bytes) => metrics::message("in", bytes.len()),
+                Input::Closed(..) => metrics::connection("closed"),
+                _ => {}
+            }
+        }
         match happened {
             Happened::Worked(worked) => self.worked(worked),
             Happened::Request(Some(request)) => self.request(request),
@@ -332,11 +348,13 @@ impl Driver {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Open(id) => {
+                metrics::connection("dialled");
                 self.socket = Some(self.connector.open(id));
                 self.look_up(None);
             }
             Output::Send(id, bytes) => {
                 if let Some(socket) = self.socket.as_ref().filter(|socket| socket.id == id) {
+                    metrics::message("out", bytes.len());
                     socket.send(bytes);
                 }
             }
@@ -360,7 +378,12 @@ impl Driver {
                     let _place = CPU_PLACES.acquire().await.ok()?;
                     tokio::task::spawn_blocking(move || job.run()).await.ok()
                 };
-                self.work.push(computed.map(move |result| Worked::Computed(id, result)).boxed());
+                let asked = Instant::now();
+                let computed = computed.map(move |result| {
+                    metrics::computed(asked.elapsed());
+                    Worked::Computed(id, result)
+                });
+                self.work.push(computed.boxed());
             }
             Output::Event(envelope) => queue(&mut self.waiting_events, envelope),
             Output::RefreshVersion => {
@@ -382,8 +405,13 @@ impl Driver {
         }
         if let Some((seq, batch)) = self.waiting_batch.take() {
             self.committing = true;
-            let commit = self.store.commit(&self.account, batch);
-            self.work.push(commit.map(move |result| Worked::Committed(seq, result)).boxed());
+            metrics::batch(&batch);
+            let (commit, given) = (self.store.commit(&self.account, batch), Instant::now());
+            let committed = move |result: Result<_, _>| {
+                metrics::committed(given.elapsed(), result.is_ok());
+                Worked::Committed(seq, result)
+            };
+            self.work.push(commit.map(committed).boxed());
         }
     }
 
@@ -565,7 +593,9 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
         }
         Ok(Loaded { records: keys.iter().cloned().zip(values).collect(), scanned })
     };
+    let asked = Instant::now();
     let loaded = load.await;
+    metrics::loaded(asked.elapsed(), loaded.is_ok());
     Worked::Loaded(id, loaded)
 }
 

@@ -31,6 +31,7 @@ mod events;
 mod fleet;
 mod groups;
 mod messages;
+pub mod metrics;
 mod network;
 mod proxy;
 pub mod qr;
