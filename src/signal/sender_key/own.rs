@@ -49,7 +49,7 @@ impl OwnSenderKey {
         out.put_u32(self.chain.index);
         out.extend_from_slice(self.chain.key.expose());
         out.put_pair(self.signing.pair());
-        out.extend_from_slice(self.signing.edwards());
+        out.extend_from_slice(&self.signing.edwards());
         out
     }
 
