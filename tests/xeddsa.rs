@@ -48,7 +48,7 @@ fn signatures_are_reproduced_and_verify() {
         let mut stored = SigningKey::from_parts(kept.pair().clone(), kept.edwards());
         assert_eq!(stored.sign(&[&message], &mut script), signature, "with the kept form");
         let mut seed = Script(stored.pair().private().expose().to_vec());
-        let mut fresh = SigningKey::generate(&mut seed);
+        let fresh = SigningKey::generate(&mut seed);
         assert_eq!(fresh, stored, "both forms of one multiplication");
         for mut key in [kept, fresh.clone(), fresh] {
             assert_eq!(key.sign(&[&message], &mut script), signature, "the first, which makes the kept form");
