@@ -327,9 +327,10 @@ pub(crate) struct SentRecord {
     /// Server time of the acknowledgement, unix seconds.
     #[prost(uint64, tag = "2")]
     pub(crate) timestamp: u64,
-    /// The highest status reported by each user so far (spec 07 §5): 3 delivered, 4 read, 5 played.
-    #[prost(btree_map = "string, uint32", tag = "3")]
-    pub(crate) status: BTreeMap<String, u32>,
+    // Tag 3 was the status of each user, which is a record of its own now ([`StatusRecord`]).
+    /// The highest status that anybody reported so far (spec 07 §5): 3 delivered, 4 read, 5 played.
+    #[prost(uint32, tag = "7")]
+    pub(crate) highest: u32,
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
@@ -338,6 +339,16 @@ pub(crate) struct SentRecord {
     pub(crate) audience: Vec<String>,
 }
 record!(SentRecord);
+
+/// `RecordKind::Sent`, of a message of ours and a user.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct StatusRecord {
+    /// The highest status that the user reported, numbered as in [`SentRecord`].
+    #[prost(uint32, tag = "1")]
+    pub(crate) status: u32,
+}
+record!(StatusRecord);
 
 /// `RecordKind::ResendBaseKey`, of a device and a message: what was sent to it again.
 #[derive(Clone, PartialEq, Message)]
