@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Account, Cache, Command, CommandError, CommandId, Engine, LoadId, Loaded, Needs, Output, Phase, Queued, Record,
     RecordError, Retention, Sends, Stop, asked, devices, notices, queries::Answer, records::OutboxHeadRecord,
-    retention::Queue, retry,
+    retention::Queue, retry, send,
 };
 use crate::{
     clock::Now,
@@ -98,7 +98,7 @@ impl Engine {
 
     /// Forgets every job, and with it the answers that are under way: they show what was before.
     pub(super) fn drop_jobs(&mut self) {
-        for (id, _) in std::mem::take(&mut self.accepting) {
+        for send::Waiting { command: id, .. } in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
         self.interrupt_group_commands();

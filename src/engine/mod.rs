@@ -122,7 +122,7 @@ use retention::Retention;
 use retry::asked;
 use send::Sends;
 use slices::Slices;
-use step::{Collected, Miss, Needs, Step};
+use step::{Collected, Frame, Miss, Needs, Step};
 use told::Told;
 
 pub use command::{
@@ -225,7 +225,7 @@ pub enum Output {
 enum Queued {
     Output(Output),
     /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
-    Frame(ConnectionId, Vec<u8>),
+    Frame(ConnectionId, Frame),
     /// A receipt of the backlog, to be joined with others that may leave at the same time.
     Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
@@ -269,7 +269,7 @@ pub struct Engine {
     lanes: Lanes,
     sends: Sends,
     /// Sends that wait to be accepted, in order.
-    accepting: VecDeque<(CommandId, SendRequest)>,
+    accepting: VecDeque<send::Waiting>,
     /// Commands that wait for what a group is.
     group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
@@ -312,6 +312,8 @@ pub struct Engine {
     unconfirmed: Vec<Envelope>,
     /// When the next restriction ends.
     restriction_ends: Option<Duration>,
+    /// Room for what a step reads.
+    needs: Needs,
 }
 
 /// What can be asked about an account at any time.
@@ -394,6 +396,7 @@ impl Engine {
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             restriction_ends: None,
+            needs: Needs::default(),
             config,
         };
         engine.load_account();
@@ -440,7 +443,7 @@ impl Engine {
                 // All were joined when they became ready.
                 Queued::Receipt(..) => {}
                 Queued::Frame(id, frame) => {
-                    if let Some(bytes) = self.seal(id, &frame) {
+                    if let Some(bytes) = self.seal(id, frame.as_ref()) {
                         return Some(Output::Send(id, bytes));
                     }
                 }
@@ -502,7 +505,7 @@ impl Engine {
         let (gate, mut passed) = (&mut self.gate, 0);
         let next = |room| {
             let judge = |queued: &Queued| match queued {
-                Queued::Frame(to, frame) if *to == id && frame.len() <= room => Pick::Take,
+                Queued::Frame(to, frame) if *to == id && frame.as_ref().len() <= room => Pick::Take,
                 Queued::Output(Output::Event(_) | Output::Reply(..)) => Pick::Pass,
                 _ => Pick::Stop,
             };
@@ -539,6 +542,7 @@ impl Engine {
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
         let mut step =
             Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
+        step.needs = std::mem::take(&mut self.needs);
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -560,7 +564,9 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
+        let Collected { account, needs, mut overlay, frames, receipts, events, replies, asks, notes, clear } =
+            collected;
+        self.needs = needs;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -589,6 +595,8 @@ impl Engine {
             overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
         }
         let seq = self.batches + 1;
+        // A record, its entry among what is kept for a time, and the heads of these.
+        batch.puts.reserve(overlay.len().saturating_mul(2).saturating_add(3));
         for (key, value) in overlay {
             if let Some(value) = &value
                 && !matches!(self.cache.read(&key), Some(Some(_)))
@@ -644,7 +652,7 @@ impl Engine {
         }
         let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
         match request.attr("id", id).encode() {
-            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame.into())),
             Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }

@@ -122,8 +122,7 @@ impl Kept {
 }
 
 fn secret_key(chat: &Jid, author: &Jid, id: &str) -> Key {
-    let (chat, author) = (chat.to_string(), author.to_string());
-    Key::joined(RecordKind::MessageSecret, &[chat.as_bytes(), author.as_bytes(), id.as_bytes()])
+    Key::texts(RecordKind::MessageSecret, &[chat, author, &id])
 }
 
 fn vote_key(poll: &Key, voter: &Jid) -> Key {

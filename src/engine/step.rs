@@ -41,11 +41,64 @@ pub(crate) struct Needs {
     pub(crate) read: Vec<Key>,
 }
 
+impl Needs {
+    /// Room for so many keys is kept from step to step.
+    const KEPT: usize = 32;
+
+    /// Its room, for another step.
+    fn emptied(mut self) -> Self {
+        for keys in [&mut self.missing, &mut self.read] {
+            keys.clear();
+            keys.shrink_to(Self::KEPT);
+        }
+        self
+    }
+}
+
 /// An event, with the mark of the backlog.
 #[derive(Debug)]
 pub(crate) struct Emitted {
     pub(crate) event: Event,
     pub(crate) offline: bool,
+}
+
+/// A stanza in the clear.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// Of its own.
+    Own(Vec<u8>),
+    /// Kept elsewhere, too, until the server has it.
+    Kept(Bytes),
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Frame {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Own(bytes)
+    }
+}
+
+impl From<Frame> for Bytes {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Own(bytes) => bytes.into(),
+            Frame::Kept(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(bytes: Bytes) -> Self {
+        Self::Kept(bytes)
+    }
 }
 
 /// Collects what a handler does.
@@ -64,7 +117,7 @@ pub(crate) struct Step<'e> {
     account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
-    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) frames: Vec<Frame>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
@@ -77,8 +130,10 @@ pub(crate) struct Step<'e> {
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
+    /// For the next step, which need not make room again.
+    pub(super) needs: Needs,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
-    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) frames: Vec<Frame>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
@@ -120,6 +175,7 @@ impl<'e> Step<'e> {
         let account = self.account_changed.then_some(self.account);
         Collected {
             account,
+            needs: self.needs.emptied(),
             overlay: self.overlay,
             frames: self.frames,
             receipts: self.receipts,
@@ -199,15 +255,15 @@ impl<'e> Step<'e> {
     /// Sends a stanza once the step is durable, if the connection still stands then.
     pub(crate) fn send(&mut self, node: &Node) {
         match node.encode() {
-            Ok(frame) => self.frames.push(frame),
+            Ok(frame) => self.frames.push(frame.into()),
             // Our own stanzas are encodable; what could fail is a JID that came in and cannot go out.
             Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
         }
     }
 
     /// Sends an encoded stanza once the step is durable.
-    pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
-        self.frames.push(frame.to_vec());
+    pub(crate) fn send_encoded(&mut self, frame: Bytes) {
+        self.frames.push(frame.into());
     }
 
     /// Confirms that a message arrived, once the step is durable. Those of the backlog may go out together.

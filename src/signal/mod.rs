@@ -63,7 +63,7 @@ use crate::crypto::{KeyPair, PublicKey};
 pub use error::{SignalError, StepError};
 pub use establish::{Prepared, establish, install, prepare};
 pub use record::{ArchiveIndex, Session};
-pub use session::{decrypt, encrypt, forget, peek, relocate};
+pub use session::{decrypt, encrypt, encrypt_with, forget, peek, relocate};
 pub use skipped::{PageId, SkippedPage};
 pub use state::{SenderPosition, State};
 pub use store::SignalStore;
