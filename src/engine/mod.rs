@@ -314,6 +314,8 @@ pub struct Engine {
     restriction_ends: Option<Duration>,
     /// Room for what a step reads.
     needs: Needs,
+    /// The newest batch that took a counter lease or that a message waits for: one whose keys are leased waits for it, too.
+    leases: u64,
 }
 
 /// What can be asked about an account at any time.
@@ -397,6 +399,7 @@ impl Engine {
             unconfirmed: Vec::new(),
             restriction_ends: None,
             needs: Needs::default(),
+            leases: 0,
             config,
         };
         engine.load_account();
@@ -564,8 +567,20 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, needs, mut overlay, frames, receipts, events, replies, asks, notes, clear } =
-            collected;
+        let Collected {
+            account,
+            needs,
+            mut overlay,
+            frames,
+            receipts,
+            events,
+            replies,
+            asks,
+            notes,
+            clear,
+            took_lease,
+            is_covered,
+        } = collected;
         self.needs = needs;
         for note in notes {
             self.retries.note(now, note);
@@ -628,8 +643,13 @@ impl Engine {
         for (command, reply) in replies {
             self.gate.push_after(after, Queued::Output(Output::Reply(command, reply)));
         }
+        let is_message = |frame: &Frame| matches!(frame, Frame::Kept(_));
+        if took_lease || !is_covered && frames.iter().any(is_message) {
+            self.leases = after;
+        }
         if let Some(id) = self.connection.accepted() {
             for frame in frames {
+                let after = if is_covered && is_message(&frame) { self.leases } else { after };
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
             for receipt in receipts {

@@ -118,6 +118,9 @@ pub(crate) struct AccountRecord {
     pub(crate) nct_salt: Option<Bytes>,
     #[prost(message, repeated, tag = "41")]
     pub(crate) restrictions: Vec<RestrictionRecord>,
+    /// The newest run that has counter leases, or an earlier one without.
+    #[prost(uint32, tag = "42")]
+    pub(crate) run: u32,
 }
 record!(AccountRecord);
 

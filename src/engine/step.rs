@@ -23,7 +23,7 @@ use crate::{
     },
     event::Event,
     node::Node,
-    signal::Own,
+    signal::{Leased, Own},
     stanza::receipt::{DeliveryReceipt, DeliveryReceipts},
     store::Key,
 };
@@ -124,6 +124,10 @@ pub(crate) struct Step<'e> {
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
+    /// A sender chain has a new lease.
+    took_lease: bool,
+    /// Leases cover the message that is sent.
+    is_covered: bool,
 }
 
 /// What is left of a step when its borrows end.
@@ -140,6 +144,8 @@ pub(super) struct Collected {
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
+    pub(super) took_lease: bool,
+    pub(super) is_covered: bool,
 }
 
 impl<'e> Step<'e> {
@@ -168,6 +174,8 @@ impl<'e> Step<'e> {
             asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
+            took_lease: false,
+            is_covered: false,
         }
     }
 
@@ -184,6 +192,8 @@ impl<'e> Step<'e> {
             asks: self.asks,
             notes: self.notes,
             clear: self.clear,
+            took_lease: self.took_lease,
+            is_covered: self.is_covered,
         }
     }
 
@@ -258,6 +268,24 @@ impl<'e> Step<'e> {
             Ok(frame) => self.frames.push(frame.into()),
             // Our own stanzas are encodable; what could fail is a JID that came in and cannot go out.
             Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
+        }
+    }
+
+    /// Sends an encoded message as soon as no crash can make us use its keys again: once the step is durable, or, if leases
+    /// cover all that the step encrypted, once they are. It leaves after every message before it.
+    pub(crate) fn send_message(&mut self, frame: Bytes) {
+        self.is_covered = !self.took_lease;
+        self.frames.push(frame.into());
+    }
+
+    /// A sender chain was written.
+    pub(super) fn note_lease(&mut self, leased: Leased) {
+        if leased == Leased::Taken {
+            self.took_lease = true;
+            // What says which run this is stands in the store before the first lease of it.
+            if !self.account.is_run_stored {
+                self.account_mut().is_run_stored = true;
+            }
         }
     }
 

@@ -272,7 +272,7 @@ fn responder_state(
         root,
         previous_counter: 0,
         pending: None,
-        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain }),
+        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain, lease: None }),
         receivers: Vec::new(),
         next_chain: 0,
     }

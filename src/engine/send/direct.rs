@@ -180,6 +180,6 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
     step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
     step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
-    step.send_encoded(encoded.clone());
+    step.send_message(encoded.clone());
     Ok(Plan::Sent(encoded))
 }

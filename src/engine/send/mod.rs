@@ -509,6 +509,8 @@ impl Engine {
     pub(in crate::engine) fn resume_sends(&mut self, now: Now) {
         let Some(connection) = self.connection.id() else { return };
         let deadline = now.mono.saturating_add(self.config.ack_timeout);
+        // What is sent from now on comes behind these.
+        self.leases = self.batches;
         let mut ready = Vec::new();
         for op in self.sends.ops.values_mut() {
             match &mut op.stage {

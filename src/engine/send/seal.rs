@@ -255,7 +255,11 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
     let outgoing =
         OutgoingRecord { distributed, phash: Some(fanout.phash.clone()), ..op.to_record(chat, Some(encoded.clone())) };
     step.put(outgoing_key(op.id.as_str()), outgoing.to_bytes());
-    step.send_encoded(encoded.clone());
+    match holds {
+        // Who is to have our key must be known for certain.
+        true => step.send_encoded(encoded.clone()),
+        false => step.send_message(encoded.clone()),
+    }
     Ok(Sealed::Plan(if holds { Plan::Distributed(encoded) } else { Plan::Sent(encoded) }))
 }
 
