@@ -22,6 +22,10 @@
 //! an event, a reply) comes out of `poll` only after that.** The engine may be dropped at any point: what was
 //! committed is a state from which a new engine goes on, and nothing that left the old one contradicts it.
 //!
+//! One output may leave before its own batch: a message in a chat whose sender chains have reserved their next counters durably
+//! ([`LEASE`](crate::signal::LEASE)). A new engine passes all of them over, so no key is used twice. Its answer and its event wait
+//! for the batch; if they do not come, ask again with the same message id.
+//!
 //! The same seed and the same inputs give the same outputs, byte for byte.
 //!
 //! | file | what |

@@ -442,8 +442,8 @@ record!(PlaceholderRecord);
 #[prost(skip_debug)]
 pub(crate) struct MessageSecretRecord {
     /// 32 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(crate) secret: Bytes,
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) secret: Vec<u8>,
     /// Unix seconds from which on it counts as absent.
     #[prost(uint64, tag = "2")]
     pub(crate) expires: u64,

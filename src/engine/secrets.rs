@@ -139,7 +139,7 @@ pub(crate) fn remember(step: &mut Step<'_>, chat: &User, author: &User, id: &str
     let options = options.iter().filter_map(|option| option.option_name.clone());
     let options = options.filter(|name| name.len() <= MAX_OPTION).take(MAX_OPTIONS);
     let record = MessageSecretRecord {
-        secret: Bytes::copy_from_slice(secret),
+        secret: secret.to_vec(),
         expires: step.now.unix_seconds().saturating_add(keep.as_secs()),
         sent,
         options: options.map(|name| PollOption { name, votes: 0 }).collect(),

@@ -11,7 +11,7 @@
 //!
 //! Limits: [`MAX_DEPTH`] levels, and the content is never longer than the message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -45,7 +45,10 @@ pub const fn takes_token(message: &Message) -> bool {
 /// Gives a message that takes a token, and has something in it that could be reported, the secret and the version that a token
 /// needs; a secret that is there stays.
 pub fn prepare(message: &mut Message, rng: &mut impl Rng) {
-    if !takes_token(message) || content(&message.encode_to_vec()).is_none() {
+    // A text always has: it need not be encoded for that.
+    let is_reportable =
+        |message: &Message| message.conversation.is_some() || content(&message.encode_to_vec()).is_some();
+    if !takes_token(message) || !is_reportable(message) {
         return;
     }
     let known = normalise(message).message_secret().is_some();
@@ -78,7 +81,9 @@ pub fn token(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid, message:
 
 /// The key of the token of a message.
 pub fn derive_key(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid) -> Secret<32> {
-    let info = format!("{id}{}{}Report Token", sender.to_account(), remote.to_account());
+    let mut info = String::with_capacity(128);
+    // A string takes everything.
+    let _written = write!(info, "{id}{}{}Report Token", sender.to_account(), remote.to_account());
     Secret::new(hkdf_sha256(None, secret.expose(), info.as_bytes()))
 }
 

@@ -73,3 +73,58 @@ impl Lease {
         Ok(Self { run: reader.u32()?, until: reader.u32()? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::{crypto::Secret, signal::sender_key::OwnSenderKey};
+
+    fn chain(index: u32) -> ChainKey {
+        let mut chain = ChainKey::first(Secret::new([7; 32]));
+        (0..index).for_each(|_| chain = chain.next().unwrap());
+        chain
+    }
+
+    #[test]
+    fn a_lease_covers_64_counters_of_its_run() {
+        let mut lease = None;
+        assert_eq!(Lease::renew(&mut lease, &chain(3), 1), Leased::Taken);
+        assert_eq!(lease, Some(Lease { run: 1, until: 67 }));
+        assert_eq!(Lease::renew(&mut lease, &chain(67), 1), Leased::Held, "counter 66 is the last one");
+        assert_eq!(Lease::renew(&mut lease, &chain(68), 1), Leased::Taken);
+        assert_eq!(lease, Some(Lease { run: 1, until: 132 }));
+        assert_eq!(Lease::renew(&mut lease, &chain(69), 2), Leased::Taken, "that was somebody else's");
+    }
+
+    #[test]
+    fn another_run_goes_on_behind_it() {
+        let mut lease = Some(Lease { run: 1, until: 67 });
+        let mut at = chain(5);
+        Lease::resume(&mut lease, &mut at, 1).unwrap();
+        assert_eq!((at.index, lease), (5, Some(Lease { run: 1, until: 67 })), "its own run does not");
+        Lease::resume(&mut lease, &mut at, 2).unwrap();
+        assert_eq!((&at, lease), (&chain(67), None));
+        Lease::resume(&mut lease, &mut at, 3).unwrap();
+        assert_eq!(at, chain(67), "without a lease nothing was sent that is not stored");
+
+        let mut damaged = Some(Lease { run: 1, until: 200 });
+        let mut at = chain(5);
+        let refused = Err(SignalError::TooFarAhead { jump: 195, max: LEASE });
+        assert_eq!(Lease::resume(&mut damaged, &mut at, 2), refused);
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_leases_has_none() {
+        let mut key = OwnSenderKey::generate(&mut ChaCha20Rng::from_seed([7; 32]));
+        assert_eq!(key.encode().len(), 137);
+        assert_eq!(OwnSenderKey::decode(&key.encode()), Ok(key.clone()));
+        assert_eq!(key.clone().resume(9), Ok(key.clone()), "nothing is passed over");
+        assert_eq!(key.lease(1), Leased::Taken);
+        let stored = OwnSenderKey::decode(&key.encode()).unwrap();
+        assert_eq!(stored, key);
+        assert_eq!(stored.resume(2).unwrap().position().iteration, LEASE);
+    }
+}

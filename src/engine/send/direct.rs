@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
+use super::{Plan, SendOp, fail, outgoing_key, padded, padded_message, sent_key};
 use crate::{
     engine::{
         account::Linked,
@@ -20,7 +20,6 @@ use crate::{
     },
     jid::Jid,
     message::{self, build},
-    proto::Message as _,
     signal::{self, Address, Ciphertext, Session, SignalStore},
     stanza::{
         iq::usync::Device,
@@ -143,7 +142,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         false => None,
     };
     let plain = padded(&op.message, step.rng);
-    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
+    let copy = padded_message(&build::device_sent(chat, message), step.rng);
 
     let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);

@@ -129,6 +129,10 @@ impl Engine {
             // Before the step: what that changes must be seen.
             if is_new {
                 self.sends.memo.keep(now, op, Arc::clone(&fanout));
+                if !op.can_seal(&fanout) {
+                    // To look at so many took long enough.
+                    return Ok(Plan::Later);
+                }
             }
             let sealed = match op.can_seal(&fanout) {
                 true => self.step(now, |step| seal::seal(step, op, &fanout))?,

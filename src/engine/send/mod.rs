@@ -414,6 +414,14 @@ pub(crate) fn padded(message: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     padded
 }
 
+/// A message as a plaintext, padded.
+fn padded_message(message: &e2e::Message, rng: &mut impl Rng) -> Vec<u8> {
+    let mut padded = Vec::with_capacity(message.encoded_len().saturating_add(padding::MAX_PAD.into()));
+    message.encode_raw(&mut padded);
+    padding::pad(&mut padded, rng);
+    padded
+}
+
 /// Settles a send as failed.
 fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     step.delete(outgoing_key(op.id.as_str()));

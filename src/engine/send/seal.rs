@@ -10,7 +10,7 @@ use rand_core::SeedableRng;
 use super::{
     Plan, SendOp, fail,
     fanout::{Fanout, Target},
-    marks, outgoing_key, padded, sent_key, status,
+    marks, outgoing_key, padded, padded_message, sent_key, status,
 };
 use crate::{
     clock::Now,
@@ -24,7 +24,6 @@ use crate::{
     event::AddressingMode,
     jid::Jid,
     message::{build, distribution::ROTATE_AFTER},
-    proto::Message as _,
     signal::{
         self, Ciphertext, Session, SignalStore, StepError,
         sender_key::{self, SenderKeyStore, wire::DistributionMessage},
@@ -50,7 +49,9 @@ const AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Handing {
     fanout: Arc<Fanout>,
-    /// How many of its targets were looked at.
+    /// Everybody has a session, or no keys.
+    is_met: bool,
+    /// For how many of its targets the key is encrypted.
     done: usize,
     /// How often it was for others before.
     again: u8,
@@ -93,39 +94,36 @@ impl Engine {
             Some(begun) if begun.is_of(fanout) => begun,
             other => {
                 let again = other.map_or(0, |before| before.again.saturating_add(u8::from(before.done > 0)));
-                Handing { fanout: Arc::clone(fanout), done: 0, again, ciphertexts: Vec::new() }
+                Handing { fanout: Arc::clone(fanout), is_met: false, done: 0, again, ciphertexts: Vec::new() }
             }
         };
-        let done = handing.done;
-        let part = match self.step(now, |step| hand_part(step, op, fanout, done)) {
-            Ok(part) => part,
-            Err(needs) => {
-                op.handing = Some(handing);
-                return Err(needs);
-            }
-        };
-        Ok(match part {
-            Part::Instead(sealed) => {
-                op.handing = Some(handing);
-                sealed
+        let part = self.step(now, |step| hand_part(step, op, &handing));
+        let sealed = part.map(|part| match part {
+            Part::Instead(sealed) => sealed,
+            Part::Met => {
+                handing.is_met = true;
+                Sealed::Plan(Plan::Later)
             }
             Part::Made(ciphertexts) => {
                 handing.ciphertexts.extend(ciphertexts);
-                handing.done = done.saturating_add(AT_ONCE).min(fanout.targets.len());
-                op.handing = Some(handing);
+                handing.done = handing.done.saturating_add(AT_ONCE).min(fanout.targets.len());
                 Sealed::Plan(Plan::Later)
             }
-        })
+        });
+        op.handing = Some(handing);
+        sealed
     }
 }
 
 /// What came of one part.
 enum Part {
+    Met,
     Made(Vec<(Jid, Ciphertext)>),
     Instead(Sealed),
 }
 
-fn hand_part(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout, done: usize) -> Result<Part, Miss> {
+fn hand_part(step: &mut Step<'_>, op: &SendOp, handing: &Handing) -> Result<Part, Miss> {
+    let fanout = &*handing.fanout;
     let account = Arc::clone(step.account());
     let key = step.own_sender_key(&fanout.key_name)?.filter(|key| key.position().iteration < ROTATE_AFTER);
     if key.as_ref().map(|key| key.position().id) != fanout.key {
@@ -139,15 +137,14 @@ fn hand_part(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout, done: usize) -> 
         return Ok(Part::Instead(Sealed::Plan(Plan::Later)));
     };
     // All that are missing are asked for at the same time.
-    if done == 0
-        && let Sessions::Missing(devices) = with_sessions(step, op, &fanout.targets)?
-    {
-        return Ok(Part::Instead(Sealed::Plan(Plan::Bundles(devices))));
-    }
-    let usable = match with_sessions(step, op, part(&fanout.targets, done))? {
+    let targets = if handing.is_met { part(&fanout.targets, handing.done) } else { &fanout.targets };
+    let usable = match with_sessions(step, op, targets)? {
         Sessions::There(usable) => usable,
         Sessions::Missing(devices) => return Ok(Part::Instead(Sealed::Plan(Plan::Bundles(devices)))),
     };
+    if !handing.is_met {
+        return Ok(Part::Met);
+    }
     Ok(Part::Made(distribute(step, &account, op, usable, &key.distribution())))
 }
 
@@ -304,7 +301,7 @@ fn distribute(
         return Vec::new();
     }
     let message = build::sender_key_distribution(&op.lane.chat, key.encode());
-    let plaintext = padded(&message.encode_to_vec(), step.rng);
+    let plaintext = padded_message(&message, step.rng);
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts = Vec::with_capacity(targets.len());
     for (target, session) in targets {
