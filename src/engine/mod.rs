@@ -620,7 +620,7 @@ impl Engine {
             if let Some(value) = &value
                 && !matches!(self.cache.read(&key), Some(Some(_)))
             {
-                self.retention.note(now, &key, value.len(), &mut batch);
+                self.retention.note(now, &key, value, &mut batch);
             }
             self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);

@@ -320,6 +320,16 @@ pub(crate) struct Loss {
 }
 record!(Loss);
 
+/// `RecordKind::SenderKeyChats`, of a device: where it handed us sender keys.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct SenderKeyChatsRecord {
+    /// JIDs of groups and broadcast lists.
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) chats: Vec<String>,
+}
+record!(SenderKeyChatsRecord);
+
 /// `RecordKind::Sent`: a message of ours, for receipts and resends.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]

@@ -118,11 +118,13 @@ pub enum RecordKind {
     /// Records that are kept for a time, oldest first. The state of a queue; id = its number, u8. An entry; id = its number, 0,
     /// number of the entry, u64 big-endian.
     Expiry = 26,
+    /// The chats in which another device handed us sender keys; id = address.
+    SenderKeyChats = 27,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -149,6 +151,7 @@ impl RecordKind {
         Self::ResendBaseKey,
         Self::Placeholder,
         Self::Expiry,
+        Self::SenderKeyChats,
     ];
 }
 
