@@ -58,6 +58,31 @@ impl fmt::Debug for HmacSha256 {
     }
 }
 
+/// HMAC-SHA-512 with a key that is used more than once.
+#[derive(Clone)]
+pub struct HmacSha512(Hmac<sha2::Sha512>);
+
+impl HmacSha512 {
+    /// Takes a key of any length.
+    pub fn new(key: &[u8]) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of every length"))
+    }
+
+    /// The MAC over the concatenation of `parts`.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 64] {
+        let mut mac = self.0.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for HmacSha512 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HmacSha512([redacted])")
+    }
+}
+
 /// HKDF-SHA-256 (RFC 5869): `N` bytes from `ikm`. An absent salt is 32 zero bytes. `N` is at most 8,160.
 pub fn hkdf_sha256<const N: usize>(salt: Option<&[u8]>, ikm: &[u8], info: &[u8]) -> [u8; N] {
     const { assert!(N <= 255 * 32, "HKDF gives at most 255 blocks") };
@@ -104,6 +129,15 @@ mod tests {
         assert_eq!(
             hex::encode(hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"])),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn rfc4231_case_2_with_sha_512() {
+        assert_eq!(
+            hex::encode(HmacSha512::new(b"Jefe").mac(&[b"what do ya want ", b"for nothing?"])),
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+             9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
         );
     }
 
