@@ -309,9 +309,37 @@ fn a_broken_collection_is_fetched_anew_once() {
     check(10, Input::Applied { version: 10, more: false }, &[Do::Synced, Do::Upload]);
     check(10, Input::Disconnected, &[]);
     check(10, Input::Connected, &[Do::Upload]);
+    // Too late for the patch that is under way.
+    check(10, Input::Commanded, &[]);
     check(10, Input::Uploaded, &[Do::Query]);
-    check(11, Input::Applied { version: 11, more: false }, &[Do::Synced]);
+    check(11, Input::Applied { version: 11, more: false }, &[Do::Synced, Do::Upload]);
+    check(11, Input::Uploaded, &[Do::Query]);
+    check(12, Input::Applied { version: 12, more: false }, &[Do::Synced]);
     assert!(ladder.is_idle());
+}
+
+/// A server that always has a newer version than our changes.
+#[test]
+fn changes_are_given_up_after_five_conflicts() {
+    let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_700_000_000_000 };
+    let mut ladder = Ladder::new();
+    ladder.handle(now, 3, Input::Connected);
+    assert_eq!(ladder.handle(now, 3, Input::Commanded).as_slice(), [Do::Upload]);
+    for version in 4..9 {
+        let conflict = Input::ServerRefused { code: 409, applied: 1 };
+        assert_eq!(ladder.handle(now, version, conflict).as_slice(), [Do::Upload]);
+    }
+    let steps = ladder.handle(now, 9, Input::ServerRefused { code: 409, applied: 1 });
+    assert_eq!(steps.as_slice(), [Do::DropChanges(wamd::appstate::ladder::Failure::Endless)]);
+    assert!(ladder.is_idle());
+}
+
+#[test]
+fn a_change_survives_its_record() {
+    let change = change(3, 4);
+    let record = change.encode();
+    assert_eq!(Change::decode(&record), Ok(change));
+    assert!((0..14).all(|at| Change::decode(&record[..at]).is_err()));
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub const MAX_INLINE_LEN: usize = 10_000;
 /// Most changes of one patch.
 pub const MAX_CHANGES: usize = 10_000;
 
+/// The first byte of the record of a change.
+const CHANGE_VERSION: u8 = 1;
+
 /// A change to be sent, in the form in which it is sealed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Change {
@@ -55,6 +58,34 @@ impl Change {
     /// Removes the index of `action`.
     pub fn remove(action: &Action, timestamp_ms: i64) -> Option<Self> {
         Self::new(Operation::Remove, action, timestamp_ms)
+    }
+
+    /// Its record: 01, 1 for a REMOVE, schema version (i32), length of the index (u32), index, value; big-endian.
+    pub fn encode(&self) -> Vec<u8> {
+        let head = [CHANGE_VERSION, u8::from(self.operation == Operation::Remove)];
+        let len = u32::try_from(self.index.len()).unwrap_or(u32::MAX);
+        [&head[..], &self.version.to_be_bytes(), &len.to_be_bytes(), &self.index, &self.value].concat()
+    }
+
+    /// Reads its record.
+    ///
+    /// # Errors
+    /// [`AppStateError::Record`] when it is damaged.
+    pub fn decode(record: &[u8]) -> Result<Self, AppStateError> {
+        let damaged = || AppStateError::Record { what: "change", reason: "it is cut off or of an unknown version" };
+        let Some(([CHANGE_VERSION, removes @ 0..=1], rest)) = record.split_first_chunk() else {
+            return Err(damaged());
+        };
+        let (version, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let (len, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| damaged())?;
+        let (index, value) = rest.split_at_checked(len).ok_or_else(damaged)?;
+        Ok(Self {
+            operation: if *removes == 1 { Operation::Remove } else { Operation::Set },
+            index: index.to_vec(),
+            value: value.to_vec(),
+            version: i32::from_be_bytes(*version),
+        })
     }
 
     fn new(operation: Operation, action: &Action, timestamp_ms: i64) -> Option<Self> {

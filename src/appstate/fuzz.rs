@@ -226,11 +226,14 @@ fn stored(bytes: &[u8]) {
         let mut pages = LoadedPages::new(collection.layout);
         let _ = pages.load(0, Some(bytes));
         let index = [9; 32];
-        assert!(collection.layout.pages_of([&index]).len() <= 64);
+        assert!(collection.layout.pages_of([&index]).len() <= 2);
     }
     let mut pages = LoadedPages::new(Default::default());
     if pages.load(0, Some(bytes)).is_ok() {
         let _ = pages.apply(&[EntryChange::Put([1; 32], [2; 32]), EntryChange::Delete([3; 32])]);
+    }
+    if let Ok(change) = Change::decode(bytes) {
+        assert_eq!(change.encode(), bytes);
     }
     let _ = MutationKeys::from_record(bytes);
 }

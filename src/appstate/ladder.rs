@@ -197,7 +197,7 @@ impl Ladder {
         match &self.phase {
             Phase::Waiting { until } | Phase::AskingPhone { until } => Some(*until),
             Phase::Blocked { next, .. } => Some(wall(*next)),
-            Phase::Stopped { until } if self.wanted => Some(wall(*until)),
+            Phase::Stopped { until } if self.wanted || self.unsent => Some(wall(*until)),
             Phase::Idle | Phase::Asking { .. } | Phase::Stopped { .. } => None,
         }
     }
@@ -252,13 +252,14 @@ impl Ladder {
 
     /// An answer to what was asked.
     fn answered(&mut self, now: Now, local: u64, upload: bool, answer: Input, steps: &mut Steps) {
+        self.unsent |= upload && answer != Input::Uploaded;
         if !matches!(answer, Input::Failed | Input::ServerRefused { .. }) {
             (self.failures, self.failing_since) = (0, None);
         }
         match answer {
             Input::Uploaded => {
                 // Our own patch comes back like any other.
-                (self.unsent, self.conflicts) = (false, 0);
+                self.conflicts = 0;
                 self.ask_again();
             }
             Input::Applied { more: false, .. } => self.up_to_date(steps),
@@ -306,6 +307,8 @@ impl Ladder {
         let upload = !self.wanted && self.unsent;
         if self.wanted || self.unsent {
             self.wanted = false;
+            // What is commanded from now on is not in the patch.
+            self.unsent &= !upload;
             self.phase = Phase::Asking { upload };
             steps.push(if upload { Do::Upload } else { Do::Query });
         }
@@ -320,6 +323,7 @@ impl Ladder {
         if let Phase::Asking { upload } = self.phase {
             self.phase = Phase::Idle;
             self.wanted |= !upload;
+            self.unsent |= upload;
         }
     }
 

@@ -18,6 +18,8 @@ use super::{AppStateError, CollectionState, Entries, EntryChange, IndexMac, Valu
 
 /// Entries that a page has on average, at most.
 pub const TARGET: u64 = 32;
+/// Most pages: half of all numbers, so that they can be doubled.
+const MAX_PAGES: u32 = 1 << 31;
 /// The first byte of a page.
 const VERSION: u8 = 1;
 /// Bytes of an entry.
@@ -83,11 +85,13 @@ impl Layout {
         self.pages.checked_ilog2().map(|log| 1 << log)
     }
 
+    fn is_full(&self) -> bool {
+        self.entries > u64::from(self.pages).saturating_mul(TARGET)
+    }
+
     /// The page that is split next, if there are too many entries. The first page comes out of nothing, as page 0.
     fn next_split(&self) -> Option<u32> {
-        let full = self.entries > u64::from(self.pages).saturating_mul(TARGET);
-        // Half of all numbers, so that they can be doubled.
-        (full && self.pages < 1 << 31).then(|| self.pages.saturating_sub(self.half().unwrap_or_default()))
+        (self.is_full() && self.pages < MAX_PAGES).then(|| self.pages.saturating_sub(self.half().unwrap_or_default()))
     }
 }
 
@@ -111,10 +115,14 @@ impl StoredCollection {
     /// # Errors
     /// [`AppStateError::Record`] when it is damaged.
     pub fn decode(record: &[u8]) -> Result<Self, AppStateError> {
-        let damaged = || AppStateError::Record { what: "collection", reason: "it is cut off" };
-        let (rest, pages) = record.split_last_chunk().ok_or_else(damaged)?;
-        let (state, entries) = rest.split_last_chunk().ok_or_else(damaged)?;
+        let damaged = |reason| AppStateError::Record { what: "collection", reason };
+        let (rest, pages) = record.split_last_chunk().ok_or_else(|| damaged("it is cut off"))?;
+        let (state, entries) = rest.split_last_chunk().ok_or_else(|| damaged("it is cut off"))?;
         let layout = Layout { entries: u64::from_be_bytes(*entries), pages: u32::from_be_bytes(*pages) };
+        // Pages are split until it is so; a damaged record must not make us split for ever.
+        if layout.is_full() || layout.pages > MAX_PAGES {
+            return Err(damaged("more entries than its pages have"));
+        }
         Ok(Self { state: CollectionState::decode(state)?, layout })
     }
 }
@@ -292,5 +300,9 @@ mod tests {
         for at in 0..record.len() {
             assert!(StoredCollection::decode(&record[..at]).is_err(), "{at}");
         }
+        let overfull = StoredCollection { layout: Layout { entries: 65, pages: 2 }, ..Default::default() };
+        assert!(StoredCollection::decode(&overfull.encode()).is_err());
+        let endless = StoredCollection { layout: Layout { entries: u64::MAX, pages: MAX_PAGES }, ..Default::default() };
+        assert!(StoredCollection::decode(&endless.encode()).is_err());
     }
 }
