@@ -7,7 +7,7 @@
 //!                ◄──events────        (tokio)   (no I/O at all)
 //!
 //!   engine    the state machine: connection, lanes, sends, receipts, outbox
-//!   pairing, message                   linking; content of messages
+//!   pairing, message, appstate         linking; content of messages; shared settings
 //!   signal, stanza                     end-to-end encryption; typed stanzas
 //!   node                               binary nodes
 //!   noise                              handshake, certificates, frames
