@@ -368,7 +368,7 @@ fn a_change_replaces_what_an_older_key_made() {
     let fresh = CollectionState::default();
     let snapshot = apply_snapshot(name, &fresh, &Snapshot::decode(&snapshot).unwrap(), &ring).unwrap();
     let mut set: Set = snapshot.entries.into_iter().collect();
-    let built = build_patch(name, &snapshot.state, &[mute.clone()], &ring, &set, &mut Counting(2)).unwrap();
+    let built = build_patch(name, &snapshot.state, std::slice::from_ref(&mute), &ring, &set, &mut Counting(2)).unwrap();
     let PatchForm::Inline(patch) = built.form else { panic!("small") };
     let applied = apply_patch(name, &snapshot.state, &Patch::decode(&patch).unwrap(), &ring, &set).unwrap();
     let kinds: Vec<_> = applied.mutations.iter().map(|m| (m.operation, &m.key_id, m.superseded)).collect();

@@ -208,11 +208,11 @@ pub fn build_patch(
     wire::put_bytes(&mut tail, 4, &snapshot_mac);
     wire::put_bytes(&mut tail, 5, &patch_mac);
     wire::put_bytes(&mut tail, 6, &wire::nested(id.as_bytes()));
-    let form = form(sealed, tail);
+    let form = form(&sealed, tail);
     Ok(Outgoing { form, state: CollectionState { version, lthash, trust: local.trust }, changes })
 }
 
-fn form(sealed: Vec<(Operation, Sealed)>, tail: Vec<u8>) -> PatchForm {
+fn form(sealed: &[(Operation, Sealed)], tail: Vec<u8>) -> PatchForm {
     let field = |number| {
         let len =
             sealed.iter().fold(tail.len(), |sum, (_, sealed)| sum.saturating_add(sealed.bytes.len()).saturating_add(4));
