@@ -1,4 +1,4 @@
-//! HMAC-SHA-256 (RFC 2104) and HKDF (RFC 5869) on the compression function of `sha2`.
+//! HMAC-SHA-256 (RFC 2104) and HKDF (RFC 5869) on the compression function of `sha2`; HMAC-SHA-512 from its crate.
 //!
 //! The ratchets hash keys of 32 bytes and messages of one block, dozens of times per message. A MAC here is two states of the
 //! hash, inner and outer, and a message is put straight into its blocks; what the general crates do around that costs a fifth
@@ -6,6 +6,7 @@
 
 use std::{fmt, sync::LazyLock};
 
+use ::hmac::{KeyInit as _, Mac as _};
 use sha2::block_api::compress256;
 use zeroize::optimization_barrier;
 
@@ -80,6 +81,31 @@ impl Drop for HmacSha256 {
 impl fmt::Debug for HmacSha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HmacSha256([redacted])")
+    }
+}
+
+/// HMAC-SHA-512 with a key that is used more than once.
+#[derive(Clone)]
+pub struct HmacSha512(::hmac::Hmac<sha2::Sha512>);
+
+impl HmacSha512 {
+    /// Takes a key of any length.
+    pub fn new(key: &[u8]) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
+        Self(::hmac::Hmac::new_from_slice(key).expect("HMAC takes keys of every length"))
+    }
+
+    /// The MAC over the concatenation of `parts`.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 64] {
+        let mut mac = self.0.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for HmacSha512 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HmacSha512([redacted])")
     }
 }
 
@@ -222,7 +248,7 @@ const OUTER_MESSAGE: [u8; BLOCK] = {
 
 #[cfg(test)]
 mod tests {
-    use ::hmac::{Hmac, KeyInit as _, Mac as _};
+    use ::hmac::Hmac;
     use proptest::prelude::*;
     use sha2::Sha256;
 
@@ -280,5 +306,14 @@ mod tests {
             let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
             check(&key, salt.as_deref(), &parts);
         }
+    }
+
+    #[test]
+    fn rfc4231_case_2_with_sha_512() {
+        assert_eq!(
+            hex::encode(HmacSha512::new(b"Jefe").mac(&[b"what do ya want ", b"for nothing?"])),
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+             9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
+        );
     }
 }
