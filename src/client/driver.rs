@@ -66,6 +66,7 @@ enum Worked {
 }
 
 /// What the task waited for.
+#[expect(clippy::large_enum_variant, reason = "handled at once, and never kept")]
 enum Happened {
     Worked(Worked),
     Request(Option<Box<Request>>),
@@ -535,11 +536,11 @@ impl Driver {
 
 /// Queues an event for the consumer.
 fn queue(waiting: &mut VecDeque<Box<Envelope>>, envelope: Box<Envelope>) {
-    let is_ephemeral = |envelope: &Box<Envelope>| envelope.seq.is_none();
+    let is_ephemeral = |envelope: &Envelope| envelope.seq.is_none();
     if is_ephemeral(&envelope)
         && waiting.len() >= MAX_EPHEMERAL
         && waiting.iter().filter(|envelope| is_ephemeral(envelope)).count() >= MAX_EPHEMERAL
-        && let Some(oldest) = waiting.iter().position(is_ephemeral)
+        && let Some(oldest) = waiting.iter().position(|envelope| is_ephemeral(envelope))
     {
         waiting.remove(oldest);
     }
