@@ -12,17 +12,20 @@
 //! | [`xeddsa`] | signatures by X25519 keys (spec 03 §1.2) |
 //! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869), PBKDF2 |
 //! | [`cipher`] | AES-256-GCM, AES-256-CBC with PKCS#7, AES-256-CTR |
+//! | [`xaes`] | AES-256-GCM with nonces of 24 bytes |
 
 pub mod cipher;
 pub mod hash;
 pub mod keys;
 mod x25519;
+pub mod xaes;
 pub mod xeddsa;
 
 pub use cipher::{AesGcm, aes256_cbc_append, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
 pub use hash::{HmacSha256, constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
 pub use keys::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 pub use rand_core::{CryptoRng, Rng};
+pub use xaes::XAesGcm;
 
 /// What a primitive refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
