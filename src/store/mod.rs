@@ -14,10 +14,12 @@
 //!
 //! What stands in a record is the engine's business: each has a version byte of its own. Backends never look inside.
 //! [`MemoryStore`] is for tests and throw-away accounts, [`SqliteStore`] (feature `sqlite`) is the embedded default.
+//! [`SealedStore`] encrypts what any of them keeps.
 
 #[cfg(any(test, feature = "client", feature = "sqlite"))]
 pub mod contract;
 mod memory;
+mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -26,6 +28,7 @@ use std::{
     fmt::{self, Write as _},
     future::Future,
     pin::Pin,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -33,6 +36,7 @@ use compact_str::CompactString;
 use smallvec::SmallVec;
 
 pub use memory::{MemorySnapshot, MemoryStore};
+pub use sealed::{Resealed, SealKey, SealedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};
 
@@ -297,6 +301,16 @@ pub enum StoreError {
         /// The sequence number that was taken.
         seq: u64,
     },
+    /// A value is sealed with a key that was not given. Nothing is wrong with the value.
+    #[error("a value is sealed with key {id}, which was not given")]
+    UnknownKey {
+        /// The number of the key.
+        id: u32,
+    },
+    /// A sealed value does not open: its key is another one of the same number, or it was changed, cut, put in the place
+    /// of another one, or never sealed. It is left as it is.
+    #[error("a sealed value does not open: {0}")]
+    Sealed(&'static str),
     /// The store was shut down.
     #[error("store is closed")]
     Closed,
@@ -337,4 +351,35 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Removes everything of an account, its outbox included. An unknown account is not an error.
     fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()>;
+}
+
+/// A shared store is a store.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+        (**self).load(account, keys)
+    }
+
+    fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        (**self).scan(account, kind)
+    }
+
+    fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
+        (**self).commit(account, batch)
+    }
+
+    fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>> {
+        (**self).outbox(account, after, limit)
+    }
+
+    fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()> {
+        (**self).trim_outbox(account, through)
+    }
+
+    fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>> {
+        (**self).accounts()
+    }
+
+    fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()> {
+        (**self).remove(account)
+    }
 }
