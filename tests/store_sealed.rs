@@ -194,6 +194,9 @@ fn resealing_leaves_nothing_to_the_old_key_but_events() {
 
     let both = SealedStore::new(inner.clone(), seal_key(2)).with_older(seal_key(1));
     block_on(both.commit(&a, event(2, "e2"))).unwrap();
+    let running = block_on(both.acquire(&a)).unwrap();
+    assert!(matches!(block_on(both.reseal(&a)), Err(StoreError::Leased { .. })), "not while the account runs");
+    block_on(running.release()).unwrap();
     let done = block_on(both.reseal(&a)).unwrap();
     assert_eq!((done.records, done.older_events), (records, 1));
     let again = block_on(both.reseal(&a)).unwrap();

@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, fmt};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{AccountId, Batch, Key, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
+use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
 use crate::crypto::{HmacSha256, Secret, XAesGcm, hkdf_sha256};
 
 /// The first byte of a sealed value.
@@ -102,13 +102,20 @@ impl<S: Store> SealedStore<S> {
         &self.inner
     }
 
-    /// Seals every record of an account with the newest key that an older one has sealed. The account must not run meanwhile. An
-    /// interrupted pass is taken up by the next.
+    /// Seals every record of an account with the newest key that an older one has sealed. It takes the account's
+    /// lease for that: what runs would write over it. An interrupted pass is taken up by the next.
     ///
     /// # Errors
-    /// [`StoreError::UnknownKey`] and [`StoreError::Sealed`] for a value that does not open: what was sealed anew until then
+    /// [`StoreError::Leased`] while the account runs. [`StoreError::UnknownKey`] and [`StoreError::Sealed`] for a value that does not open: what was sealed anew until then
     /// stays so, the rest is as it was. Else what the store inside answers.
     pub async fn reseal(&self, account: &AccountId) -> Result<Resealed, StoreError> {
+        let lease = self.inner.acquire(account).await?;
+        let done = self.reseal_leased(account).await;
+        lease.release().await?;
+        done
+    }
+
+    async fn reseal_leased(&self, account: &AccountId) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         for kind in RecordKind::ALL {
             let stored = self.inner.scan(account, kind).await?;
@@ -135,6 +142,10 @@ impl<S: Store> SealedStore<S> {
 }
 
 impl<S: Store> Store for SealedStore<S> {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        self.inner.acquire(account)
+    }
+
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
         // Here, and not in the future: a call takes its place when it is made.
         let values = self.inner.load(account, keys);
