@@ -45,7 +45,7 @@ fn raw(store: &MemoryStore, account: &AccountId, key: &Key) -> Bytes {
     store.snapshot().record(account, key).unwrap().clone()
 }
 
-fn is_broken<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
+fn is_broken<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Sealed(_)))
 }
 
@@ -94,9 +94,9 @@ fn another_key_opens_nothing_and_loses_nothing() {
     assert_eq!(block_on(other_number.reseal(&a)), Err(StoreError::UnknownKey { id: 1 }));
 
     let other_bytes = SealedStore::new(inner.clone(), SealKey::new(1, Secret::new([9; 32])));
-    assert!(is_broken(load(&other_bytes, &a, &x)));
-    assert!(is_broken(block_on(other_bytes.scan(&a, RecordKind::Session))));
-    assert!(is_broken(block_on(other_bytes.outbox(&a, 0, 9))));
+    assert!(is_broken(&load(&other_bytes, &a, &x)));
+    assert!(is_broken(&block_on(other_bytes.scan(&a, RecordKind::Session))));
+    assert!(is_broken(&block_on(other_bytes.outbox(&a, 0, 9))));
 
     assert_eq!(inner.snapshot(), before);
     let right = SealedStore::new(inner, seal_key(2)).with_older(seal_key(1));
@@ -121,14 +121,14 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
         match reads(bad) {
             // The number of the key.
             Err(StoreError::UnknownKey { .. }) => assert!((8..40).contains(&bit), "bit {bit}"),
-            other => assert!(is_broken(other), "bit {bit}"),
+            other => assert!(is_broken(&other), "bit {bit}"),
         }
     }
     for len in 0..sound.len() {
-        assert!(is_broken(reads(sound[..len].to_vec())), "{len} bytes");
+        assert!(is_broken(&reads(sound[..len].to_vec())), "{len} bytes");
     }
-    assert!(is_broken(reads([&sound[..], b"x"].concat())));
-    assert!(is_broken(reads(b"never sealed, and longer than any header or tag that there is".to_vec())));
+    assert!(is_broken(&reads([&sound[..], b"x"].concat())));
+    assert!(is_broken(&reads(b"never sealed, and longer than any header or tag that there is".to_vec())));
     assert_eq!(reads(sound.to_vec()), Ok(Some("some value".into())));
 }
 
@@ -146,15 +146,15 @@ fn a_value_opens_in_its_own_place_only() {
     let places = [(&b, x.clone()), (&a, key("y")), (&a, key("")), (&a, Key::new(RecordKind::Identity, "x"))];
     for (account, key) in &places {
         block_on(inner.commit(account, put(key, sealed.clone()))).unwrap();
-        assert!(is_broken(load(&store, account, key)), "{account} {key:?}");
+        assert!(is_broken(&load(&store, account, key)), "{account} {key:?}");
     }
     // An event as another event, or as a record.
     let moved = Batch { events: vec![OutboxEntry { seq: 2, body: body.clone() }], ..Batch::default() };
     block_on(inner.commit(&a, moved)).unwrap();
-    assert!(is_broken(block_on(store.outbox(&a, 1, 9))));
+    assert!(is_broken(&block_on(store.outbox(&a, 1, 9))));
     assert_eq!(block_on(store.outbox(&a, 0, 1)).unwrap(), event(1, "e1").events);
     block_on(inner.commit(&a, put(&key("z"), body))).unwrap();
-    assert!(is_broken(load(&store, &a, &key("z"))));
+    assert!(is_broken(&load(&store, &a, &key("z"))));
 }
 
 /// Nonces depend on all that is sealed: the same value elsewhere, or another one in its place, has another.

@@ -249,13 +249,13 @@ impl Keys {
     }
 
     fn open(&self, account: &AccountId, place: Place<'_>, sealed: &[u8]) -> Result<Bytes, StoreError> {
-        let short = StoreError::Sealed("it is too short");
-        let (version, rest) = sealed.split_first().ok_or(short.clone())?;
+        const SHORT: StoreError = StoreError::Sealed("it is too short");
+        let (version, rest) = sealed.split_first().ok_or(SHORT)?;
         if *version != VERSION {
             return Err(StoreError::Sealed("it is not sealed, or by a newer version"));
         }
-        let (id, rest) = rest.split_first_chunk().ok_or(short.clone())?;
-        let (nonce, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (id, rest) = rest.split_first_chunk().ok_or(SHORT)?;
+        let (nonce, rest) = rest.split_first_chunk().ok_or(SHORT)?;
         let id = u32::from_be_bytes(*id);
         let sealer = self.all.get(&id).ok_or(StoreError::UnknownKey { id })?;
         let mut plain = rest.to_vec();
@@ -268,7 +268,8 @@ impl Keys {
 
 impl Sealer {
     fn new(key: SealKey) -> Self {
-        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, key.secret.expose(), b"wamd sealed values 1"));
+        let SealKey { secret, .. } = key;
+        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, secret.expose(), b"wamd sealed values 1"));
         let (mut cipher, mut mac) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         let (left, right) = keys.split_at(32);
         cipher.copy_from_slice(left);
