@@ -20,7 +20,7 @@ const MAX_RATIO: usize = 64;
 ///
 /// # Errors
 /// [`AppStateError::Malformed`] when it cannot be read, [`AppStateError::TooLarge`] when it is more than
-/// [`MAX_LEN`](super::MAX_LEN) or than 64 times what was received.
+/// [`MAX_LEN`] or than 64 times what was received.
 pub fn decode_recovery(bytes: &[u8], is_compressed: bool) -> Result<SyncdSnapshotRecovery, AppStateError> {
     let max = bytes.len().saturating_mul(MAX_RATIO).saturating_add(1 << 20).min(MAX_LEN);
     let mut plain = Vec::new();
