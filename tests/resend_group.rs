@@ -176,6 +176,55 @@ fn a_group_that_is_not_certain_is_asked_for_first() {
     assert_eq!((answers.len(), acks), (0, 1));
 }
 
+/// An outsider's request makes what is known of the group uncertain. It once did so with the answer for which a member's
+/// request was waiting, which then came to nothing.
+#[test]
+fn a_member_is_answered_although_an_outsider_asks_at_the_same_time() {
+    let (mut world, group) = world(GroupMode::Lid);
+    let id = send(&mut world, &group, "third");
+    let now = world.now();
+    world.server.phone(now, "15550000007").unwrap();
+    let (bob, eve) = (device(&world, "bob", GroupMode::Lid), Jid::pn("15550000007"));
+    let dirty = Node::new("dirty").attr("type", "groups").attr("timestamp", 1_760_000_000);
+    world.stanza_arrives("alice", &Node::new("ib").attr("from", Jid::whatsapp_server()).child(dirty));
+    world.heard("alice");
+    // Both wait for the one answer about the group.
+    let conn = world.conn("alice").unwrap();
+    world.server.inject(now, conn, &request(&group, &eve, &id));
+    world.stanza_arrives("alice", &request(&group, &bob, &id));
+    let heard = world.heard("alice");
+    let asked = heard.iter().filter(|node| text(node, "xmlns").as_deref() == Some("w:g2")).count();
+    let sent: Vec<_> = heard.iter().filter(|node| node.is("message")).collect();
+    assert_eq!((asked, sent.len()), (1, 1), "{heard:?}");
+    assert_eq!(sent[0].attr_jid("participant"), Some(bob));
+}
+
+/// A request whose records came when the connection was gone once asked for the group then, into the void, and nobody asked
+/// again on the next connection: whatever needed the group failed 75 seconds later.
+#[test]
+fn a_request_that_outlives_its_connection_is_in_nobodys_way() {
+    let (mut world, group) = world(GroupMode::Lid);
+    let id = send(&mut world, &group, "third");
+    let dirty = Node::new("dirty").attr("type", "groups").attr("timestamp", 1_760_000_000);
+    world.stanza_arrives("alice", &Node::new("ib").attr("from", Jid::whatsapp_server()).child(dirty));
+    // Nothing is in the cache.
+    world.crash_and_start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    let request = request(&group, &device(&world, "bob", GroupMode::Lid), &id);
+    world.reads("alice", false);
+    world.stanza_arrives("alice", &request);
+    world.cut("alice");
+    world.reads("alice", true);
+    assert_ne!(world.state("alice"), "CONNECTED");
+    world.advance_secs(20);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    // Not acknowledged, so it comes again.
+    let (answers, acks) = ask(&mut world, &request);
+    assert_eq!((answers.len(), acks), (1, 1));
+    send(&mut world, &group, "fourth");
+    assert_eq!(texts(&mut world, "bob").last().map(String::as_str), Some("fourth"));
+}
+
 #[test]
 fn several_messages_of_a_group_at_once() {
     let (mut world, group) = world(GroupMode::Lid);

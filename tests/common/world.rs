@@ -25,8 +25,8 @@ use wamd::{
     Jid,
     clock::Now,
     engine::{
-        Command, CommandError, CommandId, Config, ConnectionId, Content, CpuId, CpuJob, Engine, Input, Loaded, Output,
-        Reply, SendRequest, Snapshot,
+        Command, CommandError, CommandId, Config, ConnectionId, Content, CpuId, CpuJob, Engine, Input, LoadId, Loaded,
+        Output, Reply, SendRequest, Snapshot,
     },
     event::Envelope,
     message::MessageId,
@@ -113,6 +113,9 @@ pub struct Actor {
     /// Jobs for the pool are done at once.
     thinks: bool,
     held_jobs: Vec<(CpuId, CpuJob)>,
+    /// Records are loaded at once.
+    reads: bool,
+    held_loads: Vec<(LoadId, Loaded)>,
 }
 
 /// A connection of an engine to the server.
@@ -206,6 +209,8 @@ impl World {
             filter: None,
             thinks: true,
             held_jobs: Vec::new(),
+            reads: true,
+            held_loads: Vec::new(),
         };
         self.actors.insert(name, actor);
         self.start(name);
@@ -327,8 +332,13 @@ impl World {
                 }
             }
             Output::Load { id, keys, scans } => {
-                let loaded = self.actor(name).load(keys, &scans);
-                self.tell(name, Input::Loaded(id, loaded));
+                let actor = self.actor(name);
+                let loaded = actor.load(keys, &scans);
+                if actor.reads {
+                    self.tell(name, Input::Loaded(id, loaded));
+                } else {
+                    actor.held_loads.push((id, loaded));
+                }
             }
             Output::Commit { seq, batch } => {
                 let actor = self.actor(name);
@@ -568,6 +578,7 @@ impl World {
         actor.engine.take().expect("runs");
         actor.held_batches.clear();
         actor.held_jobs.clear();
+        actor.held_loads.clear();
         actor.disk = Disk::Works;
         if let Some(conn) = actor.conn.take() {
             self.server.handle(now, wamd_loopback::Input::Closed(conn.server));
@@ -592,6 +603,17 @@ impl World {
             if let Some(seq) = durable {
                 self.tell(name, Input::Durable(seq));
             }
+        }
+        self.settle();
+    }
+
+    /// Whether records are loaded at once. Those that wait come when they are again.
+    pub fn reads(&mut self, name: &str, at_once: bool) {
+        let actor = self.actor(name);
+        actor.reads = at_once;
+        let loads = if at_once { std::mem::take(&mut actor.held_loads) } else { Vec::new() };
+        for (id, loaded) in loads {
+            self.tell(name, Input::Loaded(id, loaded));
         }
         self.settle();
     }

@@ -177,8 +177,11 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
             if must_rotate(&chat.canonical, Occurrence::OutsiderRetry) {
                 marks::rotate(step, &chat.canonical);
             }
-            // Should it be in the group after all, the next message knows.
-            groups::forget(step, &chat.canonical)?;
+            // Should it be in the group after all, the next message knows. What was just asked for is certain, and others
+            // may wait for it.
+            if !asked.grouped {
+                groups::forget(step, &chat.canonical)?;
+            }
             remember(step, &asker, wanted);
             return Ok(NOTHING);
         }
@@ -400,6 +403,11 @@ impl Engine {
     fn go_on_with(&mut self, now: Now, asked: Asked, outcome: Outcome) {
         if let Outcome::Done(count) = outcome {
             return (0..count).for_each(|_| self.resent.note(now.mono));
+        }
+        if !self.connection.is_online() {
+            // Nobody would hear the question, and its answer would be waited for on the next connection. Not acknowledged, so
+            // the request comes again with that.
+            return;
         }
         if self.resends.len() >= MAX_WAITING {
             // Not acknowledged, so it comes again with the next connection.
