@@ -21,10 +21,9 @@ async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 fn fleet(server: &Loopback, store: Arc<dyn Store>, max_accounts: usize) -> Fleet {
+    let (url, root) = (server.ws_url(), server.root_public_key());
     Fleet::builder_shared(store)
-        .url(server.ws_url())
-        .root_key(server.root_public_key())
-        .configure(|config| config.pre_key_batch = 20)
+        .each(move |account| account.url(&url).root_key(root).configure(|config| config.pre_key_batch = 20))
         .stagger(2, Duration::from_millis(1))
         .max_accounts(max_accounts)
         .build()

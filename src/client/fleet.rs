@@ -29,7 +29,7 @@
 //! What is done with one account waits for what is being done with it, and with no other. The consumer of the events is shared:
 //! one that is slow slows all accounts, and loses nothing. What it has not acknowledged of an account that is stopped and started
 //! comes again, with the same `eventId`. An account that has too many events unacknowledged
-//! ([`Config::max_unacknowledged`]) is not read from the network any more, whatever the others do.
+//! ([`Config::max_unacknowledged`](crate::engine::Config::max_unacknowledged)) is not read from the network any more, whatever the others do.
 
 use std::{
     collections::HashMap,
@@ -42,12 +42,8 @@ use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio_rustls::rustls::{ClientConfig, client::Resumption};
 
-use super::{
-    Client, ClientBuilder, Delivery, Error, Proxy, VersionProvider, network::default_tls, socket::DEFAULT_URL,
-};
+use super::{Client, ClientBuilder, Delivery, Error, network::default_tls};
 use crate::{
-    crypto::PublicKey,
-    engine::Config,
     event::SessionState,
     store::{AccountId, Store},
 };
@@ -61,64 +57,28 @@ const DEFAULT_PACE: Duration = Duration::from_millis(20);
 /// How long an account that connects keeps others from it.
 const PLACE: Duration = Duration::from_secs(30);
 
-/// Changes the configuration of one account.
-type Configure = dyn Fn(&mut Config) + Send + Sync;
+/// What holds for every account.
+type Settings = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
 
-/// Describes a [`Fleet`]; made by [`Fleet::builder`]. What it says holds for every account;
-/// [`Fleet::start_with`] changes it for one.
+/// Describes a [`Fleet`]; made by [`Fleet::builder`].
 pub struct FleetBuilder {
     store: Arc<dyn Store>,
-    url: String,
-    tls: Option<Arc<ClientConfig>>,
-    proxy: Option<Proxy>,
-    versions: Option<Arc<dyn VersionProvider>>,
-    configure: Vec<Box<Configure>>,
+    settings: Box<Settings>,
     event_capacity: usize,
-    connecting: usize,
+    at_a_time: usize,
     pace: Duration,
     max_accounts: usize,
 }
 
 impl FleetBuilder {
-    /// The server; as [`ClientBuilder::url`].
+    /// What holds for every account: the server, a proxy, limits and times. [`Fleet::start_with`] changes it for one. Store and
+    /// consumer of events stay those of the fleet.
+    ///
+    /// Without a TLS configuration of your own all accounts share one, but for the sessions to resume: each has those to itself, so
+    /// that the server cannot tell from them which accounts belong together.
     #[must_use]
-    pub fn url(mut self, url: impl Into<String>) -> Self {
-        self.url = url.into();
-        self
-    }
-
-    /// Trusts servers whose certificates go back to this key; as [`ClientBuilder::root_key`].
-    #[must_use]
-    pub fn root_key(self, root: PublicKey) -> Self {
-        self.configure(move |config| config.certificates.roots = vec![root])
-    }
-
-    /// TLS with a configuration of your own; as [`ClientBuilder::tls`]. It is shared but for the sessions to resume: each
-    /// account has those to itself, so that the server cannot tell from them which accounts belong together.
-    #[must_use]
-    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
-        self.tls = Some(config);
-        self
-    }
-
-    /// Goes through a proxy; as [`ClientBuilder::proxy`]. Give accounts their own by [`Fleet::start_with`].
-    #[must_use]
-    pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.proxy = Some(proxy);
-        self
-    }
-
-    /// Who knows the current version of the web client, asked once for all; as [`ClientBuilder::versions`].
-    #[must_use]
-    pub fn versions(mut self, provider: impl VersionProvider) -> Self {
-        self.versions = Some(Arc::new(provider));
-        self
-    }
-
-    /// Changes the engine's configuration of every account: its limits and times.
-    #[must_use]
-    pub fn configure(mut self, change: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
-        self.configure.push(Box::new(change));
+    pub fn each(mut self, settings: impl Fn(ClientBuilder) -> ClientBuilder + Send + Sync + 'static) -> Self {
+        self.settings = Box::new(settings);
         self
     }
 
@@ -133,7 +93,7 @@ impl FleetBuilder {
     /// next (20 ms). Thousands of handshakes at once are slow for all, and look like an attack to the server.
     #[must_use]
     pub fn stagger(mut self, at_a_time: usize, pace: Duration) -> Self {
-        self.connecting = at_a_time.max(1);
+        self.at_a_time = at_a_time.max(1);
         self.pace = pace;
         self
     }
@@ -150,21 +110,14 @@ impl FleetBuilder {
     /// # Errors
     /// [`Error::Url`] when TLS cannot be configured.
     pub fn build(self) -> Result<Fleet, Error> {
-        let tls = match self.tls {
-            Some(tls) => tls,
-            None => Arc::new(default_tls()?),
-        };
         let (deliveries, queue) = mpsc::channel(self.event_capacity);
         Ok(Fleet {
             shared: Arc::new(Shared {
                 store: self.store,
-                url: self.url,
-                tls,
-                proxy: self.proxy,
-                versions: self.versions,
-                configure: self.configure,
+                tls: default_tls()?,
+                settings: self.settings,
                 turn: AsyncMutex::new(()),
-                at_a_time: self.connecting,
+                at_a_time: self.at_a_time,
                 pace: self.pace,
                 max_accounts: self.max_accounts,
                 deliveries: Mutex::new(Some(deliveries)),
@@ -177,7 +130,7 @@ impl FleetBuilder {
 
 impl fmt::Debug for FleetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FleetBuilder").field("url", &self.url).field("proxy", &self.proxy).finish_non_exhaustive()
+        f.debug_struct("FleetBuilder").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -186,11 +139,8 @@ type Slot = Arc<AsyncMutex<Option<Client>>>;
 
 struct Shared {
     store: Arc<dyn Store>,
-    url: String,
-    tls: Arc<ClientConfig>,
-    proxy: Option<Proxy>,
-    versions: Option<Arc<dyn VersionProvider>>,
-    configure: Vec<Box<Configure>>,
+    tls: ClientConfig,
+    settings: Box<Settings>,
     /// Who is the next to connect.
     turn: AsyncMutex<()>,
     at_a_time: usize,
@@ -232,13 +182,9 @@ impl Fleet {
     pub fn builder_shared(store: Arc<dyn Store>) -> FleetBuilder {
         FleetBuilder {
             store,
-            url: DEFAULT_URL.to_owned(),
-            tls: None,
-            proxy: None,
-            versions: None,
-            configure: Vec::new(),
+            settings: Box::new(|builder| builder),
             event_capacity: DEFAULT_EVENT_CAPACITY,
-            connecting: DEFAULT_CONNECTING,
+            at_a_time: DEFAULT_CONNECTING,
             pace: DEFAULT_PACE,
             max_accounts: usize::MAX,
         }
@@ -383,19 +329,11 @@ impl Fleet {
         join_all(accounts.iter().map(|account| self.stop(account))).await;
     }
 
-    /// The settings of all accounts.
+    /// The settings of all accounts, for one.
     fn describe(&self, account: &AccountId) -> ClientBuilder {
-        let shared = &self.shared;
-        let mut tls = (*shared.tls).clone();
+        let mut tls = self.shared.tls.clone();
         tls.resumption = Resumption::in_memory_sessions(1);
-        let mut builder = Client::builder(account.clone()).url(&shared.url).tls(Arc::new(tls));
-        if let Some(proxy) = &shared.proxy {
-            builder = builder.proxy(proxy.clone());
-        }
-        if let Some(versions) = &shared.versions {
-            builder = builder.shared_versions(versions.clone());
-        }
-        builder.configure(|config| shared.configure.iter().for_each(|change| change(config)))
+        (self.shared.settings)(Client::builder(account.clone()).tls(Arc::new(tls)))
     }
 
     fn slot(&self, account: &AccountId) -> Result<Slot, Error> {
@@ -459,7 +397,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Client {
-    /// Waits until the account does not connect any more: it is online, or something else.
+    /// Waits until the account does not connect any more: it is online, or something else. The state was told before the answer
+    /// to `connect`.
     async fn settled(&self) {
         let mut snapshot = self.snapshot.clone();
         let _ = snapshot.wait_for(|snapshot| !matches!(snapshot.state, SessionState::Connecting)).await;
