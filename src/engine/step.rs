@@ -126,8 +126,8 @@ pub(crate) struct Step<'e> {
     pub(super) clear: bool,
     /// A sender chain has a new lease.
     took_lease: bool,
-    /// Leases cover the message that is sent.
-    is_covered: bool,
+    /// A message is sent that may leave as soon as leases cover what was encrypted for it.
+    may_be_covered: bool,
 }
 
 /// What is left of a step when its borrows end.
@@ -145,6 +145,7 @@ pub(super) struct Collected {
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
     pub(super) took_lease: bool,
+    /// Leases that are durable, or wait for their own batch, cover all that the step encrypted for a message.
     pub(super) is_covered: bool,
 }
 
@@ -175,7 +176,7 @@ impl<'e> Step<'e> {
             notes: Vec::new(),
             clear: false,
             took_lease: false,
-            is_covered: false,
+            may_be_covered: false,
         }
     }
 
@@ -193,7 +194,8 @@ impl<'e> Step<'e> {
             notes: self.notes,
             clear: self.clear,
             took_lease: self.took_lease,
-            is_covered: self.is_covered,
+            // Whatever comes first: a lease that the step takes is not durable yet.
+            is_covered: self.may_be_covered && !self.took_lease,
         }
     }
 
@@ -274,7 +276,7 @@ impl<'e> Step<'e> {
     /// Sends an encoded message as soon as no crash can make us use its keys again: once the step is durable, or, if leases
     /// cover all that the step encrypted, once they are. It leaves after every message before it.
     pub(crate) fn send_message(&mut self, frame: Bytes) {
-        self.is_covered = !self.took_lease;
+        self.may_be_covered = true;
         self.frames.push(frame.into());
     }
 
