@@ -80,6 +80,9 @@ pub(crate) enum Subject {
     Group(Jid),
 }
 
+/// How often one send to many asks for the devices of one person.
+const MAX_QUESTIONS: u8 = 3;
+
 /// Where a send stands.
 #[derive(Debug)]
 enum Stage {
@@ -146,8 +149,8 @@ pub(crate) struct SendOp {
     pub(crate) accepted_ms: u64,
     /// Devices without a usable bundle.
     pub(crate) skipped: BTreeSet<Jid>,
-    /// People of a group or an audience whose devices were asked for: they are not waited for again.
-    asked: BTreeSet<Jid>,
+    /// People of a group or an audience whose devices were asked for, and how often.
+    asked: BTreeMap<Jid, u8>,
     /// The server wanted it in another addressing mode, once.
     rebuilt: bool,
     /// Why it cannot go on.
@@ -174,7 +177,7 @@ impl SendOp {
             client_ref: None,
             accepted_ms: now.wall_ms,
             skipped: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             rebuilt: false,
             failure: None,
             handing: None,
@@ -188,9 +191,18 @@ impl SendOp {
         self.peer.is_none() && (self.to.is_group() || is_post)
     }
 
+    /// Whether somebody's devices may be asked for, once more perhaps: what was told may be forgotten again before the send
+    /// goes on, because a notification came.
+    fn may_ask(&self, user: &Jid) -> bool {
+        self.asked.get(user).is_none_or(|times| *times < MAX_QUESTIONS)
+    }
+
     /// The server did not tell the devices of these users. A message to many goes to the others.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
         if self.is_fanout() {
+            for user in users {
+                self.asked.entry(user.clone()).and_modify(|times| *times = MAX_QUESTIONS);
+            }
             return;
         }
         if let Stage::Waiting(subjects) = &self.stage
@@ -370,7 +382,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         client_ref: record.client_ref,
         accepted_ms: record.accepted_ms,
         skipped: BTreeSet::new(),
-        asked: BTreeSet::new(),
+        asked: BTreeMap::new(),
         rebuilt: record.rebuilt,
         handing: None,
         stage,
@@ -489,7 +501,10 @@ impl Engine {
             }
             Ok(Plan::Devices(users)) => {
                 if op.is_fanout() {
-                    op.asked.extend(users.iter().cloned());
+                    for user in &users {
+                        let times = op.asked.entry(user.clone()).or_default();
+                        *times = times.saturating_add(1);
+                    }
                 }
                 op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
                 self.ask_devices(now, users);
