@@ -8,6 +8,8 @@ mod world;
 
 use people::{Person, Stage, pair};
 use wamd::{Jid, engine::Command, node::Node, store::RecordKind};
+use wamd_loopback::Fault;
+use world::World;
 
 const NUMBER: &str = "16660000001";
 
@@ -342,4 +344,45 @@ fn the_own_list_is_replaced_as_the_server_says() {
     stage.send(&zoe(), "four");
     assert_eq!(stage.recipients(), [devices(&[0])]);
     assert_eq!(stage.world.command("alice", Command::Disconnect), Ok(wamd::engine::Reply::Done));
+}
+
+#[test]
+fn a_question_that_came_up_without_a_connection_is_asked_on_the_next() {
+    let mut world = World::new(&["bob"]);
+    // Next to nothing stays in memory, so that every step waits for the store.
+    world.add("alice", "15550000004", |config| config.cache_bytes = 1);
+    world.settle();
+    world.link("alice");
+    world.link("bob");
+    let (alice, bob) = (world.device("alice"), world.jid("bob"));
+    world.fault(Fault::HideLid { jid: bob.clone(), on: true });
+    world.talk("alice", "bob");
+    for jid in [bob.clone(), world.jid("alice")] {
+        world.fault(Fault::MutePhone { jid, on: true });
+    }
+    world.crash("bob");
+    world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let id = world.send("alice", "bob", "first");
+    for n in 0..4 {
+        // What was read for bob is not at hand any more.
+        let stranger = Node::new("receipt").attr("from", zoe()).attr("id", format!("S{n}"));
+        world.stanza_arrives("alice", &stranger);
+    }
+    assert_eq!(world.snapshot("alice").sends, 1);
+    // Who bob is must be asked again; that is read when the connection is gone.
+    world.reads("alice", false);
+    let ack =
+        Node::new("ack").attr("class", "message").attr("id", id.as_str()).attr("from", &bob).attr("t", 1_760_000_000);
+    world.stanza_arrives("alice", &ack.attr("refresh_lid", "true"));
+    assert_eq!(world.snapshot("alice").sends, 1, "it waits for records");
+    world.cut("alice");
+    world.reads("alice", true);
+    assert_eq!(world.snapshot("alice").sends, 0);
+    world.advance_secs(10);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    world.start("bob");
+    world.command("bob", Command::Connect).unwrap();
+    world.forget();
+    world.talk("alice", "bob");
+    assert_eq!(world.snapshot("alice").sends, 0);
 }
