@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
-    event::Envelope,
+    event::{Envelope, Prefer},
     message::MessageId,
     node::Node,
 };
@@ -475,4 +475,59 @@ fn a_chat_by_lid_is_the_same_chat() {
     world.send_to("alice", &lid, "hello");
     assert_eq!(texts(&world.events("bob")), ["hello"]);
     world.talk("alice", "bob");
+}
+
+/// Whom a message was for shows as everywhere else, whatever went wrong: under the identity that the application prefers, with the
+/// other beside.
+#[test]
+fn a_failure_shows_both_identities_whatever_failed() {
+    let stranger = ("15558887777@s.whatsapp.net".parse::<Jid>().unwrap(), Jid::lid("88887777000000"));
+    for prefer in [Prefer::Pn, Prefer::Lid, Prefer::Addressed] {
+        for by_lid in [false, true] {
+            let mut world = World::new(&["bob"]);
+            world.add("alice", "15550000004", |config| config.prefer = prefer);
+            world.settle();
+            world.link("alice");
+            world.link("bob");
+            world.talk("alice", "bob");
+            silence_bob(&mut world);
+            world.forget();
+            let shown = |world: &mut World, (pn, lid): (&Jid, &Jid)| {
+                let failed = world.only("alice", "message.failed")["messages"][0].clone();
+                let first = match prefer {
+                    Prefer::Lid => lid,
+                    Prefer::Addressed if by_lid => lid,
+                    _ => pn,
+                };
+                let other = if first == pn { lid } else { pn };
+                let key = &failed["key"];
+                assert_eq!((&key["remoteJid"], &key["remoteJidAlt"]), (&json!(first), &json!(other)), "{prefer:?}");
+                assert_eq!(failed["phone"], pn.user());
+                failed["error"]["code"].as_str().unwrap().to_owned()
+            };
+
+            // It is not there, as it turns out here.
+            let (pn, lid) = (&stranger.0, &stranger.1);
+            let notice = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", pn);
+            let notice = notice.attr("lid", lid).child(Node::new("update").attr("hash", "2:AAAAAAAA"));
+            world.stanza_arrives("alice", &notice);
+            world.send_to("alice", if by_lid { lid } else { pn }, "anybody?");
+            assert_eq!(shown(&mut world, (pn, lid)), "not_on_whatsapp");
+
+            // The server does not answer.
+            let (pn, lid) = (world.jid("bob"), world.lid("bob"));
+            let to = if by_lid { &lid } else { &pn };
+            let alice = world.device("alice");
+            world.fault(Fault::DropAck { jid: alice, count: 1 });
+            world.send_to("alice", to, "hello");
+            world.advance_secs(75);
+            assert_eq!(shown(&mut world, (&pn, &lid)), "timeout");
+
+            // The account is gone before it left.
+            world.command("alice", Command::Disconnect).unwrap();
+            world.send_to("alice", to, "hello");
+            world.command("alice", Command::Logout).unwrap();
+            assert_eq!(shown(&mut world, (&pn, &lid)), "logged_out");
+        }
+    }
 }
