@@ -383,7 +383,7 @@ fn what_the_phone_does_not_answer_is_given_up() {
         let answer = phone.tell(&response(vec![info(key(&group(), id), "late").encode_to_vec()]));
         world.stanza_arrives("alice", &stanza(&own, &format!("ANSWER {id}")).attr("category", "peer").child(answer));
     };
-    // Within a day it may be answered; later it is forgotten as soon as something else is asked for.
+    // Within a day it may be answered, and no later.
     for (seconds, comes) in [(86_400 - 60, true), (86_400 + 60, false)] {
         let (mut world, mut phone) = with_phone();
         world.stanza_arrives("alice", &unreadable("A"));
@@ -399,14 +399,29 @@ fn what_the_phone_does_not_answer_is_given_up() {
         answers(&mut world, &mut phone, "B");
         assert_eq!((received(&mut world), wanted(&mut world)), (1, 0));
     }
-    // With nothing else it is kept as long as the phone has the message.
-    let (mut world, mut phone) = with_phone();
-    world.stanza_arrives("alice", &unreadable("A"));
-    world.advance_secs(5);
-    world.sleep(14 * 86_400 - 600);
-    assert_eq!(wanted(&mut world), 1);
-    world.sleep(7_200);
-    assert_eq!(wanted(&mut world), 0);
-    answers(&mut world, &mut phone, "A");
-    assert_eq!(received(&mut world), 0);
+    // Nothing else need be asked for: its time ends by itself, while there is a connection, without one, and across a restart.
+    for (online, restart) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (mut world, mut phone) = with_phone();
+        world.stanza_arrives("alice", &unreadable("A"));
+        world.advance_secs(5);
+        assert_eq!(requests(&mut world, &mut phone).len(), 1);
+        if restart {
+            world.advance_secs(40_000);
+            world.crash_and_start("alice");
+        } else if !online {
+            world.command("alice", Command::Disconnect).unwrap();
+        }
+        if restart && online {
+            world.command("alice", Command::Connect).unwrap();
+        }
+        world.advance_secs(86_400 - 60 - if restart { 40_000 } else { 0 });
+        assert_eq!(wanted(&mut world), 1, "online: {online}, restart: {restart}");
+        world.advance_secs(61);
+        assert_eq!(wanted(&mut world), 0, "online: {online}, restart: {restart}");
+        if online {
+            world.forget();
+            answers(&mut world, &mut phone, "A");
+            assert_eq!(received(&mut world), 0);
+        }
+    }
 }
