@@ -10,6 +10,7 @@ use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
     node::Node,
+    signal::wire::{PreKeyMessage, WhisperMessage},
     store::{Batch, RecordKind},
 };
 use wamd_loopback::{GroupChange, GroupMode};
@@ -299,20 +300,80 @@ fn a_process_lost_in_the_middle() {
     }
 }
 
-#[test]
-fn hundreds_get_our_key_in_parts() {
+/// A group of alice and three hundred phones, and their numbers.
+fn hundreds() -> (World, Jid, Vec<String>) {
     let mut world = World::online(&["alice"]);
     let numbers: Vec<String> = (0..300).map(|n| format!("1777{n:07}")).collect();
     let now = world.now();
     numbers.iter().for_each(|number| drop(world.server.phone(now, number).unwrap()));
     let members: Vec<&str> = numbers.iter().map(String::as_str).collect();
     let group = make(&mut world, GroupMode::Lid, &members);
+    (world, group, numbers)
+}
 
+/// The addresses of the sessions that a batch writes.
+fn sessions(batch: &Batch) -> BTreeSet<String> {
+    let sessions = batch.puts.iter().filter(|(key, _)| key.kind == RecordKind::Session);
+    sessions.map(|(key, _)| String::from_utf8(key.id.to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_process_lost_between_the_parts() {
+    let mut lost = 0;
+    // So many of the parts, and then the stanza, are durable.
+    for durable in 0..=3 {
+        let (mut world, group, numbers) = hundreds();
+        world.disk("alice", Disk::Stuck);
+        world.begin("alice", text(&group, "hello"));
+        world.settle();
+        let batches = world.actor("alice").held_batches();
+        let parts: Vec<usize> = (0..batches.len()).filter(|n| sessions(&batches[*n]).len() > 32).collect();
+        let ends = [parts[0], parts[0] + 1, parts[1] + 1, batches.len()];
+        let mut used = BTreeSet::new();
+        for (n, batch) in batches.into_iter().enumerate().take(ends[durable]) {
+            if parts.contains(&n) {
+                used.extend(sessions(&batch));
+            }
+            world.actor("alice").write(batch);
+        }
+        assert!(heard(&mut world).messages.is_empty());
+        world.crash_and_start("alice");
+        world.command("alice", Command::Connect).unwrap();
+
+        let messages = heard(&mut world).messages;
+        assert_eq!((messages.len(), targets(&messages[0]).len()), (1, 301), "once, {durable}");
+        for to in messages[0].find_child("participants").unwrap().child_nodes() {
+            let enc = to.find_child("enc").unwrap().content_bytes().unwrap();
+            let whisper = match PreKeyMessage::decode(&enc) {
+                Ok(first) => WhisperMessage::decode(first.message).unwrap(),
+                Err(_) => WhisperMessage::decode(&enc).unwrap(),
+            };
+            // Once the stanza is stored it is the same one; before, nobody has seen what was made of the counters.
+            if durable < 3 && used.contains(&to.attr_jid("jid").unwrap().to_string()) {
+                assert!(whisper.counter > 0, "a counter is not used again");
+                lost += 1;
+            }
+        }
+        for number in &numbers {
+            assert_eq!(read(&world, number, &group), ["hello"], "{durable}");
+        }
+        assert_eq!(named(world.all_events("alice"), "message.sent").len(), 1);
+        world.command("alice", text(&group, "again")).unwrap();
+        let again = heard(&mut world).messages;
+        assert_eq!(targets(&again[0]).len(), 1, "everybody has it");
+        assert!(numbers.iter().all(|number| read(&world, number, &group) == ["hello", "again"]));
+    }
+    assert_eq!(lost, 256 + 301);
+}
+
+#[test]
+fn hundreds_get_our_key_in_parts() {
+    let (mut world, group, numbers) = hundreds();
     world.disk("alice", Disk::Stuck);
     world.begin("alice", text(&group, "hello"));
     world.settle();
-    let sessions = |batch: &Batch| batch.puts.iter().filter(|(key, _)| key.kind == RecordKind::Session).count();
-    let batches: Vec<usize> = world.actor("alice").held_batches().iter().map(sessions).collect();
+    let batches = world.actor("alice").held_batches();
+    let batches: Vec<usize> = batches.iter().map(|batch| sessions(batch).len()).collect();
     // Sessions are begun with 32 devices at a time; our own phone gets the key, too.
     let parts: Vec<usize> = batches.iter().copied().filter(|sessions| *sessions > 32).collect();
     assert_eq!(parts, [256, 45]);
