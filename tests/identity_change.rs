@@ -10,7 +10,7 @@ use people::{Person, Stage, pair};
 use serde_json::Value;
 use wamd::{Jid, node::Node, store::RecordKind};
 use wamd_loopback::Fault;
-use world::World;
+use world::{Network, World};
 
 const NUMBER: &str = "16660000001";
 
@@ -144,4 +144,49 @@ fn people_talk_again_after_a_change() {
     assert!(!world.phone_sends("15550000002", "alice", "from the phone").is_empty());
     assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "from the phone");
     assert!(world.data("alice", "identity.changed").is_empty());
+}
+
+#[test]
+fn a_change_while_keys_are_fetched_leads_to_the_new_devices() {
+    let mut stage = known();
+    stage.people[0] = Person { timestamp: 1_759_000_001, ..Person::new(NUMBER, [0, 2, 3, 4]) };
+    stage.arrives(&stage.people[0].change("N1", "add", &[4]));
+    stage.world.send_to("alice", &zoe(), "two");
+    let heard = stage.world.heard("alice");
+    let query = heard.iter().find(|node| node.find_child("key").is_some()).expect("keys are asked for");
+    let old = stage.answer(query).unwrap();
+    stage.people[0] = Person { primary: pair("again"), raw_id: 8, generation: 1, ..Person::new(NUMBER, [0, 5]) };
+    stage.arrives(&changed("N2", &zoe()));
+    assert_eq!(told(&mut stage).len(), 1);
+    assert_eq!(stage.recipients().len(), 0);
+    stage.fetched.clear();
+    stage.arrives(&old);
+    assert_eq!(stage.recipients(), [[zoe(), zoe().with_device(5)]]);
+    let mut fetched = stage.fetched.concat();
+    fetched.sort();
+    assert_eq!(fetched, [zoe(), zoe().with_device(5)], "with keys of their own");
+    assert!(told(&mut stage).is_empty());
+}
+
+/// What was encrypted for the old identity is of no use to the new one, which asks for it.
+#[test]
+fn a_change_while_a_message_is_on_its_way_costs_one_resend() {
+    let mut world = World::online(&["alice", "bob"]);
+    world.talk("alice", "bob");
+    world.talk("bob", "alice");
+    world.network("alice", Network::Stalled);
+    let id = world.send("alice", "bob", "in between");
+    let jid = world.jid("bob");
+    world.fault(Fault::ChangeIdentity { jid });
+    world.heard("alice");
+    world.network("alice", Network::Up);
+    let phone = world.server.received("15550000002");
+    let got: Vec<_> = phone.iter().filter(|message| message.id == id.as_str()).map(|message| &message.text).collect();
+    assert_eq!(got, [&Some("in between".to_owned())], "once");
+    let heard = world.heard("alice");
+    let sent = heard.iter().filter(|node| node.is("message") && node.attr_str("id").as_deref() == Some(id.as_str()));
+    assert_eq!(sent.count(), 2, "and once more for the phone");
+    let names: Vec<_> = world.events("alice").into_iter().map(|event| event.event).collect();
+    assert_eq!(names.iter().filter(|name| *name == "identity.changed").count(), 1, "{names:?}");
+    assert_eq!(world.snapshot("alice").sends, 0);
 }

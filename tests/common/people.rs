@@ -264,7 +264,8 @@ impl Stage {
         }
     }
 
-    fn answer(&mut self, node: &Node) -> Option<Node> {
+    /// What the server answers to a question.
+    pub fn answer(&mut self, node: &Node) -> Option<Node> {
         let id = node.attr_str("id").filter(|_| node.is("iq"))?.into_owned();
         let result = Node::new("iq").attr("from", Jid::whatsapp_server()).attr("id", id);
         if let Some(usync) = node.find_child("usync") {
