@@ -433,3 +433,25 @@ fn newsletters_are_told_and_acknowledged() {
     world.stanza_arrives("alice", &stanza().child(Node::new("plaintext").bytes(vec![0xff; 9])));
     assert_eq!(answers(&mut world), [("ack".to_owned(), String::new(), "491".to_owned())]);
 }
+
+#[test]
+fn ciphertexts_that_come_twice_in_one_stanza_are_one_message() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(0), &upload, 1);
+    let key = sender.key_for(&group());
+    let (key, content) = (sender.tell(&key), sender.tell_all(&group(), &text("hello")));
+    let stanza = in_chat(&group(), &member(0), "A");
+    let twice = [content.clone(), key.clone(), key, content];
+    world.stanza_arrives("alice", &stanza.children(twice));
+    assert_eq!(texts(&mut world), ["hello"]);
+    let heard = world.heard("alice");
+    assert_eq!(
+        heard.iter().map(|node| (node.tag(), node.attr_str("type"))).collect::<Vec<_>>(),
+        [("receipt", Some("inactive".into()))]
+    );
+    // The same of two, where the second is another ciphertext of the same message.
+    let direct = puppet::stanza(&member(0), "B").child(sender.tell(&text("once"))).child(sender.tell(&text("once")));
+    world.stanza_arrives("alice", &direct);
+    assert_eq!(texts(&mut world), ["once"]);
+    assert_eq!(world.heard("alice").iter().map(Node::tag).collect::<Vec<_>>(), ["receipt"]);
+}

@@ -13,7 +13,7 @@ use wamd::{
     signal::wire::{PreKeyMessage, WhisperMessage},
     store::{Batch, RecordKind},
 };
-use wamd_loopback::{GroupChange, GroupMode};
+use wamd_loopback::{Fault, GroupChange, GroupMode};
 use world::{Disk, World, named};
 
 const ALICE: &str = "15550000001";
@@ -231,6 +231,29 @@ fn the_keys_marks_survive_a_restart() {
     assert_eq!(targets(&messages[0]), devices(&world, GroupMode::Lid, &[(ALICE, 0)]));
     assert_eq!(queries.iter().filter(|xmlns| matches!(&***xmlns, "w:g2" | "usync" | "encrypt")).count(), 0);
     assert_eq!(read(&world, DAVE, &group), ["first", "second"]);
+}
+
+/// What Meta hosts reads no groups, and is not counted either: the server agrees with the hash.
+#[test]
+fn hosted_companions_are_passed_by() {
+    let (mut world, group) = world(GroupMode::Lid);
+    let hosted = world.device("carol");
+    world.fault(Fault::Hosted { jid: hosted.clone(), on: true });
+    for n in 0..2 {
+        world.forget();
+        world.command("alice", text(&group, &n.to_string())).unwrap();
+        let Heard { messages, queries } = heard(&mut world);
+        assert_eq!(messages.len(), 1);
+        assert!(
+            !targets(&messages[0])
+                .iter()
+                .any(|jid| jid.device() == hosted.device() && jid.same_account(&world.lid("carol")))
+        );
+        assert_eq!(queries.iter().filter(|xmlns| *xmlns == "w:g2").count(), 0, "the hash is the server's");
+    }
+    assert_eq!(read(&world, CAROL, &group), ["0", "1"], "the phone does");
+    assert_eq!(world.data("carol", "message.received").len(), 0);
+    assert_eq!(world.data("bob", "message.received").len(), 1);
 }
 
 // ---- what cannot be sent --------------------------------------------------------------------------------------------------

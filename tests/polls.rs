@@ -14,6 +14,7 @@ use wamd::{
         build::{self, Choice},
         secret::{Person, Target, UseCase, addon, option_hash, seal},
     },
+    node::Node,
     proto::{
         Message as _,
         common::MessageKey,
@@ -21,6 +22,7 @@ use wamd::{
     },
     store::RecordKind,
 };
+use wamd_loopback::Fault;
 use world::World;
 
 fn known() -> World {
@@ -212,4 +214,30 @@ fn a_poll_gets_more_options_and_another_question() {
     world.phone_sends_message("alice", "bob", &addon::carrier(UseCase::PollVote, key, sealed, 1));
     let told = world.only("bob", "message.poll_vote");
     assert_eq!(told["tally"], json!([{"name": "Never", "votes": 1}, {"name": "Sure", "votes": 2}]));
+}
+
+/// The secret of a poll is found under whatever name its author, or the chat, is known by when the vote comes.
+#[test]
+fn a_vote_after_the_lid_became_known() {
+    for (by, voter) in [("alice", "bob"), ("bob", "alice")] {
+        let mut world = World::online(&["alice", "bob"]);
+        for name in ["alice", "bob"] {
+            let jid = world.jid(name);
+            world.fault(Fault::HideLid { jid, on: true });
+        }
+        world.talk("alice", "bob");
+        let poll = world.send_content(by, voter, lunch());
+        for (name, other) in [("alice", "bob"), ("bob", "alice")] {
+            assert_eq!(world.data(name, "lid_mapping.updated").len(), 0);
+            let (pn, lid) = (world.jid(other), world.lid(other));
+            world.fault(Fault::HideLid { jid: pn.clone(), on: false });
+            let notice = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", pn);
+            let notice = notice.attr("lid", lid).child(Node::new("update").attr("hash", "2:AAAAAAAA"));
+            world.stanza_arrives(name, &notice);
+            assert_eq!(world.data(name, "lid_mapping.updated").len(), 1);
+        }
+        world.send_content(voter, by, vote(MessageRef::theirs(poll.clone()), &["No"]));
+        let told = world.only(by, "message.poll_vote");
+        assert_eq!(told["selected"], json!(["No"]), "{by}");
+    }
 }

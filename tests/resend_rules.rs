@@ -353,3 +353,25 @@ fn what_was_sent_is_there_after_a_restart_and_found_under_either_identity() {
         assert_eq!(answer.messages[0].attr_jid("to"), Some(from), "as it asked");
     }
 }
+
+/// A resend carries the message as it was, and none of what belongs to the first time.
+#[test]
+fn what_belongs_to_the_first_time_does_not_come_again() {
+    let (mut world, _) = world();
+    let (lid, now) = (world.lid("bob"), world.now().unix_seconds());
+    let token = Node::new("token").attr("type", "trusted_contact").attr("t", now).bytes(vec![7; 16]);
+    let notice = Node::new("notification").attr("type", "privacy_token").attr("id", "T").attr("from", &lid);
+    world.stanza_arrives("alice", &notice.child(Node::new("tokens").child(token)));
+    world.heard("alice");
+    let id = world.send("alice", "bob", "with all of it");
+    let first = world.heard("alice").into_iter().find(|node| node.is("message")).unwrap();
+    assert!(first.find_child("tctoken").is_some() && first.find_child("reporting").is_some());
+    let (_, registration) = own_keys(&mut world);
+    let request = Request { from: bob(&world), ids: vec![id.as_str()], count: 1, registration, keys: None };
+    let answer = ask(&mut world, &request);
+    let [again] = &answer.messages[..] else { panic!("{answer:?}") };
+    for child in ["tctoken", "cstoken", "reporting", "participants"] {
+        assert!(again.child_node(child).is_none(), "{child}");
+    }
+    assert!(again.attr_str("phash").is_none() && again.attr_str("peer_recipient_pn").is_none());
+}

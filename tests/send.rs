@@ -531,3 +531,15 @@ fn a_failure_shows_both_identities_whatever_failed() {
         }
     }
 }
+
+/// Whoever has no one-time keys left with the server is written to without.
+#[test]
+fn somebody_whose_prekeys_are_used_up_is_reached() {
+    let mut world = World::online(&["alice", "bob"]);
+    for jid in [world.device("bob"), world.jid("bob")] {
+        world.fault(Fault::WithholdPrekey { jid, on: true });
+    }
+    world.talk("alice", "bob");
+    world.talk("bob", "alice");
+    assert_eq!(world.server.received("15550000002").len(), 4, "and so is the phone");
+}

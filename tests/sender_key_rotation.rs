@@ -283,6 +283,22 @@ fn an_outsiders_request_makes_it_void_and_a_members_does_not() {
     }
 }
 
+/// A companion counts as having the key only while its primary does.
+#[test]
+fn a_phone_that_lacks_it_gets_it_with_its_companions() {
+    for mode in MODES {
+        let (mut world, group) = world(mode);
+        let id = accepted(&mut world, &group);
+        let phone = in_mode(&world, mode, "bob");
+        world.fault(Fault::MutePhone { jid: world.jid("bob"), on: true });
+        world.stanza_arrives("alice", &retry(&group, &phone, &id));
+        let next = says(&mut world, text(&group, "next"));
+        let companion = phone.with_device(world.device("bob").device());
+        assert_eq!(next.given, BTreeSet::from([phone, companion]), "{mode:?}");
+        assert_eq!(says(&mut world, text(&group, "later")).given.len(), 0);
+    }
+}
+
 #[test]
 fn settings_roles_and_devices_keep_it() {
     for mode in MODES {
