@@ -3,12 +3,23 @@
 
 #[path = "common/people.rs"]
 mod people;
+#[path = "common/puppet.rs"]
+mod puppet;
 #[path = "common/world.rs"]
 mod world;
 
 use people::{Person, Stage, pair};
+use puppet::{Puppet, text};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 use serde_json::Value;
-use wamd::{Jid, node::Node, store::RecordKind};
+use wamd::{
+    Jid,
+    crypto::KeyPair,
+    engine::{Audience, AudienceSetting, Command, SendRequest},
+    node::Node,
+    store::RecordKind,
+};
 use wamd_loopback::Fault;
 use world::{Network, World};
 
@@ -119,12 +130,66 @@ fn the_status_gets_another_key() {
         world.crash("alice");
         world.actor("alice").write(wamd::store::Batch { puts, ..wamd::store::Batch::default() });
         world.start("alice");
-        world.command("alice", wamd::engine::Command::Connect).expect("connects");
+        world.command("alice", Command::Connect).expect("connects");
     });
     stage.arrives(&changed("N1", &zoe()));
     assert!(stage.world.actor("alice").records(RecordKind::OwnSenderKey).is_empty());
     let marks = stage.world.actor("alice").records(RecordKind::SenderKeyMarks);
     assert!(marks.iter().all(|(key, _)| key.id.is_empty()), "only the losses are left");
+}
+
+#[test]
+fn a_first_message_can_tell_it() {
+    let mut stage = Stage::new(vec![Person { tells_lid: true, ..Person::new(NUMBER, [0, 2, 3]) }]);
+    stage.send(&zoe(), "one");
+    let status = Jid::status_broadcast();
+    let viewers = Audience { setting: AudienceSetting::Allowlist, viewers: vec![zoe()] };
+    let post = SendRequest::text(status, "post").with_audience(viewers);
+    stage.world.command("alice", Command::Send(post)).unwrap();
+    stage.serve();
+    let lid = stage.people[0].lid.clone();
+    let own_keys = |stage: &mut Stage| stage.world.actor("alice").records(RecordKind::OwnSenderKey).len();
+    assert_eq!(own_keys(&mut stage), 1);
+    stage.world.forget();
+
+    let mut again = Puppet::new(&zoe(), &stage.upload, 1);
+    stage.arrives(&puppet::stanza(&zoe(), "A").child(again.tell(&text("it is me"))));
+    let names = stage.world.events("alice").into_iter().map(|event| event.event.into_owned()).collect::<Vec<_>>();
+    assert_eq!(names, ["identity.changed", "message.received"]);
+    let sessions = |stage: &mut Stage| {
+        let records = stage.world.actor("alice").records(RecordKind::Session);
+        let ids: Vec<String> = records.iter().map(|(key, _)| String::from_utf8_lossy(&key.id).into_owned()).collect();
+        ids.into_iter().filter(|id| id.starts_with(lid.user())).collect::<Vec<_>>()
+    };
+    assert_eq!(sessions(&mut stage), [lid.to_string()], "those with the old companions are gone, the new one stays");
+    assert_eq!(own_keys(&mut stage), 0, "the old devices read no status any more");
+    // The next message asks who there is now, and the notification about the same takes nothing.
+    let primary = KeyPair::generate(&mut ChaCha20Rng::from_seed([1; 32]));
+    stage.people[0] = Person { primary, raw_id: 8, generation: 1, tells_lid: true, ..Person::new(NUMBER, [0, 4]) };
+    stage.users_asked();
+    stage.recipients();
+    stage.send(&zoe(), "two");
+    assert_eq!(stage.users_asked().len(), 1);
+    assert_eq!(stage.recipients(), [[zoe(), zoe().with_device(4)]]);
+    stage.arrives(&changed("N1", &zoe()));
+    assert!(told(&mut stage).is_empty());
+    assert_eq!(sessions(&mut stage).len(), 2);
+}
+
+#[test]
+fn a_first_message_of_a_companion_tells_nothing() {
+    let mut stage = known();
+    let own = stage.world.lid("alice").with_device(7);
+    for (n, jid) in [zoe().with_device(2), own.clone(), own].into_iter().enumerate() {
+        let mut again = Puppet::new(&jid, &stage.upload, n as u8 + 1);
+        let recipient = jid.is_lid_family().then(zoe);
+        let message = puppet::stanza(&jid, &format!("A{n}")).attr_opt("recipient", recipient);
+        stage.arrives(&message.child(again.tell(&text("hello"))));
+        let names = stage.world.events("alice").into_iter().map(|event| event.event.into_owned()).collect::<Vec<_>>();
+        let expected = if n == 0 { "message.received" } else { "message.sent" };
+        assert_eq!(names, [expected], "{n}");
+    }
+    assert_eq!(count(&mut stage, RecordKind::Session), 3);
 }
 
 /// With the loopback server: the phone is registered again, and its companion is linked again.

@@ -185,6 +185,8 @@ impl Person {
 /// The server as this test plays it for one account.
 pub struct Stage {
     pub world: World,
+    /// The prekeys that alice has uploaded.
+    pub upload: Node,
     pub people: Vec<Person>,
     /// Users asked for, question by question, each with the hash that was shown.
     pub asked: Vec<Vec<(Jid, Option<String>)>>,
@@ -206,10 +208,12 @@ impl Stage {
         let mut world = World::new(&[]);
         world.add("alice", "15550000001", |config| config.device_list_age = LIST_AGE);
         world.link("alice");
+        let upload = world.heard("alice").into_iter().find(|node| node.is("iq") && node.find_child("skey").is_some());
         world.forget();
         mute(&mut world);
         Self {
             world,
+            upload: upload.expect("prekeys are uploaded"),
             people,
             asked: vec![],
             fetched: vec![],
