@@ -455,3 +455,28 @@ fn ciphertexts_that_come_twice_in_one_stanza_are_one_message() {
     assert_eq!(texts(&mut world), ["once"]);
     assert_eq!(world.heard("alice").iter().map(Node::tag).collect::<Vec<_>>(), ["receipt"]);
 }
+
+/// In a fan-out as it was sent, the part for this device counts; a payload in another envelope is refused.
+#[test]
+fn of_a_fan_out_our_own_part_is_read() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(0), &upload, 1);
+    let (pn, lid) = (world.device("alice"), world.lid("alice").with_device(world.device("alice").device()));
+    for (n, to) in [pn, lid].iter().enumerate() {
+        let other = Node::new("to").attr("jid", to.with_device(0)).child(enc("pkmsg", vec![0x33; 60]));
+        let own = Node::new("to").attr("jid", to).child(sender.tell(&text("for you")));
+        let stanza = puppet::stanza(&member(0), &format!("A{n}"));
+        world.stanza_arrives("alice", &stanza.child(Node::new("participants").child(other).child(own)));
+        assert_eq!(texts(&mut world), ["for you"], "{to}");
+    }
+    for (n, version) in [3, 1, 0, 300].into_iter().enumerate() {
+        world.forget();
+        let sealed = sender.tell(&text("in another envelope"));
+        let enc = Node::new("enc").attr("v", version).attr("type", sealed.attr_str("type").unwrap().into_owned());
+        let stanza = puppet::stanza(&member(0), &format!("B{n}"));
+        world.stanza_arrives("alice", &stanza.child(enc.bytes(sealed.content_bytes().unwrap())));
+        let heard = world.heard("alice");
+        assert_eq!((heard.len(), heard[0].attr_u64("error")), (1, Some(491)), "{version}");
+        assert_eq!(world.event_names("alice"), [""; 0]);
+    }
+}

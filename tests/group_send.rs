@@ -1,11 +1,14 @@
 //! A message to a group reaches every device of every member: the first one takes our sender key to all, later ones to those
 //! who lack it alone (spec 03 §3.4, §4.5).
 
+#[path = "common/people.rs"]
+mod people;
 #[path = "common/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;
 
+use people::{Person, Stage};
 use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
@@ -254,6 +257,73 @@ fn hosted_companions_are_passed_by() {
     assert_eq!(read(&world, CAROL, &group), ["0", "1"], "the phone does");
     assert_eq!(world.data("carol", "message.received").len(), 0);
     assert_eq!(world.data("bob", "message.received").len(), 1);
+}
+
+/// A device of our own that is linked while the group is warm.
+#[test]
+fn a_new_device_of_our_own_reads_what_we_send() {
+    let (mut world, group) = world(GroupMode::Lid);
+    for n in 0..2 {
+        world.command("alice", text(&group, &format!("before {n}"))).unwrap();
+    }
+    world.add("laptop", ALICE, |_| {});
+    world.link("laptop");
+    world.forget();
+    world.command("alice", text(&group, "after")).unwrap();
+    let message = world.only("laptop", "message.sent")["messages"][0].clone();
+    assert_eq!(
+        (message["text"].as_str(), message["key"]["remoteJid"].as_str()),
+        (Some("after"), Some(&*group.to_string()))
+    );
+    world.command("laptop", text(&group, "from the laptop")).unwrap();
+    for name in ["bob", "carol"] {
+        let texts: Vec<_> =
+            world.data(name, "message.received").iter().map(|data| data["messages"][0]["text"].clone()).collect();
+        assert_eq!(texts, ["after", "from the laptop"], "{name}");
+    }
+    assert_eq!(world.data("alice", "message.sent").len(), 2);
+}
+
+/// Nobody else is there: the message is for our own devices.
+#[test]
+fn a_group_of_ourselves_alone() {
+    let mut world = World::online(&["alice"]);
+    let group = make(&mut world, GroupMode::Lid, &[]);
+    world.command("alice", text(&group, "a note")).unwrap();
+    assert_eq!(world.data("alice", "message.sent").len(), 1);
+    assert_eq!(read(&world, ALICE, &group), ["a note"]);
+}
+
+/// A member without devices stops nobody, and costs no question per message.
+#[test]
+fn a_member_without_devices_is_not_asked_for_again_and_again() {
+    let mut stage = Stage::new(Vec::new());
+    let (now, numbers) = (stage.world.now(), ["16660000001", "16660000002"]);
+    for (number, devices) in numbers.iter().zip([vec![0, 2], vec![]]) {
+        stage.world.server.phone(now, number).unwrap();
+        // The keys are those of the stage: the phone would ask for what it cannot read.
+        stage.world.fault(Fault::MutePhone { jid: Jid::pn(number), on: true });
+        let account = stage.world.server.accounts().into_iter().find(|account| account.number == *number).unwrap();
+        stage.people.push(Person { lid: account.lid, ..Person::new(number, devices) });
+    }
+    let group = make(&mut stage.world, GroupMode::Lid, &numbers);
+    let gone = stage.people[1].lid.clone();
+    let mut asked = Vec::new();
+    for n in 0..5 {
+        stage.send(&group, &n.to_string());
+        asked.push(stage.users_asked().iter().filter(|(jid, _)| *jid == gone).count());
+        if n == 0 {
+            // The server of this stage knows the same devices.
+            let phash = stage.sent[0].attr_str("phash").map(|phash| phash.into_owned());
+            let (jid, chat) = (stage.world.device("alice"), Some(group.clone()));
+            stage.world.fault(Fault::Acks { jid, chat, error: None, phash, refresh_lid: false, count: None });
+        }
+    }
+    assert_eq!(stage.sent.len(), 5);
+    // With the first message, and once more when it is known who has our key.
+    assert_eq!(asked, [1, 1, 0, 0, 0]);
+    let given: Vec<usize> = stage.recipients().iter().map(Vec::len).collect();
+    assert_eq!(given, [2, 0, 0, 0, 0]);
 }
 
 // ---- what cannot be sent --------------------------------------------------------------------------------------------------

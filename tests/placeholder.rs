@@ -425,3 +425,34 @@ fn what_the_phone_does_not_answer_is_given_up() {
         }
     }
 }
+
+/// What another device of ours sent, and this one cannot read, is asked of the phone as our own and told as sent.
+#[test]
+fn what_our_own_devices_sent_is_asked_for_as_ours() {
+    let (mut world, mut phone) = with_phone();
+    let own = world.lid("alice").with_device(7);
+    let direct = stanza(&own, "A").attr("recipient", member().to_bare()).child(enc("msg", vec![0x33; 60]));
+    world.stanza_arrives("alice", &direct);
+    world.stanza_arrives("alice", &in_chat(&group(), &own, "B").child(enc("skmsg", vec![0x33; 100])));
+    world.advance_secs(5);
+    let mut keys = requests(&mut world, &mut phone).remove(0).1;
+    keys.sort_by(|a, b| a.id.cmp(&b.id));
+    let of = |chat: &Jid, id: &str| common::MessageKey {
+        from_me: Some(true),
+        participant: chat.is_group().then(|| own.to_bare().to_string()),
+        ..key(chat, id)
+    };
+    let expected = [of(&member().to_bare(), "A"), of(&group(), "B")];
+    assert_eq!(keys, expected);
+    world.forget();
+    let infos = expected.map(|key| info(key, "ours").encode_to_vec());
+    let answer = phone.tell(&response(infos.to_vec()));
+    let phone = world.lid("alice");
+    world.stanza_arrives("alice", &stanza(&phone, "ANSWER").attr("category", "peer").child(answer));
+    let told = world.events("alice");
+    let names: Vec<_> = told.iter().map(|event| &*event.event).collect();
+    assert_eq!(names, ["message.sent", "message.sent"]);
+    let chats: Vec<_> = told.iter().map(|event| event.data["messages"][0]["key"]["remoteJid"].clone()).collect();
+    assert_eq!(chats, [json!(member().to_bare().to_string()), json!(group().to_string())]);
+    assert_eq!(wanted(&mut world), 0);
+}
