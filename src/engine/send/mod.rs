@@ -231,9 +231,9 @@ impl SendOp {
         address::user(step, &self.lane.chat).unwrap_or_else(|Miss| self.lane.people())
     }
 
-    /// Tells that the message will not get there.
-    fn failed(&self, people: &User, failure: &SendFailure, prefer: Prefer) -> Event {
-        notices::send_failed(&self.to, people, self.id.as_str(), self.client_ref.as_deref(), failure, prefer)
+    /// Tells that the message to this chat will not get there.
+    fn failed(&self, chat: &Jid, people: &User, failure: &SendFailure, prefer: Prefer) -> Event {
+        notices::send_failed(chat, people, self.id.as_str(), self.client_ref.as_deref(), failure, prefer)
     }
 
     /// The reporting token, in a chat in which we are `me`.
@@ -358,7 +358,7 @@ impl Sends {
         let ops = std::mem::take(&mut self.ops);
         ops.into_values()
             .filter(|op| op.peer.is_none())
-            .map(|op| op.failed(&op.lane.people(), &failure, prefer))
+            .map(|op| op.failed(&op.to, &op.lane.people(), &failure, prefer))
             .collect()
     }
 }
@@ -445,7 +445,7 @@ fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     match op.peer {
         None => {
             let people = op.people_in(step);
-            step.emit(op.failed(&people, failure, step.config.prefer));
+            step.emit(op.failed(&op.to, &people, failure, step.config.prefer));
         }
         Some(_) => tracing::warn!(?failure, "a message to the phone cannot be sent"),
     }

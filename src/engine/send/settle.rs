@@ -217,7 +217,10 @@ impl Engine {
                 step.delete(outgoing_key(op.id.as_str()));
                 if op.peer.is_none() {
                     let people = op.people_in(step);
-                    step.emit(op.failed(&people, &SendFailure::timeout(), step.config.prefer));
+                    // As the stanza had it, which may have got there.
+                    let chat = if people.is(&op.to) { people.addressed(step.account()) } else { &op.to };
+                    let failed = op.failed(chat, &people, &SendFailure::timeout(), step.config.prefer);
+                    step.emit(failed);
                 }
             });
         }
