@@ -10,7 +10,7 @@ use bytes::Bytes;
 use people::{Person, Stage};
 use wamd::{
     Jid,
-    engine::{Command, SendRequest},
+    engine::{Command, Content, MessageRef, SendRequest},
     node::Node,
     proto::{
         Message as _, e2e,
@@ -338,4 +338,50 @@ fn run(seed: u64) {
     }
     let sent = world.all_events("alice").iter().filter(|event| event.event == "message.failed").count();
     assert_eq!(sent, 0);
+}
+
+/// What refers to a message, and what is said of how far it got, finds it under the name that it had before.
+#[test]
+fn what_was_sent_under_the_number_is_the_same_message_under_the_lid() {
+    let mut world = World::online(&["alice", "bob"]);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.fault(Fault::HideLid { jid, on: true });
+    }
+    world.talk("alice", "bob");
+    world.talk("bob", "alice");
+    let (ours, theirs) = (world.send("alice", "bob", "ours"), world.send("bob", "alice", "theirs"));
+    let gone = world.send("bob", "alice", "gone");
+    let delivered = world.all_events("alice").iter().filter(|event| event.event == "message.delivered").count();
+    assert_eq!(delivered, 3);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.fault(Fault::HideLid { jid, on: false });
+    }
+    world.send("bob", "alice", "now it is known");
+    assert_eq!(world.data("alice", "lid_mapping.updated").len(), 1);
+    let device = world.lid("bob").with_device(world.device("bob").device());
+    let receipt = |kind: Option<&str>, t: u64| {
+        let receipt = Node::new("receipt").attr("from", &device).attr("id", ours.as_str()).attr("t", t);
+        receipt.attr_opt("type", kind)
+    };
+    world.stanza_arrives("alice", &receipt(None, 1_760_000_100));
+    assert_eq!(world.event_names("alice"), [""; 0], "it was told");
+    world.stanza_arrives("alice", &receipt(Some("read"), 1_760_000_101));
+    world.stanza_arrives("alice", &receipt(Some("read"), 1_760_000_102));
+    assert_eq!(world.event_names("alice"), ["message.read"]);
+
+    let reaction = Content::Reaction { target: MessageRef::theirs(ours.clone()), emoji: "👍".to_owned() };
+    world.send_content("bob", "alice", reaction);
+    let edit = Content::Edit { id: theirs.clone(), message: Box::new(wamd::message::build::text("changed")) };
+    world.send_content("bob", "alice", edit);
+    world.send_content("bob", "alice", Content::Delete { target: MessageRef::own(gone.clone()) });
+    let events = world.events("alice");
+    for (event, id) in events.iter().zip([&ours, &theirs, &gone]) {
+        let message = &event.data["messages"][0];
+        let key = if event.event == "message.deleted" { &event.data["messages"][0]["key"] } else { &message["key"] };
+        assert_eq!((key["id"].as_str(), message.get("orphan")), (Some(id.as_str()), None), "{event:?}");
+    }
+    let names: Vec<_> = events.iter().map(|event| &*event.event).collect();
+    assert_eq!(names, ["message.reaction", "message.updated", "message.deleted"]);
 }
