@@ -22,7 +22,7 @@ use wamd::{
     },
     store::RecordKind,
 };
-use wamd_loopback::Fault;
+use wamd_loopback::{Damage, Fault};
 use world::World;
 
 fn known() -> World {
@@ -239,5 +239,26 @@ fn a_vote_after_the_lid_became_known() {
         world.send_content(voter, by, vote(MessageRef::theirs(poll.clone()), &["No"]));
         let told = world.only(by, "message.poll_vote");
         assert_eq!(told["selected"], json!(["No"]), "{by}");
+    }
+}
+
+/// A vote that comes twice, or is spoiled and comes again, counts once.
+#[test]
+fn a_vote_counts_once_however_it_comes() {
+    for what in [Damage::Duplicate, Damage::Corrupt, Damage::Unavailable { kind: None }, Damage::Behind { messages: 1 }]
+    {
+        let mut world = known();
+        let poll = world.send_content("alice", "bob", lunch());
+        world.forget();
+        let jid = world.device("alice");
+        world.fault(Fault::Delivery { jid, what: what.clone(), enc: None, id: None, every: 1, count: Some(1) });
+        world.send_content("bob", "alice", vote(MessageRef::theirs(poll.clone()), &["Yes"]));
+        world.send("bob", "alice", "behind it");
+        world.advance_secs(60);
+        let votes = world.data("alice", "message.poll_vote");
+        assert_eq!(votes.len(), 1, "{what:?}");
+        assert_eq!(votes[0]["tally"], tally(1, 0, 0), "{what:?}");
+        world.send_content("bob", "alice", vote(MessageRef::theirs(poll), &["No"]));
+        assert_eq!(world.only("alice", "message.poll_vote")["tally"], tally(0, 1, 0), "{what:?}");
     }
 }

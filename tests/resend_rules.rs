@@ -375,3 +375,37 @@ fn what_belongs_to_the_first_time_does_not_come_again() {
     }
     assert!(again.attr_str("phash").is_none() && again.attr_str("peer_recipient_pn").is_none());
 }
+
+/// A companion that Meta hosts asks under its hosted name, and is answered there; one that nobody has heard of makes the list be
+/// asked for.
+#[test]
+fn hosted_and_unknown_companions_ask() {
+    let number = "16660000001";
+    let mut stage = Stage::new(vec![Person { hosted: vec![99], ..Person::new(number, [0, 99]) }]);
+    let (zoe, alice, now) = (Jid::pn(number), stage.world.device("alice"), stage.world.now());
+    // The server of the loopback knows other devices of her, and must not say so.
+    stage.world.server.phone(now, number).unwrap();
+    stage.world.fault(Fault::MutePhone { jid: zoe.clone(), on: true });
+    stage.world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let id = stage.world.send_to("alice", &zoe, "hello");
+    stage.serve();
+    stage.recipients();
+    let asks = |stage: &mut Stage, from: Jid| {
+        let request = Request { from, ids: vec![id.as_str()], count: 1, registration: 77, keys: None };
+        stage.world.heard("alice");
+        stage.world.stanza_arrives("alice", &request.node());
+        let heard = stage.world.heard("alice");
+        let acks = heard.iter().filter(|node| node.is("ack")).count();
+        (heard.into_iter().filter(|node| node.is("message")).collect::<Vec<_>>(), acks)
+    };
+    let hosted: Jid = format!("{number}:99@hosted").parse().unwrap();
+    let (messages, acks) = asks(&mut stage, hosted.clone());
+    assert_eq!((messages.len(), acks), (1, 1));
+    assert_eq!(messages[0].attr_jid("to"), Some(hosted));
+    let (messages, acks) = asks(&mut stage, zoe.with_device(7));
+    assert_eq!((messages.len(), acks), (0, 1), "who is that?");
+    stage.users_asked();
+    stage.send(&zoe, "more");
+    assert_eq!(stage.users_asked().len(), 1);
+    assert_eq!(stage.recipients()[0].len(), 2);
+}

@@ -544,3 +544,36 @@ fn somebody_whose_prekeys_are_used_up_is_reached() {
     world.talk("bob", "alice");
     assert_eq!(world.server.received("15550000002").len(), 4, "and so is the phone");
 }
+
+/// Two who begin at the same time have two sessions for a moment, and end with one that both use.
+#[test]
+fn two_who_begin_at_once() {
+    for hidden in [false, true] {
+        let mut world = World::online(&["alice", "bob"]);
+        for name in ["alice", "bob"] {
+            let jid = world.jid(name);
+            world.fault(Fault::HideLid { jid, on: hidden });
+        }
+        // Each has fetched the keys of the other when the first message arrives.
+        for name in ["alice", "bob"] {
+            world.thinks(name, false);
+        }
+        for (from, to) in [("alice", "bob"), ("bob", "alice")] {
+            let request = SendRequest::text(world.jid(to), format!("first of {from}"));
+            world.begin(from, Command::Send(request));
+        }
+        world.steps(6);
+        for name in ["alice", "bob"] {
+            world.thinks(name, true);
+        }
+        assert_eq!(texts(&world.events("bob")), ["first of alice"]);
+        assert_eq!(texts(&world.events("alice")), ["first of bob"]);
+        for _ in 0..3 {
+            world.talk("alice", "bob");
+        }
+        for name in ["alice", "bob"] {
+            let heard = world.heard(name);
+            assert!(heard.iter().all(|node| node.attr_str("type").as_deref() != Some("retry")), "{name}");
+        }
+    }
+}
