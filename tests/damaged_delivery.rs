@@ -8,6 +8,7 @@ use wamd::{
     Jid,
     engine::{Command, GroupRequest},
     event::Envelope,
+    node::Node,
 };
 use wamd_loopback::{Damage, EncKind, Fault, GroupChange, GroupMode};
 use world::{World, named, text_of};
@@ -159,4 +160,48 @@ fn a_lid_changes() {
     assert_eq!(named(world.all_events("alice"), "message.failed").len(), 0);
     world.talk("bob", "alice");
     world.talk("alice", "bob");
+}
+
+/// Nothing that is sent to bob's device can be read, for an hour: everybody gives up after a while, and what comes then is read.
+#[test]
+fn an_hour_of_noise_is_no_storm() {
+    for in_group in [false, true] {
+        let mut world = World::online(&["alice", "bob"]);
+        let (bob, jid) = (world.jid("bob"), world.device("bob"));
+        let chat = if in_group { world.group("alice", GroupMode::Lid, [bob.clone()]) } else { bob };
+        world.send_to("alice", &chat, "before");
+        world.forget();
+        let what = Damage::Corrupt;
+        world.fault(Fault::Delivery { jid: jid.clone(), what, enc: None, id: None, every: 1, count: None });
+        let ids: Vec<_> = (0..3).map(|n| world.send_to("alice", &chat, &format!("noise {n}"))).collect();
+        for _ in 0..60 {
+            world.advance_secs(60);
+        }
+        let (of_bob, of_alice) = (world.heard("bob"), world.heard("alice"));
+        let is_retry = |node: &&Node| node.attr_str("type").as_deref() == Some("retry");
+        let about = |node: &&Node, id: &str| node.attr_str("id").as_deref() == Some(id);
+        for id in &ids {
+            let id = id.as_str();
+            let asked = of_bob.iter().filter(|node| node.is("receipt") && is_retry(node) && about(node, id)).count();
+            let sent = of_alice.iter().filter(|node| node.is("message") && about(node, id)).count();
+            // Five times at most, and the fifth is not answered.
+            assert_eq!((asked, sent), (5, 1 + 4), "group: {in_group}");
+        }
+        let requests = of_bob.iter().filter(|node| node.is("message")).count();
+        let retries = of_bob.iter().filter(|node| node.is("receipt") && is_retry(node)).count();
+        assert!(requests <= 3 && retries <= 15 + 5 * requests, "{requests} requests, {retries} retries");
+        let told = world.data("bob", "message.undecryptable");
+        assert_eq!(told.len(), 3, "{told:?}");
+        world.fault(Fault::Mend { jid });
+        world.forget();
+        world.send_to("alice", &chat, "after");
+        world.advance_secs(60);
+        assert_eq!(told_once(&mut world, "bob"), ["after"]);
+        assert_eq!((world.queued("bob"), world.snapshot("alice").sends), (0, 0));
+    }
+}
+
+/// The texts since the last look.
+fn told_once(world: &mut World, name: &str) -> Vec<String> {
+    world.events(name).iter().filter_map(text_of).map(str::to_owned).collect()
 }
