@@ -11,7 +11,7 @@ use puppet::{Puppet, SENT, enc, in_chat, online, stanza, text};
 use serde_json::{Value, json};
 use wamd::{
     Jid,
-    engine::Command,
+    engine::{Command, Input},
     node::Node,
     proto::{
         Message as _, common,
@@ -454,5 +454,20 @@ fn what_our_own_devices_sent_is_asked_for_as_ours() {
     assert_eq!(names, ["message.sent", "message.sent"]);
     let chats: Vec<_> = told.iter().map(|event| event.data["messages"][0]["key"]["remoteJid"].clone()).collect();
     assert_eq!(chats, [json!(member().to_bare().to_string()), json!(group().to_string())]);
+    assert_eq!(wanted(&mut world), 0);
+}
+
+/// The time is up while the store is not there: nothing spins, and it is given up when the account is loaded again.
+#[test]
+fn what_ends_while_the_store_is_away_is_given_up_afterwards() {
+    let (mut world, _) = with_phone();
+    world.stanza_arrives("alice", &unreadable("A"));
+    world.advance_secs(5);
+    world.command("alice", Command::Disconnect).unwrap();
+    world.advance_secs(86_400 - 1);
+    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.advance(std::time::Duration::from_millis(1_500));
+    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.advance_secs(120);
     assert_eq!(wanted(&mut world), 0);
 }

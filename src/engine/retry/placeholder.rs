@@ -18,7 +18,7 @@ use super::Note;
 use crate::{
     clock::Now,
     engine::{
-        Engine,
+        Engine, Phase,
         address::{self, User},
         connection::pauses::Window,
         receive::Context,
@@ -281,11 +281,15 @@ impl Engine {
     pub(in crate::engine) fn phone_deadline(&self) -> Option<Duration> {
         let wanted = &self.retries.wanted;
         let due = wanted.deadline(Duration::ZERO).filter(|_| self.connection.is_online());
-        [due, wanted.end()].into_iter().flatten().min()
+        let end = wanted.end().filter(|_| self.phase == Phase::Ready);
+        [due, end].into_iter().flatten().min()
     }
 
     /// Gives up what the phone has not answered in time.
     pub(in crate::engine) fn give_up_on_phone(&mut self, now: Now) {
+        if self.phase != Phase::Ready {
+            return;
+        }
         let given_up = self.retries.wanted.given_up(now.mono);
         if !given_up.is_empty() {
             self.act(now, |step| given_up.into_iter().for_each(|key| forget(step, key)));
