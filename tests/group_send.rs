@@ -413,17 +413,16 @@ fn sessions(batch: &Batch) -> BTreeSet<String> {
 #[test]
 fn a_process_lost_between_the_parts() {
     let mut lost = 0;
-    // So many of the parts, and then the stanza, are durable.
-    for durable in 0..=3 {
+    // So many of the parts are durable.
+    for durable in 1..=2 {
         let (mut world, group, numbers) = hundreds();
         world.disk("alice", Disk::Stuck);
         world.begin("alice", text(&group, "hello"));
         world.settle();
         let batches = world.actor("alice").held_batches();
         let parts: Vec<usize> = (0..batches.len()).filter(|n| sessions(&batches[*n]).len() > 32).collect();
-        let ends = [parts[0], parts[0] + 1, parts[1] + 1, batches.len()];
         let mut used = BTreeSet::new();
-        for (n, batch) in batches.into_iter().enumerate().take(ends[durable]) {
+        for (n, batch) in batches.into_iter().enumerate().take(parts[durable - 1] + 1) {
             if parts.contains(&n) {
                 used.extend(sessions(&batch));
             }
@@ -441,8 +440,8 @@ fn a_process_lost_between_the_parts() {
                 Ok(first) => WhisperMessage::decode(first.message).unwrap(),
                 Err(_) => WhisperMessage::decode(&enc).unwrap(),
             };
-            // Once the stanza is stored it is the same one; before, nobody has seen what was made of the counters.
-            if durable < 3 && used.contains(&to.attr_jid("jid").unwrap().to_string()) {
+            // Nobody has seen what was made of the counters that were used.
+            if used.contains(&to.attr_jid("jid").unwrap().to_string()) {
                 assert!(whisper.counter > 0, "a counter is not used again");
                 lost += 1;
             }
