@@ -197,11 +197,11 @@ fn a_send_fails_when_no_device_has_usable_keys() {
     }
     let sessions = world.actor("alice").records(RecordKind::Session);
     let id = world.send("alice", "bob", "nobody can read this");
-    let failed = world.only("alice", "message.failed");
+    let (failed, lid) = (world.only("alice", "message.failed"), world.lid("bob").to_string());
     assert_eq!(
         failed["messages"][0],
-        json!({"key": {"remoteJid": "15550000002@s.whatsapp.net", "fromMe": true, "id": id.as_str(),
-                "addressingMode": "pn"},
+        json!({"key": {"remoteJid": "15550000002@s.whatsapp.net", "remoteJidAlt": lid, "fromMe": true,
+                "id": id.as_str(), "addressingMode": "pn"},
             "phone": "15550000002", "status": "ERROR",
             "error": {"code": "no_session", "text": "no device of the recipient has usable keys"}})
     );

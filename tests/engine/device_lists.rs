@@ -2,7 +2,9 @@
 //! until it changes (spec 03 §4.9).
 
 use crate::people::{self, Person, Stage, pair};
+use crate::world::World;
 use wamd::{Jid, engine::Command, node::Node, store::RecordKind};
+use wamd_loopback::Fault;
 
 const NUMBER: &str = "16660000001";
 
@@ -337,4 +339,93 @@ fn the_own_list_is_replaced_as_the_server_says() {
     stage.send(&zoe(), "four");
     assert_eq!(stage.recipients(), [devices(&[0])]);
     assert_eq!(stage.world.command("alice", Command::Disconnect), Ok(wamd::engine::Reply::Done));
+}
+
+#[test]
+fn a_question_that_came_up_without_a_connection_is_asked_on_the_next() {
+    let mut world = World::new(&["bob"]);
+    // Next to nothing stays in memory, so that every step waits for the store.
+    world.add("alice", "15550000004", |config| config.cache_bytes = 1);
+    world.settle();
+    world.link("alice");
+    world.link("bob");
+    let (alice, bob) = (world.device("alice"), world.jid("bob"));
+    world.fault(Fault::HideLid { jid: bob.clone(), on: true });
+    world.talk("alice", "bob");
+    for jid in [bob.clone(), world.jid("alice")] {
+        world.fault(Fault::MutePhone { jid, on: true });
+    }
+    world.crash("bob");
+    world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let id = world.send("alice", "bob", "first");
+    for n in 0..4 {
+        // What was read for bob is not at hand any more.
+        let stranger = Node::new("receipt").attr("from", zoe()).attr("id", format!("S{n}"));
+        world.stanza_arrives("alice", &stranger);
+    }
+    assert_eq!(world.snapshot("alice").sends, 1);
+    // Who bob is must be asked again; that is read when the connection is gone.
+    world.reads("alice", false);
+    let ack =
+        Node::new("ack").attr("class", "message").attr("id", id.as_str()).attr("from", &bob).attr("t", 1_760_000_000);
+    world.stanza_arrives("alice", &ack.attr("refresh_lid", "true"));
+    assert_eq!(world.snapshot("alice").sends, 1, "it waits for records");
+    world.cut("alice");
+    world.reads("alice", true);
+    assert_eq!(world.snapshot("alice").sends, 0);
+    world.advance_secs(10);
+    assert_eq!(world.state("alice"), "CONNECTED");
+    world.start("bob");
+    world.command("bob", Command::Connect).unwrap();
+    world.forget();
+    world.talk("alice", "bob");
+    assert_eq!(world.snapshot("alice").sends, 0);
+}
+
+#[test]
+fn of_several_changes_at_once_the_removal_counts() {
+    let change = |person: &Person, what: &str| person.change("N", what, &[3]).first_child().unwrap().clone();
+    for (first, second, stays) in [("add", "remove", false), ("update", "remove", false), ("update", "add", true)] {
+        let mut stage = stage(&[0, 2, 3]);
+        stage.send(&zoe(), "one");
+        let without = Person { timestamp: 1_759_000_001, ..Person::new(NUMBER, [0, 2]) };
+        let with = Person { timestamp: 1_759_000_001, ..Person::new(NUMBER, [0, 2, 3]) };
+        stage.people[0] = if stays { with.clone() } else { without.clone() };
+        let notice = Node::new("notification").attr("type", "devices").attr("from", zoe()).attr("id", "N");
+        let person = if stays { &with } else { &without };
+        stage.arrives(&notice.child(change(person, first)).child(change(person, second)));
+        stage.users_asked();
+        stage.recipients();
+        stage.send(&zoe(), "two");
+        assert_eq!(stage.recipients(), [devices(if stays { &[0, 2, 3] } else { &[0, 2] })], "{first} and {second}");
+        assert_eq!(stage.users_asked(), [], "{first} and {second}");
+    }
+}
+
+/// Alice knows devices 0 and 2 of Zoe, and has just asked for the keys of a third, to send a message to all. Gives the question.
+fn fetching() -> (Stage, Node) {
+    let mut stage = stage(&[0, 2]);
+    stage.send(&zoe(), "one");
+    stage.people[0] = Person { timestamp: 1_759_000_001, ..Person::new(NUMBER, [0, 2, 3]) };
+    stage.arrives(&stage.people[0].change("N1", "add", &[3]));
+    stage.users_asked();
+    stage.recipients();
+    stage.world.send_to("alice", &zoe(), "two");
+    let heard = stage.world.heard("alice");
+    let query = heard.into_iter().find(|node| node.find_child("key").is_some()).expect("keys are asked for");
+    (stage, query)
+}
+
+#[test]
+fn a_device_that_goes_while_its_keys_are_fetched_gets_nothing() {
+    let (mut stage, query) = fetching();
+    let answer = stage.answer(&query).unwrap();
+    stage.people[0] = Person { timestamp: 1_759_000_002, ..Person::new(NUMBER, [0, 2]) };
+    stage.arrives(&stage.people[0].change("N2", "remove", &[3]));
+    assert_eq!(stage.recipients().len(), 0);
+    stage.arrives(&answer);
+    assert_eq!(stage.recipients(), [devices(&[0, 2])]);
+    stage.send(&zoe(), "three");
+    assert_eq!(stage.recipients(), [devices(&[0, 2])]);
+    assert_eq!(sessions(&mut stage).len(), 2, "nor is anything kept of it");
 }

@@ -17,7 +17,7 @@ use wamd::{
         e2e::{MemberLabel, Message, ProtocolMessage, protocol_message::Type},
     },
 };
-use wamd_loopback::GroupMode;
+use wamd_loopback::{GroupChange, GroupMode, GroupSpec};
 
 const BOB: &str = "15550000002";
 const CAROL: &str = "15550000003";
@@ -181,4 +181,64 @@ fn member_labels() {
     let timer = Message { protocol_message: Some(Box::new(timer)), ..Default::default() };
     send(&mut world, "bob", &group, Content::Message(Box::new(timer)));
     assert_eq!(world.data("alice", "chats.update").len(), 0);
+}
+
+/// In the announcement group of a community admins write; reactions are encrypted with the secret of what they are to.
+#[test]
+fn announcements_of_a_community() {
+    for mode in [GroupMode::Lid, GroupMode::Pn] {
+        let mut world = World::online(&["alice", "bob", "carol"]);
+        let now = world.now();
+        let spec = GroupSpec {
+            creator: "15550000001".to_owned(),
+            subject: "Village".to_owned(),
+            members: [BOB, CAROL].map(Jid::pn).into(),
+            mode: Some(mode),
+            community: true,
+            ..GroupSpec::default()
+        };
+        let community = world.server.create_group(now, &spec).unwrap().jid;
+        world.settle();
+        let group = world.server.groups().into_iter().map(|group| group.jid).find(|jid| *jid != community).unwrap();
+        let now = world.now();
+        let promotion = GroupChange::Promote { participants: vec![Jid::pn(BOB)] };
+        world.server.change_group(now, &group, None, promotion).unwrap();
+        world.settle();
+        world.forget();
+        let post = send(&mut world, "alice", &group, Content::Text("news".to_owned()));
+        for name in ["bob", "carol"] {
+            assert_eq!(world.only(name, "message.received")["messages"][0]["text"], "news");
+        }
+        world.heard("bob");
+        let author = member(&world, "alice", mode);
+        let reaction = |emoji: &str| Content::Reaction {
+            target: MessageRef::of_member(post.clone(), author.clone()),
+            emoji: emoji.to_owned(),
+        };
+        send(&mut world, "bob", &group, reaction("👍"));
+        assert_eq!(message(&mut world, "bob").attr_str("type").as_deref(), Some("reaction"));
+        let phone = world.server.received("15550000001");
+        let got = Message::decode(phone.last().unwrap().message.clone()).unwrap();
+        assert!(got.enc_reaction_message.is_some() && got.reaction_message.is_none());
+        for name in ["alice", "carol"] {
+            let told = world.only(name, "message.reaction")["messages"][0].clone();
+            assert_eq!((&told["reaction"]["text"], told.get("orphan")), (&json!("👍"), None), "{mode:?}: {name}");
+            assert_eq!(told["key"]["id"], post.as_str());
+        }
+        // A member may not write, is told so, and may once it is an admin: nobody is missing the key then.
+        send(&mut world, "carol", &group, Content::Text("may I?".to_owned()));
+        let failed = world.only("carol", "message.failed")["messages"][0].clone();
+        assert_eq!(failed["error"]["code"], 403);
+        let now = world.now();
+        let promotion = GroupChange::Promote { participants: vec![Jid::pn(CAROL)] };
+        world.server.change_group(now, &group, None, promotion).unwrap();
+        world.settle();
+        world.forget();
+        send(&mut world, "carol", &group, Content::Text("thank you".to_owned()));
+        for name in ["alice", "bob"] {
+            assert_eq!(world.only(name, "message.received")["messages"][0]["text"], "thank you", "{mode:?}: {name}");
+            let asked = world.heard(name);
+            assert!(asked.iter().all(|node| node.attr_str("type").as_deref() != Some("retry")), "{mode:?}: {name}");
+        }
+    }
 }

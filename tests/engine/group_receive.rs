@@ -428,3 +428,50 @@ fn newsletters_are_told_and_acknowledged() {
     world.stanza_arrives("alice", &stanza().child(Node::new("plaintext").bytes(vec![0xff; 9])));
     assert_eq!(answers(&mut world), [("ack".to_owned(), String::new(), "491".to_owned())]);
 }
+
+#[test]
+fn ciphertexts_that_come_twice_in_one_stanza_are_one_message() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(0), &upload, 1);
+    let key = sender.key_for(&group());
+    let (key, content) = (sender.tell(&key), sender.tell_all(&group(), &text("hello")));
+    let stanza = in_chat(&group(), &member(0), "A");
+    let twice = [content.clone(), key.clone(), key, content];
+    world.stanza_arrives("alice", &stanza.children(twice));
+    assert_eq!(texts(&mut world), ["hello"]);
+    let heard = world.heard("alice");
+    assert_eq!(
+        heard.iter().map(|node| (node.tag(), node.attr_str("type"))).collect::<Vec<_>>(),
+        [("receipt", Some("inactive".into()))]
+    );
+    // The same of two, where the second is another ciphertext of the same message.
+    let direct = puppet::stanza(&member(0), "B").child(sender.tell(&text("once"))).child(sender.tell(&text("once")));
+    world.stanza_arrives("alice", &direct);
+    assert_eq!(texts(&mut world), ["once"]);
+    assert_eq!(world.heard("alice").iter().map(Node::tag).collect::<Vec<_>>(), ["receipt"]);
+}
+
+/// In a fan-out as it was sent, the part for this device counts; a payload in another envelope is refused.
+#[test]
+fn of_a_fan_out_our_own_part_is_read() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(0), &upload, 1);
+    let (pn, lid) = (world.device("alice"), world.lid("alice").with_device(world.device("alice").device()));
+    for (n, to) in [pn, lid].iter().enumerate() {
+        let other = Node::new("to").attr("jid", to.with_device(0)).child(enc("pkmsg", vec![0x33; 60]));
+        let own = Node::new("to").attr("jid", to).child(sender.tell(&text("for you")));
+        let stanza = puppet::stanza(&member(0), &format!("A{n}"));
+        world.stanza_arrives("alice", &stanza.child(Node::new("participants").child(other).child(own)));
+        assert_eq!(texts(&mut world), ["for you"], "{to}");
+    }
+    for (n, version) in [3, 1, 0, 300].into_iter().enumerate() {
+        world.forget();
+        let sealed = sender.tell(&text("in another envelope"));
+        let enc = Node::new("enc").attr("v", version).attr("type", sealed.attr_str("type").unwrap().into_owned());
+        let stanza = puppet::stanza(&member(0), &format!("B{n}"));
+        world.stanza_arrives("alice", &stanza.child(enc.bytes(sealed.content_bytes().unwrap())));
+        let heard = world.heard("alice");
+        assert_eq!((heard.len(), heard[0].attr_u64("error")), (1, Some(491)), "{version}");
+        assert_eq!(world.event_names("alice"), [""; 0]);
+    }
+}

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use crate::people::{Person, Stage};
 use crate::world::{Disk, World, named};
 use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
     node::Node,
+    signal::wire::{PreKeyMessage, WhisperMessage},
     store::{Batch, RecordKind},
 };
-use wamd_loopback::{GroupChange, GroupMode};
+use wamd_loopback::{Fault, GroupChange, GroupMode};
 
 const ALICE: &str = "15550000001";
 const BOB: &str = "15550000002";
@@ -229,6 +231,96 @@ fn the_keys_marks_survive_a_restart() {
     assert_eq!(read(&world, DAVE, &group), ["first", "second"]);
 }
 
+/// What Meta hosts reads no groups, and is not counted either: the server agrees with the hash.
+#[test]
+fn hosted_companions_are_passed_by() {
+    let (mut world, group) = world(GroupMode::Lid);
+    let hosted = world.device("carol");
+    world.fault(Fault::Hosted { jid: hosted.clone(), on: true });
+    for n in 0..2 {
+        world.forget();
+        world.command("alice", text(&group, &n.to_string())).unwrap();
+        let Heard { messages, queries } = heard(&mut world);
+        assert_eq!(messages.len(), 1);
+        assert!(
+            !targets(&messages[0])
+                .iter()
+                .any(|jid| jid.device() == hosted.device() && jid.same_account(&world.lid("carol")))
+        );
+        assert_eq!(queries.iter().filter(|xmlns| *xmlns == "w:g2").count(), 0, "the hash is the server's");
+    }
+    assert_eq!(read(&world, CAROL, &group), ["0", "1"], "the phone does");
+    assert_eq!(world.data("carol", "message.received").len(), 0);
+    assert_eq!(world.data("bob", "message.received").len(), 1);
+}
+
+/// A device of our own that is linked while the group is warm.
+#[test]
+fn a_new_device_of_our_own_reads_what_we_send() {
+    let (mut world, group) = world(GroupMode::Lid);
+    for n in 0..2 {
+        world.command("alice", text(&group, &format!("before {n}"))).unwrap();
+    }
+    world.add("laptop", ALICE, |_| {});
+    world.link("laptop");
+    world.forget();
+    world.command("alice", text(&group, "after")).unwrap();
+    let message = world.only("laptop", "message.sent")["messages"][0].clone();
+    assert_eq!(
+        (message["text"].as_str(), message["key"]["remoteJid"].as_str()),
+        (Some("after"), Some(&*group.to_string()))
+    );
+    world.command("laptop", text(&group, "from the laptop")).unwrap();
+    for name in ["bob", "carol"] {
+        let texts: Vec<_> =
+            world.data(name, "message.received").iter().map(|data| data["messages"][0]["text"].clone()).collect();
+        assert_eq!(texts, ["after", "from the laptop"], "{name}");
+    }
+    assert_eq!(world.data("alice", "message.sent").len(), 2);
+}
+
+/// Nobody else is there: the message is for our own devices.
+#[test]
+fn a_group_of_ourselves_alone() {
+    let mut world = World::online(&["alice"]);
+    let group = make(&mut world, GroupMode::Lid, &[]);
+    world.command("alice", text(&group, "a note")).unwrap();
+    assert_eq!(world.data("alice", "message.sent").len(), 1);
+    assert_eq!(read(&world, ALICE, &group), ["a note"]);
+}
+
+/// A member without devices stops nobody, and costs no question per message.
+#[test]
+fn a_member_without_devices_is_not_asked_for_again_and_again() {
+    let mut stage = Stage::new(Vec::new());
+    let (now, numbers) = (stage.world.now(), ["16660000001", "16660000002"]);
+    for (number, devices) in numbers.iter().zip([vec![0, 2], vec![]]) {
+        stage.world.server.phone(now, number).unwrap();
+        // The keys are those of the stage: the phone would ask for what it cannot read.
+        stage.world.fault(Fault::MutePhone { jid: Jid::pn(number), on: true });
+        let account = stage.world.server.accounts().into_iter().find(|account| account.number == *number).unwrap();
+        stage.people.push(Person { lid: account.lid, ..Person::new(number, devices) });
+    }
+    let group = make(&mut stage.world, GroupMode::Lid, &numbers);
+    let gone = stage.people[1].lid.clone();
+    let mut asked = Vec::new();
+    for n in 0..5 {
+        stage.send(&group, &n.to_string());
+        asked.push(stage.users_asked().iter().filter(|(jid, _)| *jid == gone).count());
+        if n == 0 {
+            // The server of this stage knows the same devices.
+            let phash = stage.sent[0].attr_str("phash").map(|phash| phash.into_owned());
+            let (jid, chat) = (stage.world.device("alice"), Some(group.clone()));
+            stage.world.fault(Fault::Acks { jid, chat, error: None, phash, refresh_lid: false, count: None });
+        }
+    }
+    assert_eq!(stage.sent.len(), 5);
+    // With the first message, and once more when it is known who has our key.
+    assert_eq!(asked, [1, 1, 0, 0, 0]);
+    let given: Vec<usize> = stage.recipients().iter().map(Vec::len).collect();
+    assert_eq!(given, [2, 0, 0, 0, 0]);
+}
+
 // ---- what cannot be sent --------------------------------------------------------------------------------------------------
 
 #[test]
@@ -296,20 +388,79 @@ fn a_process_lost_in_the_middle() {
     }
 }
 
-#[test]
-fn hundreds_get_our_key_in_parts() {
+/// A group of alice and three hundred phones, and their numbers.
+fn hundreds() -> (World, Jid, Vec<String>) {
     let mut world = World::online(&["alice"]);
     let numbers: Vec<String> = (0..300).map(|n| format!("1777{n:07}")).collect();
     let now = world.now();
     numbers.iter().for_each(|number| drop(world.server.phone(now, number).unwrap()));
     let members: Vec<&str> = numbers.iter().map(String::as_str).collect();
     let group = make(&mut world, GroupMode::Lid, &members);
+    (world, group, numbers)
+}
 
+/// The addresses of the sessions that a batch writes.
+fn sessions(batch: &Batch) -> BTreeSet<String> {
+    let sessions = batch.puts.iter().filter(|(key, _)| key.kind == RecordKind::Session);
+    sessions.map(|(key, _)| String::from_utf8(key.id.to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_process_lost_between_the_parts() {
+    let mut lost = 0;
+    // So many of the parts are durable.
+    for durable in 1..=2 {
+        let (mut world, group, numbers) = hundreds();
+        world.disk("alice", Disk::Stuck);
+        world.begin("alice", text(&group, "hello"));
+        world.settle();
+        let batches = world.actor("alice").held_batches();
+        let parts: Vec<usize> = (0..batches.len()).filter(|n| sessions(&batches[*n]).len() > 32).collect();
+        let mut used = BTreeSet::new();
+        for (n, batch) in batches.into_iter().enumerate().take(parts[durable - 1] + 1) {
+            if parts.contains(&n) {
+                used.extend(sessions(&batch));
+            }
+            world.actor("alice").write(batch);
+        }
+        assert!(heard(&mut world).messages.is_empty());
+        world.crash_and_start("alice");
+        world.command("alice", Command::Connect).unwrap();
+
+        let messages = heard(&mut world).messages;
+        assert_eq!((messages.len(), targets(&messages[0]).len()), (1, 301), "once, {durable}");
+        for to in messages[0].find_child("participants").unwrap().child_nodes() {
+            let enc = to.find_child("enc").unwrap().content_bytes().unwrap();
+            let whisper = match PreKeyMessage::decode(&enc) {
+                Ok(first) => WhisperMessage::decode(first.message).unwrap(),
+                Err(_) => WhisperMessage::decode(&enc).unwrap(),
+            };
+            // Nobody has seen what was made of the counters that were used.
+            if used.contains(&to.attr_jid("jid").unwrap().to_string()) {
+                assert!(whisper.counter > 0, "a counter is not used again");
+                lost += 1;
+            }
+        }
+        for number in &numbers {
+            assert_eq!(read(&world, number, &group), ["hello"], "{durable}");
+        }
+        assert_eq!(named(world.all_events("alice"), "message.sent").len(), 1);
+        world.command("alice", text(&group, "again")).unwrap();
+        let again = heard(&mut world).messages;
+        assert_eq!(targets(&again[0]).len(), 1, "everybody has it");
+        assert!(numbers.iter().all(|number| read(&world, number, &group) == ["hello", "again"]));
+    }
+    assert_eq!(lost, 256 + 301);
+}
+
+#[test]
+fn hundreds_get_our_key_in_parts() {
+    let (mut world, group, numbers) = hundreds();
     world.disk("alice", Disk::Stuck);
     world.begin("alice", text(&group, "hello"));
     world.settle();
-    let sessions = |batch: &Batch| batch.puts.iter().filter(|(key, _)| key.kind == RecordKind::Session).count();
-    let batches: Vec<usize> = world.actor("alice").held_batches().iter().map(sessions).collect();
+    let batches = world.actor("alice").held_batches();
+    let batches: Vec<usize> = batches.iter().map(|batch| sessions(batch).len()).collect();
     // Sessions are begun with 32 devices at a time; our own phone gets the key, too.
     let parts: Vec<usize> = batches.iter().copied().filter(|sessions| *sessions > 32).collect();
     assert_eq!(parts, [256, 45]);

@@ -6,7 +6,7 @@ use crate::world::{self, World};
 use bytes::Bytes;
 use wamd::{
     Jid,
-    engine::{Command, SendRequest},
+    engine::{Command, Content, MessageRef, SendRequest},
     node::Node,
     proto::{
         Message as _, e2e,
@@ -14,7 +14,7 @@ use wamd::{
     },
     store::{Batch, RecordKind},
 };
-use wamd_loopback::{Fault, ScanOptions};
+use wamd_loopback::{Fault, GroupMode, ScanOptions};
 
 const NUMBER: &str = "16660000001";
 
@@ -247,4 +247,136 @@ fn a_damaged_table_changes_nothing() {
     assert!(world.data("alice", "lid_mapping.updated").is_empty());
     assert_eq!(world.queued("alice"), 0);
     assert_eq!(world.state("alice"), "CONNECTED");
+}
+
+/// Whenever it becomes known who is who, and by whatever name people write to each other meanwhile, everything arrives once.
+#[test]
+fn nothing_is_lost_or_repeated_whenever_the_lid_becomes_known() {
+    for seed in 1..=40 {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut random = seed;
+    let mut pick = move |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let mut world = World::new(&["alice", "bob"]);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.link(name);
+        world.fault(Fault::HideLid { jid, on: pick(3) > 0 });
+    }
+    let bob = world.jid("bob");
+    let mode = if pick(2) == 0 { GroupMode::Pn } else { GroupMode::Lid };
+    let group = if pick(2) == 0 { Some(world.group("alice", mode, [bob])) } else { None };
+    // Who sent it, and what.
+    let mut texts: Vec<(&str, String)> = Vec::new();
+    for n in 0..14 {
+        let (from, to) = if pick(2) == 0 { ("alice", "bob") } else { ("bob", "alice") };
+        match pick(9) {
+            0..=2 => {
+                let chat = match (pick(3), &group) {
+                    (0, Some(group)) => group.clone(),
+                    (1, _) => world.lid(to),
+                    _ => world.jid(to),
+                };
+                let text = format!("{n} of {from}");
+                world.send_to(from, &chat, &text);
+                texts.push((from, text));
+            }
+            3 => {
+                let (jid, on) = (world.jid(to), pick(2) == 0);
+                world.fault(Fault::HideLid { jid, on });
+            }
+            4 if world.state(from) == "CONNECTED" => {
+                // Somebody tells who is who.
+                let (pn, lid) = (world.jid(to), world.lid(to));
+                let notice = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", pn);
+                let notice = notice.attr("lid", lid).child(Node::new("update").attr("hash", "2:AAAAAAAA"));
+                world.stanza_arrives(from, &notice);
+            }
+            5 => {
+                world.crash_and_start(from);
+                world.command(from, Command::Connect).unwrap();
+            }
+            6 => {
+                world.crash(from);
+                world.actor(from).lose(RecordKind::Session);
+                world.start(from);
+                world.command(from, Command::Connect).unwrap();
+            }
+            7 => {
+                let number = world.actor(from).number;
+                let text = format!("{n} of the phone of {from}");
+                world.phone_sends(number, to, &text);
+                texts.push((from, text));
+            }
+            _ if world.conn(from).is_some() => world.cut(from),
+            _ => {}
+        }
+        world.advance_secs(pick(12));
+    }
+    world.advance_secs(60);
+    for (from, text) in texts {
+        let to = if from == "alice" { "bob" } else { "alice" };
+        let told = world.all_events(to).iter().filter(|event| world::text_of(event) == Some(&*text)).count();
+        assert_eq!(told, 1, "{to} hears {text:?} of {from}");
+    }
+    for name in ["alice", "bob"] {
+        assert_eq!((world.snapshot(name).sends, world.queued(name)), (0, 0), "{name}");
+    }
+    let sent = world.all_events("alice").iter().filter(|event| event.event == "message.failed").count();
+    assert_eq!(sent, 0);
+}
+
+/// What refers to a message, and what is said of how far it got, finds it under the name that it had before.
+#[test]
+fn what_was_sent_under_the_number_is_the_same_message_under_the_lid() {
+    let mut world = World::online(&["alice", "bob"]);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.fault(Fault::HideLid { jid, on: true });
+    }
+    world.talk("alice", "bob");
+    world.talk("bob", "alice");
+    let (ours, theirs) = (world.send("alice", "bob", "ours"), world.send("bob", "alice", "theirs"));
+    let gone = world.send("bob", "alice", "gone");
+    let delivered = world.all_events("alice").iter().filter(|event| event.event == "message.delivered").count();
+    assert_eq!(delivered, 3);
+    for name in ["alice", "bob"] {
+        let jid = world.jid(name);
+        world.fault(Fault::HideLid { jid, on: false });
+    }
+    world.send("bob", "alice", "now it is known");
+    assert_eq!(world.data("alice", "lid_mapping.updated").len(), 1);
+    let device = world.lid("bob").with_device(world.device("bob").device());
+    let receipt = |kind: Option<&str>, t: u64| {
+        let receipt = Node::new("receipt").attr("from", &device).attr("id", ours.as_str()).attr("t", t);
+        receipt.attr_opt("type", kind)
+    };
+    world.stanza_arrives("alice", &receipt(None, 1_760_000_100));
+    assert_eq!(world.event_names("alice"), [""; 0], "it was told");
+    world.stanza_arrives("alice", &receipt(Some("read"), 1_760_000_101));
+    world.stanza_arrives("alice", &receipt(Some("read"), 1_760_000_102));
+    assert_eq!(world.event_names("alice"), ["message.read"]);
+
+    let reaction = Content::Reaction { target: MessageRef::theirs(ours.clone()), emoji: "👍".to_owned() };
+    world.send_content("bob", "alice", reaction);
+    let edit = Content::Edit { id: theirs.clone(), message: Box::new(wamd::message::build::text("changed")) };
+    world.send_content("bob", "alice", edit);
+    world.send_content("bob", "alice", Content::Delete { target: MessageRef::own(gone.clone()) });
+    let events = world.events("alice");
+    for (event, id) in events.iter().zip([&ours, &theirs, &gone]) {
+        let message = &event.data["messages"][0];
+        let key = if event.event == "message.deleted" { &event.data["messages"][0]["key"] } else { &message["key"] };
+        assert_eq!((key["id"].as_str(), message.get("orphan")), (Some(id.as_str()), None), "{event:?}");
+    }
+    let names: Vec<_> = events.iter().map(|event| &*event.event).collect();
+    assert_eq!(names, ["message.reaction", "message.updated", "message.deleted"]);
 }

@@ -14,6 +14,7 @@ mod world;
 
 mod bad_input;
 mod bot_replies;
+mod damaged_delivery;
 mod deletes;
 mod device_lists;
 mod edits;

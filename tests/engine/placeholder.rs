@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use wamd::{
     Jid,
-    engine::Command,
+    engine::{Command, Input},
     node::Node,
     proto::{
         Message as _, common,
@@ -378,7 +378,7 @@ fn what_the_phone_does_not_answer_is_given_up() {
         let answer = phone.tell(&response(vec![info(key(&group(), id), "late").encode_to_vec()]));
         world.stanza_arrives("alice", &stanza(&own, &format!("ANSWER {id}")).attr("category", "peer").child(answer));
     };
-    // Within a day it may be answered; later it is forgotten as soon as something else is asked for.
+    // Within a day it may be answered, and no later.
     for (seconds, comes) in [(86_400 - 60, true), (86_400 + 60, false)] {
         let (mut world, mut phone) = with_phone();
         world.stanza_arrives("alice", &unreadable("A"));
@@ -394,14 +394,75 @@ fn what_the_phone_does_not_answer_is_given_up() {
         answers(&mut world, &mut phone, "B");
         assert_eq!((received(&mut world), wanted(&mut world)), (1, 0));
     }
-    // With nothing else it is kept as long as the phone has the message.
+    // Nothing else need be asked for: its time ends by itself, while there is a connection, without one, and across a restart.
+    for (online, restart) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (mut world, mut phone) = with_phone();
+        world.stanza_arrives("alice", &unreadable("A"));
+        world.advance_secs(5);
+        assert_eq!(requests(&mut world, &mut phone).len(), 1);
+        if restart {
+            world.advance_secs(40_000);
+            world.crash_and_start("alice");
+        } else if !online {
+            world.command("alice", Command::Disconnect).unwrap();
+        }
+        if restart && online {
+            world.command("alice", Command::Connect).unwrap();
+        }
+        world.advance_secs(86_400 - 60 - if restart { 40_000 } else { 0 });
+        assert_eq!(wanted(&mut world), 1, "online: {online}, restart: {restart}");
+        world.advance_secs(61);
+        assert_eq!(wanted(&mut world), 0, "online: {online}, restart: {restart}");
+        if online {
+            world.forget();
+            answers(&mut world, &mut phone, "A");
+            assert_eq!(received(&mut world), 0);
+        }
+    }
+}
+
+/// What another device of ours sent, and this one cannot read, is asked of the phone as our own and told as sent.
+#[test]
+fn what_our_own_devices_sent_is_asked_for_as_ours() {
     let (mut world, mut phone) = with_phone();
+    let own = world.lid("alice").with_device(7);
+    let direct = stanza(&own, "A").attr("recipient", member().to_bare()).child(enc("msg", vec![0x33; 60]));
+    world.stanza_arrives("alice", &direct);
+    world.stanza_arrives("alice", &in_chat(&group(), &own, "B").child(enc("skmsg", vec![0x33; 100])));
+    world.advance_secs(5);
+    let mut keys = requests(&mut world, &mut phone).remove(0).1;
+    keys.sort_by(|a, b| a.id.cmp(&b.id));
+    let of = |chat: &Jid, id: &str| common::MessageKey {
+        from_me: Some(true),
+        participant: chat.is_group().then(|| own.to_bare().to_string()),
+        ..key(chat, id)
+    };
+    let expected = [of(&member().to_bare(), "A"), of(&group(), "B")];
+    assert_eq!(keys, expected);
+    world.forget();
+    let infos = expected.map(|key| info(key, "ours").encode_to_vec());
+    let answer = phone.tell(&response(infos.to_vec()));
+    let phone = world.lid("alice");
+    world.stanza_arrives("alice", &stanza(&phone, "ANSWER").attr("category", "peer").child(answer));
+    let told = world.events("alice");
+    let names: Vec<_> = told.iter().map(|event| &*event.event).collect();
+    assert_eq!(names, ["message.sent", "message.sent"]);
+    let chats: Vec<_> = told.iter().map(|event| event.data["messages"][0]["key"]["remoteJid"].clone()).collect();
+    assert_eq!(chats, [json!(member().to_bare().to_string()), json!(group().to_string())]);
+    assert_eq!(wanted(&mut world), 0);
+}
+
+/// The time is up while the store is not there: nothing spins, and it is given up when the account is loaded again.
+#[test]
+fn what_ends_while_the_store_is_away_is_given_up_afterwards() {
+    let (mut world, _) = with_phone();
     world.stanza_arrives("alice", &unreadable("A"));
     world.advance_secs(5);
-    world.sleep(14 * 86_400 - 600);
-    assert_eq!(wanted(&mut world), 1);
-    world.sleep(7_200);
+    world.command("alice", Command::Disconnect).unwrap();
+    world.advance_secs(86_400 - 1);
+    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.advance(std::time::Duration::from_millis(1_500));
+    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.advance_secs(120);
     assert_eq!(wanted(&mut world), 0);
-    answers(&mut world, &mut phone, "A");
-    assert_eq!(received(&mut world), 0);
 }

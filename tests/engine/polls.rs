@@ -12,6 +12,7 @@ use wamd::{
         build::{self, Choice},
         secret::{Person, Target, UseCase, addon, option_hash, seal},
     },
+    node::Node,
     proto::{
         Message as _,
         common::MessageKey,
@@ -19,6 +20,7 @@ use wamd::{
     },
     store::RecordKind,
 };
+use wamd_loopback::{Damage, Fault};
 
 fn known() -> World {
     let mut world = World::online(&["alice", "bob"]);
@@ -209,4 +211,51 @@ fn a_poll_gets_more_options_and_another_question() {
     world.phone_sends_message("alice", "bob", &addon::carrier(UseCase::PollVote, key, sealed, 1));
     let told = world.only("bob", "message.poll_vote");
     assert_eq!(told["tally"], json!([{"name": "Never", "votes": 1}, {"name": "Sure", "votes": 2}]));
+}
+
+/// The secret of a poll is found under whatever name its author, or the chat, is known by when the vote comes.
+#[test]
+fn a_vote_after_the_lid_became_known() {
+    for (by, voter) in [("alice", "bob"), ("bob", "alice")] {
+        let mut world = World::online(&["alice", "bob"]);
+        for name in ["alice", "bob"] {
+            let jid = world.jid(name);
+            world.fault(Fault::HideLid { jid, on: true });
+        }
+        world.talk("alice", "bob");
+        let poll = world.send_content(by, voter, lunch());
+        for (name, other) in [("alice", "bob"), ("bob", "alice")] {
+            assert_eq!(world.data(name, "lid_mapping.updated").len(), 0);
+            let (pn, lid) = (world.jid(other), world.lid(other));
+            world.fault(Fault::HideLid { jid: pn.clone(), on: false });
+            let notice = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", pn);
+            let notice = notice.attr("lid", lid).child(Node::new("update").attr("hash", "2:AAAAAAAA"));
+            world.stanza_arrives(name, &notice);
+            assert_eq!(world.data(name, "lid_mapping.updated").len(), 1);
+        }
+        world.send_content(voter, by, vote(MessageRef::theirs(poll.clone()), &["No"]));
+        let told = world.only(by, "message.poll_vote");
+        assert_eq!(told["selected"], json!(["No"]), "{by}");
+    }
+}
+
+/// A vote that comes twice, or is spoiled and comes again, counts once.
+#[test]
+fn a_vote_counts_once_however_it_comes() {
+    for what in [Damage::Duplicate, Damage::Corrupt, Damage::Unavailable { kind: None }, Damage::Behind { messages: 1 }]
+    {
+        let mut world = known();
+        let poll = world.send_content("alice", "bob", lunch());
+        world.forget();
+        let jid = world.device("alice");
+        world.fault(Fault::Delivery { jid, what: what.clone(), enc: None, id: None, every: 1, count: Some(1) });
+        world.send_content("bob", "alice", vote(MessageRef::theirs(poll.clone()), &["Yes"]));
+        world.send("bob", "alice", "behind it");
+        world.advance_secs(60);
+        let votes = world.data("alice", "message.poll_vote");
+        assert_eq!(votes.len(), 1, "{what:?}");
+        assert_eq!(votes[0]["tally"], tally(1, 0, 0), "{what:?}");
+        world.send_content("bob", "alice", vote(MessageRef::theirs(poll), &["No"]));
+        assert_eq!(world.only("alice", "message.poll_vote")["tally"], tally(0, 1, 0), "{what:?}");
+    }
 }

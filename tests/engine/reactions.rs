@@ -151,9 +151,20 @@ fn to_a_status() {
     world.forget();
     world.heard("alice");
     for author in [author, world.jid("bob"), world.lid("bob")] {
-        for emoji in ["👍", ""] {
-            let target = MessageRef::of_member(post.clone(), author.clone());
-            let request = SendRequest::new(Jid::status_broadcast(), reaction(target, emoji));
+        for (emoji, ready_made) in [("👍", false), ("", false), ("👍", true), ("", true)] {
+            let content = match ready_made {
+                false => reaction(MessageRef::of_member(post.clone(), author.clone()), emoji),
+                true => {
+                    let key = MessageKey {
+                        remote_jid: Some(Jid::status_broadcast().to_string()),
+                        from_me: Some(false),
+                        id: Some(post.as_str().to_owned()),
+                        participant: Some(author.to_string()),
+                    };
+                    Content::Message(Box::new(build::reaction(key, emoji, 1_760_000_000_000)))
+                }
+            };
+            let request = SendRequest::new(Jid::status_broadcast(), content);
             let sent = world.command("alice", Command::Send(request));
             assert!(matches!(sent, Ok(Reply::Accepted { .. })), "{sent:?}");
             let heard = world.heard("alice");
@@ -180,6 +191,10 @@ fn to_a_status() {
         }
     }
     assert_eq!(world.event_names("carol"), [""; 0]);
+    // Anything else that is ready-made is a post, and needs one.
+    let text = Content::Message(Box::new(build::text("post")));
+    let refused = world.command("alice", Command::Send(SendRequest::new(Jid::status_broadcast(), text)));
+    assert_eq!(refused, Err(CommandError::Audience("a status needs one")));
     // One that does not say whose status is meant cannot be sent.
     let request = SendRequest::new(Jid::status_broadcast(), reaction(MessageRef::theirs(post), "👍"));
     match world.command("alice", Command::Send(request)) {

@@ -346,3 +346,59 @@ fn what_was_sent_is_there_after_a_restart_and_found_under_either_identity() {
         assert_eq!(answer.messages[0].attr_jid("to"), Some(from), "as it asked");
     }
 }
+
+/// A resend carries the message as it was, and none of what belongs to the first time.
+#[test]
+fn what_belongs_to_the_first_time_does_not_come_again() {
+    let (mut world, _) = world();
+    let (lid, now) = (world.lid("bob"), world.now().unix_seconds());
+    let token = Node::new("token").attr("type", "trusted_contact").attr("t", now).bytes(vec![7; 16]);
+    let notice = Node::new("notification").attr("type", "privacy_token").attr("id", "T").attr("from", &lid);
+    world.stanza_arrives("alice", &notice.child(Node::new("tokens").child(token)));
+    world.heard("alice");
+    let id = world.send("alice", "bob", "with all of it");
+    let first = world.heard("alice").into_iter().find(|node| node.is("message")).unwrap();
+    assert!(first.find_child("tctoken").is_some() && first.find_child("reporting").is_some());
+    let (_, registration) = own_keys(&mut world);
+    let request = Request { from: bob(&world), ids: vec![id.as_str()], count: 1, registration, keys: None };
+    let answer = ask(&mut world, &request);
+    let [again] = &answer.messages[..] else { panic!("{answer:?}") };
+    for child in ["tctoken", "cstoken", "reporting", "participants"] {
+        assert!(again.child_node(child).is_none(), "{child}");
+    }
+    assert!(again.attr_str("phash").is_none() && again.attr_str("peer_recipient_pn").is_none());
+}
+
+/// A companion that Meta hosts asks under its hosted name, and is answered there; one that nobody has heard of makes the list be
+/// asked for.
+#[test]
+fn hosted_and_unknown_companions_ask() {
+    let number = "16660000001";
+    let mut stage = Stage::new(vec![Person { hosted: vec![99], ..Person::new(number, [0, 99]) }]);
+    let (zoe, alice, now) = (Jid::pn(number), stage.world.device("alice"), stage.world.now());
+    // The server of the loopback knows other devices of her, and must not say so.
+    stage.world.server.phone(now, number).unwrap();
+    stage.world.fault(Fault::MutePhone { jid: zoe.clone(), on: true });
+    stage.world.fault(Fault::DropAck { jid: alice, count: 1 });
+    let id = stage.world.send_to("alice", &zoe, "hello");
+    stage.serve();
+    stage.recipients();
+    let asks = |stage: &mut Stage, from: Jid| {
+        let request = Request { from, ids: vec![id.as_str()], count: 1, registration: 77, keys: None };
+        stage.world.heard("alice");
+        stage.world.stanza_arrives("alice", &request.node());
+        let heard = stage.world.heard("alice");
+        let acks = heard.iter().filter(|node| node.is("ack")).count();
+        (heard.into_iter().filter(|node| node.is("message")).collect::<Vec<_>>(), acks)
+    };
+    let hosted: Jid = format!("{number}:99@hosted").parse().unwrap();
+    let (messages, acks) = asks(&mut stage, hosted.clone());
+    assert_eq!((messages.len(), acks), (1, 1));
+    assert_eq!(messages[0].attr_jid("to"), Some(hosted));
+    let (messages, acks) = asks(&mut stage, zoe.with_device(7));
+    assert_eq!((messages.len(), acks), (0, 1), "who is that?");
+    stage.users_asked();
+    stage.send(&zoe, "more");
+    assert_eq!(stage.users_asked().len(), 1);
+    assert_eq!(stage.recipients()[0].len(), 2);
+}

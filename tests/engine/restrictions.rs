@@ -253,3 +253,30 @@ fn a_refusal_shows_both_identities() {
         assert_eq!((&failed["error"]["code"], &failed["phone"]), (&json!(400), &json!(world.jid("bob").user())));
     }
 }
+
+/// A chat that was begun by number is the same chat when a token came by LID before it was known that both are one.
+#[test]
+fn a_chat_known_under_both_names_goes_on() {
+    let mut world = known();
+    let (pn, lid) = (Jid::pn(STRANGER), Jid::lid("88887777000000"));
+    world.fault(Fault::HideLid { jid: pn.clone(), on: true });
+    assert!(send_to(&mut world, STRANGER).is_ok());
+    assert_eq!(world.data("alice", "lid_mapping.updated").len(), 0);
+    let now = world.now().unix_seconds();
+    let token = Node::new("token").attr("type", "trusted_contact").attr("t", now).bytes(vec![7; 16]);
+    let tokens = Node::new("notification").attr("type", "privacy_token").attr("id", "T").attr("from", &lid);
+    world.stanza_arrives("alice", &tokens.child(Node::new("tokens").child(token)));
+    // Then the pair is known, and the token is too old to show anything.
+    let pair = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", &pn).attr("lid", &lid);
+    world.stanza_arrives("alice", &pair.child(Node::new("update").attr("hash", "2:AAAAAAAA")));
+    assert_eq!(world.data("alice", "lid_mapping.updated").len(), 1);
+    world.sleep(5 * 604_800);
+    let end = (world.now().unix_seconds() + 600).to_string();
+    world.stanza_arrives("alice", &push(&json!({"x": {"is_active": true, "time_enforcement_ends": end}})));
+    assert_eq!(world.snapshot("alice").restrictions.len(), 1);
+    for to in [&pn, &lid] {
+        let sent = world.command("alice", Command::Send(SendRequest::text(to.clone(), "we know each other")));
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    assert!(send_to(&mut world, "15550000009").is_err());
+}

@@ -4,7 +4,7 @@
 use crate::puppet::{self, Puppet, enc, in_chat, online, stanza, text};
 use crate::world::World;
 use serde_json::json;
-use wamd::{Jid, node::Node, store::RecordKind};
+use wamd::{Jid, engine::Command, node::Node, store::RecordKind};
 use wamd_loopback::{Fault, GroupMode};
 
 fn group() -> Jid {
@@ -119,8 +119,12 @@ fn those_who_would_not_answer_are_not_asked() {
             asked.first().and_then(|node| node.attr_str("category")).as_deref() == Some("peer"),
             what == "housekeeping"
         );
-        let failed = world.only("alice", "message.undecryptable");
-        assert_eq!(failed["hidden"], json!(what == "what wants no placeholder"), "{what}");
+        let told = world.data("alice", "message.undecryptable");
+        // Housekeeping is nothing that would be shown.
+        assert_eq!(told.len(), usize::from(what != "housekeeping"), "{what}");
+        for failed in told {
+            assert_eq!(failed["hidden"], json!(what == "what wants no placeholder"), "{what}");
+        }
     }
 }
 
@@ -178,4 +182,92 @@ fn what_a_group_lost_on_the_way_is_healed_by_its_sender() {
         assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "whole");
         assert_eq!(retries(&mut world).len(), 0);
     }
+}
+
+#[test]
+fn one_that_is_known_by_its_lid_meanwhile_is_asked_and_told_once() {
+    let (mut world, _) = online(&["alice"]);
+    let (pn, lid) = (Jid::pn("15559990000").with_device(3), member());
+    for (chat, id) in [(None, "A"), (Some(group()), "B")] {
+        let failing = |sender: &Jid| {
+            let stanza = match &chat {
+                None => stanza(sender, id),
+                Some(chat) => in_chat(chat, sender, id),
+            };
+            stanza.child(enc("msg", vec![0x33; 60]))
+        };
+        world.forget();
+        if chat.is_some() {
+            // It was forgotten who is who.
+            world.crash("alice");
+            world.actor("alice").lose(RecordKind::LidMap);
+            world.start("alice");
+            world.command("alice", Command::Connect).unwrap();
+            world.forget();
+        }
+        world.stanza_arrives("alice", &failing(&pn));
+        assert_eq!(world.data("alice", "message.undecryptable").len(), 1);
+        assert_eq!(retries(&mut world).iter().map(|retry| shape(retry).0).collect::<Vec<_>>(), [1]);
+        let alt = if chat.is_some() { "participant_pn" } else { "sender_pn" };
+        let by_lid = failing(&lid).attr("addressing_mode", "lid").attr(alt, pn.to_bare());
+        world.stanza_arrives("alice", &by_lid);
+        assert_eq!(world.event_names("alice"), ["lid_mapping.updated"], "{id}");
+        assert_eq!(retries(&mut world).iter().map(shape).collect::<Vec<_>>(), [(2, 4, true)], "{id}");
+        assert_eq!(world.actor("alice").records(RecordKind::Placeholder).len(), if chat.is_some() { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_jump_too_far_is_asked_for_again_and_leaves_the_chain_as_it_was() {
+    let (mut world, upload) = online(&["alice"]);
+    let mut sender = Puppet::new(&member(), &upload, 1);
+    let received = |world: &mut World| world.data("alice", "message.received").len();
+    // In a session of two.
+    let hello = sender.tell(&text("hello"));
+    world.stanza_arrives("alice", &stanza(&member(), "A0").child(hello));
+    let mut sealed: Vec<Node> = (1..=2_002).map(|n| sender.tell(&text(&n.to_string()))).collect();
+    world.forget();
+    // Counters 1 to 2,000 lie between.
+    world.stanza_arrives("alice", &stanza(&member(), "A2002").child(sealed.pop().unwrap()));
+    assert_eq!(retries(&mut world).iter().map(shape).collect::<Vec<_>>(), [(1, 6, false)]);
+    assert_eq!(received(&mut world), 0);
+    world.stanza_arrives("alice", &stanza(&member(), "A2001").child(sealed.pop().unwrap()));
+    assert_eq!((received(&mut world), retries(&mut world).len()), (1, 0), "2,000 are few enough");
+    for (n, enc) in [(0, &sealed[0]), (1_999, &sealed[1_999])] {
+        world.stanza_arrives("alice", &stanza(&member(), &format!("L{n}")).child(enc.clone()));
+        assert_eq!((received(&mut world), retries(&mut world).len()), (1, 0), "skipped ones are kept");
+    }
+    // Under a sender key.
+    let first = in_chat(&group(), &member(), "B0");
+    let key = sender.key_for(&group());
+    let (key, content) = (sender.tell(&key), sender.tell_all(&group(), &text("hello")));
+    world.stanza_arrives("alice", &first.child(key).child(content));
+    let mut sealed: Vec<Node> = (1..=2_002).map(|n| sender.tell_all(&group(), &text(&n.to_string()))).collect();
+    world.forget();
+    world.stanza_arrives("alice", &in_chat(&group(), &member(), "B2002").child(sealed.pop().unwrap()));
+    assert_eq!(retries(&mut world).iter().map(|retry| shape(retry).1).collect::<Vec<_>>(), [6]);
+    world.stanza_arrives("alice", &in_chat(&group(), &member(), "B2001").child(sealed.pop().unwrap()));
+    assert_eq!((received(&mut world), retries(&mut world).len()), (1, 0));
+    world.stanza_arrives("alice", &in_chat(&group(), &member(), "BL").child(sealed.swap_remove(0)));
+    assert_eq!((received(&mut world), retries(&mut world).len()), (1, 0));
+}
+
+#[test]
+fn a_broadcast_list_is_asked_for_again_of_the_one_who_sent_it() {
+    let (mut world, upload) = online(&["alice"]);
+    let list: Jid = "1594499999@broadcast".parse().unwrap();
+    let stanza = |enc: Node| in_chat(&list, &member(), "A").attr("recipient", member().to_bare()).child(enc);
+    world.stanza_arrives("alice", &stanza(enc("pkmsg", vec![0x33; 60])).child(enc("skmsg", vec![0x33; 100])));
+    let asked = retries(&mut world);
+    assert_eq!(
+        (asked.len(), asked[0].attr_jid("to"), asked[0].attr_jid("participant")),
+        (1, Some(list.clone()), Some(member()))
+    );
+    world.forget();
+    let mut sender = Puppet::new(&member(), &upload, 1);
+    let resent = sender.tell(&text("to many")).attr("count", 1);
+    world.stanza_arrives("alice", &stanza(resent));
+    let message = world.only("alice", "message.received")["messages"][0].clone();
+    assert_eq!((&message["text"], &message["key"]["remoteJid"]), (&json!("to many"), &json!(list.to_string())));
+    assert_eq!(world.actor("alice").records(RecordKind::Placeholder).len(), 0);
 }

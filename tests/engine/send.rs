@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
-    event::Envelope,
+    event::{Envelope, Prefer},
     message::MessageId,
     node::Node,
 };
@@ -472,4 +472,105 @@ fn a_chat_by_lid_is_the_same_chat() {
     world.send_to("alice", &lid, "hello");
     assert_eq!(texts(&world.events("bob")), ["hello"]);
     world.talk("alice", "bob");
+}
+
+/// Whom a message was for shows as everywhere else, whatever went wrong: under the identity that the application prefers, with the
+/// other beside.
+#[test]
+fn a_failure_shows_both_identities_whatever_failed() {
+    let stranger = ("15558887777@s.whatsapp.net".parse::<Jid>().unwrap(), Jid::lid("88887777000000"));
+    for prefer in [Prefer::Pn, Prefer::Lid, Prefer::Addressed] {
+        for by_lid in [false, true] {
+            let mut world = World::new(&["bob"]);
+            world.add("alice", "15550000004", |config| config.prefer = prefer);
+            world.settle();
+            world.link("alice");
+            world.link("bob");
+            world.talk("alice", "bob");
+            silence_bob(&mut world);
+            world.forget();
+            let shown = |world: &mut World, (pn, lid): (&Jid, &Jid)| {
+                // What left is shown as it was addressed, by number; what did not, as the caller named it.
+                let failed = world.only("alice", "message.failed")["messages"][0].clone();
+                let first = match prefer {
+                    Prefer::Lid => lid,
+                    Prefer::Addressed if by_lid && failed["error"]["code"] != "timeout" => lid,
+                    _ => pn,
+                };
+                let other = if first == pn { lid } else { pn };
+                let key = &failed["key"];
+                assert_eq!((&key["remoteJid"], &key["remoteJidAlt"]), (&json!(first), &json!(other)), "{prefer:?}");
+                assert_eq!(failed["phone"], pn.user());
+                failed["error"]["code"].as_str().unwrap().to_owned()
+            };
+
+            // It is not there, as it turns out here.
+            let (pn, lid) = (&stranger.0, &stranger.1);
+            let notice = Node::new("notification").attr("type", "devices").attr("id", "D").attr("from", pn);
+            let notice = notice.attr("lid", lid).child(Node::new("update").attr("hash", "2:AAAAAAAA"));
+            world.stanza_arrives("alice", &notice);
+            world.send_to("alice", if by_lid { lid } else { pn }, "anybody?");
+            assert_eq!(shown(&mut world, (pn, lid)), "not_on_whatsapp");
+
+            // The server does not answer.
+            let (pn, lid) = (world.jid("bob"), world.lid("bob"));
+            let to = if by_lid { &lid } else { &pn };
+            let alice = world.device("alice");
+            world.fault(Fault::DropAck { jid: alice, count: 1 });
+            world.send_to("alice", to, "hello");
+            world.advance_secs(75);
+            assert_eq!(shown(&mut world, (&pn, &lid)), "timeout");
+
+            // The account is gone before it left.
+            world.command("alice", Command::Disconnect).unwrap();
+            world.send_to("alice", to, "hello");
+            world.command("alice", Command::Logout).unwrap();
+            assert_eq!(shown(&mut world, (&pn, &lid)), "logged_out");
+        }
+    }
+}
+
+/// Whoever has no one-time keys left with the server is written to without.
+#[test]
+fn somebody_whose_prekeys_are_used_up_is_reached() {
+    let mut world = World::online(&["alice", "bob"]);
+    for jid in [world.device("bob"), world.jid("bob")] {
+        world.fault(Fault::WithholdPrekey { jid, on: true });
+    }
+    world.talk("alice", "bob");
+    world.talk("bob", "alice");
+    assert_eq!(world.server.received("15550000002").len(), 4, "and so is the phone");
+}
+
+/// Two who begin at the same time have two sessions for a moment, and end with one that both use.
+#[test]
+fn two_who_begin_at_once() {
+    for hidden in [false, true] {
+        let mut world = World::online(&["alice", "bob"]);
+        for name in ["alice", "bob"] {
+            let jid = world.jid(name);
+            world.fault(Fault::HideLid { jid, on: hidden });
+        }
+        // Each has fetched the keys of the other when the first message arrives.
+        for name in ["alice", "bob"] {
+            world.thinks(name, false);
+        }
+        for (from, to) in [("alice", "bob"), ("bob", "alice")] {
+            let request = SendRequest::text(world.jid(to), format!("first of {from}"));
+            world.begin(from, Command::Send(request));
+        }
+        world.steps(6);
+        for name in ["alice", "bob"] {
+            world.thinks(name, true);
+        }
+        assert_eq!(texts(&world.events("bob")), ["first of alice"]);
+        assert_eq!(texts(&world.events("alice")), ["first of bob"]);
+        for _ in 0..3 {
+            world.talk("alice", "bob");
+        }
+        for name in ["alice", "bob"] {
+            let heard = world.heard(name);
+            assert!(heard.iter().all(|node| node.attr_str("type").as_deref() != Some("retry")), "{name}");
+        }
+    }
 }

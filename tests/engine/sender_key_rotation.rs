@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::world::World;
+use crate::world::{World, text_of};
 use wamd::{
     Jid,
     engine::{Audience, AudienceSetting, Command, GroupRequest, Reply, SendRequest},
@@ -46,6 +46,13 @@ fn text(chat: &Jid, text: &str) -> Command {
 
 /// Alice sends one message by sender key.
 fn says(world: &mut World, command: Command) -> Said {
+    let mut said = say_all(world, command);
+    assert_eq!(said.len(), 1, "one message: {said:?}");
+    said.remove(0)
+}
+
+/// The same, when it may be encrypted more than once.
+fn say_all(world: &mut World, command: Command) -> Vec<Said> {
     world.heard("alice");
     let sent = world.command("alice", command);
     assert!(matches!(sent, Ok(Reply::Accepted { .. })), "{sent:?}");
@@ -53,18 +60,19 @@ fn says(world: &mut World, command: Command) -> Said {
     let is_body = |node: &&Node| {
         node.is("message") && node.find_child("enc").is_some_and(|enc| enc.attr_str("type").as_deref() == Some("skmsg"))
     };
-    let said: Vec<_> = heard.iter().filter(is_body).collect();
-    let [message] = said[..] else { panic!("one message: {heard:?}") };
-    let bytes = message.find_child("enc").unwrap().content_bytes().unwrap();
-    // Version 3, then the protobuf: 1 key id, 2 iteration.
-    let (key, rest) = field(&bytes[1..], 0x08);
-    let (iteration, _) = field(rest, 0x10);
-    assert_eq!(bytes[0], 0x33);
     let own = [world.jid("alice"), world.lid("alice")];
-    let participants = message.find_child("participants").into_iter().flat_map(Node::child_nodes);
-    let given = participants.filter(|to| to.first_child().is_some()).map(|to| to.attr_jid("jid").unwrap());
-    let given = given.filter(|jid| !own.iter().any(|own| own.same_account(jid))).collect();
-    Said { key, iteration, given }
+    let said = |message: &Node| {
+        let bytes = message.find_child("enc").unwrap().content_bytes().unwrap();
+        // Version 3, then the protobuf: 1 key id, 2 iteration.
+        let (key, rest) = field(&bytes[1..], 0x08);
+        let (iteration, _) = field(rest, 0x10);
+        assert_eq!(bytes[0], 0x33);
+        let participants = message.find_child("participants").into_iter().flat_map(Node::child_nodes);
+        let given = participants.filter(|to| to.first_child().is_some()).map(|to| to.attr_jid("jid").unwrap());
+        let given = given.filter(|jid| !own.iter().any(|own| own.same_account(jid))).collect();
+        Said { key, iteration, given }
+    };
+    heard.iter().filter(is_body).map(said).collect()
 }
 
 /// A varint of the protobuf under this tag, and what follows.
@@ -173,6 +181,70 @@ fn whoever_is_called_otherwise_makes_it_void() {
 }
 
 #[test]
+fn a_thousand_messages_wear_it_out() {
+    let (mut world, group) = world(GroupMode::Lid);
+    let mut texts = Vec::new();
+    let mut next = |world: &mut World| {
+        texts.push(texts.len().to_string());
+        says(world, text(&group, texts.last().unwrap()))
+    };
+    let first = next(&mut world);
+    let mut last = first.iteration;
+    // Each restart leaves out what is left of a lease.
+    while last < 940 {
+        world.crash_and_start("alice");
+        world.command("alice", Command::Connect).unwrap();
+        let said = next(&mut world);
+        assert!(said.key == first.key && said.iteration > last && said.given.is_empty(), "{said:?} after {last}");
+        last = said.iteration;
+    }
+    assert!(last < 1_000);
+    while last < 999 {
+        let said = next(&mut world);
+        assert_eq!((said.key, said.iteration, said.given.len()), (first.key, last + 1, 0));
+        last = said.iteration;
+    }
+    let fresh = next(&mut world);
+    assert_ne!(fresh.key, first.key);
+    assert_eq!((fresh.iteration, fresh.given.len()), (0, 5), "everybody gets the new one");
+    let later = next(&mut world);
+    assert_eq!((later.key, later.iteration, later.given.len()), (fresh.key, 1, 0));
+    for name in ["bob", "carol"] {
+        let told: Vec<String> = world.events(name).iter().filter_map(text_of).map(str::to_owned).collect();
+        assert_eq!(told, texts, "{name} reads every one, once and in order");
+    }
+    let phone = world.server.received(DAVE);
+    assert_eq!(phone.iter().filter(|message| message.chat == group).count(), 2 + texts.len());
+}
+
+#[test]
+fn another_addressing_mode_loses_nothing_and_uses_nothing_twice() {
+    for (mode, other) in [(GroupMode::Lid, GroupMode::Pn), (GroupMode::Pn, GroupMode::Lid)] {
+        for told in [false, true] {
+            let (mut world, group) = world(mode);
+            let mut said = say_all(&mut world, text(&group, "before"));
+            change(&mut world, &group, None, GroupChange::Mode { mode: other });
+            if told {
+                // The next notification says so; else the server's refusal, after which it is encrypted once more.
+                change(&mut world, &group, None, GroupChange::Subject { subject: "Other".to_owned() });
+            }
+            let after = say_all(&mut world, text(&group, "after"));
+            assert_eq!(after.len(), if told { 1 } else { 2 }, "{mode:?}: {after:?}");
+            said.extend(after);
+            said.extend(say_all(&mut world, text(&group, "later")));
+            assert_eq!(said.last().unwrap().given.len(), 0, "{mode:?}: {said:?}");
+            let used: BTreeSet<(u64, u64)> = said.iter().map(|said| (said.key, said.iteration)).collect();
+            assert_eq!(used.len(), said.len(), "{mode:?}: no key twice: {said:?}");
+            for name in ["bob", "carol"] {
+                let events = world.events(name);
+                let texts: Vec<&str> = events.iter().filter_map(text_of).collect();
+                assert_eq!(texts, ["before", "after", "later"], "{mode:?}, told: {told}: {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_outsiders_request_makes_it_void_and_a_members_does_not() {
     for mode in MODES {
         let asks = |asker: fn(&World, GroupMode) -> Jid| {
@@ -205,6 +277,22 @@ fn an_outsiders_request_makes_it_void_and_a_members_does_not() {
         world.stanza_arrives("alice", &retry(&group, &bob, &id));
         let again = says(&mut world, text(&group, "again"));
         assert_eq!((again.key, again.given), (after.key, BTreeSet::from([bob])));
+    }
+}
+
+/// A companion counts as having the key only while its primary does.
+#[test]
+fn a_phone_that_lacks_it_gets_it_with_its_companions() {
+    for mode in MODES {
+        let (mut world, group) = world(mode);
+        let id = accepted(&mut world, &group);
+        let phone = in_mode(&world, mode, "bob");
+        world.fault(Fault::MutePhone { jid: world.jid("bob"), on: true });
+        world.stanza_arrives("alice", &retry(&group, &phone, &id));
+        let next = says(&mut world, text(&group, "next"));
+        let companion = phone.with_device(world.device("bob").device());
+        assert_eq!(next.given, BTreeSet::from([phone, companion]), "{mode:?}");
+        assert_eq!(says(&mut world, text(&group, "later")).given.len(), 0);
     }
 }
 

@@ -49,13 +49,13 @@ use crate::{
     clock::Now,
     crypto::{Rng, Secret},
     engine::{
-        address::User,
+        address::{self, User},
         notices::{self, SendFailure},
         queries::Query,
         records::{OutgoingRecord, Record},
         step::{Miss, Needs, Step},
     },
-    event::Event,
+    event::{Event, Prefer},
     jid::Jid,
     message::{self, Classification, MessageId, StanzaType, classify, padding, reporting},
     proto::{Message as _, e2e},
@@ -115,6 +115,13 @@ impl Lane {
     /// The chat with a user.
     fn of_user(user: &User) -> Self {
         Self { chat: user.canonical.clone(), other: user.pn.clone().filter(|pn| *pn != user.canonical) }
+    }
+
+    /// Whose chat it is, as it was known at acceptance.
+    fn people(&self) -> User {
+        let identities = || std::iter::once(&self.chat).chain(&self.other).cloned();
+        let (pn, lid) = (identities().find(Jid::is_pn_family), identities().find(Jid::is_lid_family));
+        User { canonical: self.chat.clone(), pn, lid }
     }
 
     /// Whether both are of one chat.
@@ -229,6 +236,16 @@ impl SendOp {
             phash: None,
             rebuilt: self.rebuilt,
         }
+    }
+
+    /// Who the chat is with, as far as it can be told without loading anything.
+    fn people_in(&self, step: &mut Step<'_>) -> User {
+        address::user(step, &self.lane.chat).unwrap_or_else(|Miss| self.lane.people())
+    }
+
+    /// Tells that the message to this chat will not get there.
+    fn failed(&self, chat: &Jid, people: &User, failure: &SendFailure, prefer: Prefer) -> Event {
+        notices::send_failed(chat, people, self.id.as_str(), self.client_ref.as_deref(), failure, prefer)
     }
 
     /// The reporting token, in a chat in which we are `me`.
@@ -348,12 +365,12 @@ impl Sends {
     }
 
     /// Drops every send: the account is gone. Gives the events that tell it.
-    pub(crate) fn give_up(&mut self) -> Vec<Event> {
+    pub(crate) fn give_up(&mut self, prefer: Prefer) -> Vec<Event> {
         let failure = SendFailure::new("logged_out", "the account was logged out");
         let ops = std::mem::take(&mut self.ops);
         ops.into_values()
             .filter(|op| op.peer.is_none())
-            .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
+            .map(|op| op.failed(&op.to, &op.lane.people(), &failure, prefer))
             .collect()
     }
 }
@@ -438,7 +455,10 @@ fn padded_message(message: &e2e::Message, rng: &mut impl Rng) -> Vec<u8> {
 fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     step.delete(outgoing_key(op.id.as_str()));
     match op.peer {
-        None => step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure)),
+        None => {
+            let people = op.people_in(step);
+            step.emit(op.failed(&op.to, &people, failure, step.config.prefer));
+        }
         Some(_) => tracing::warn!(?failure, "a message to the phone cannot be sent"),
     }
     Plan::Failed
