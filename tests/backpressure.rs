@@ -21,7 +21,7 @@ use wamd::{
     client::{Client, ClientBuilder, Error, Events},
     engine::CommandError,
     event::Envelope,
-    store::{AccountId, Batch, Key, MemoryStore, OutboxEntry, RecordKind, Store, StoreError, StoreFuture},
+    store::{AccountId, Batch, Key, Lease, MemoryStore, OutboxEntry, RecordKind, Store, StoreError, StoreFuture},
 };
 use wamd_loopback::{Disconnect, Linked, Loopback};
 
@@ -366,6 +366,10 @@ struct NoTrim {
 }
 
 impl Store for NoTrim {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        self.inner.acquire(account)
+    }
+
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
         self.inner.load(account, keys)
     }

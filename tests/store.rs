@@ -183,11 +183,11 @@ mod file {
     #[test]
     fn of_another_version_is_refused() {
         let (_directory, path) = place();
-        for version in [2, 1_000, -1] {
+        for version in [3, 1_000, -1] {
             drop(SqliteStore::open(&path).unwrap());
             Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
-            assert_eq!(incompatible(&path), format!("version {version}, at most 1 is known"));
-            Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
+            assert_eq!(incompatible(&path), format!("version {version}, at most 2 is known"));
+            Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
         }
         SqliteStore::open(&path).unwrap();
     }

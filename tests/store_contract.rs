@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use wamd::store::{
-    AccountId, Batch, Key, MemoryStore, OutboxEntry, RecordKind, Store, StoreError, StoreFuture, contract,
+    AccountId, Batch, Key, Lease, MemoryStore, OutboxEntry, RecordKind, Store, StoreError, StoreFuture, contract,
 };
 
 /// What a store may do wrong.
@@ -30,6 +30,7 @@ enum Fault {
     RemovesNoEvents,
     ListsNoAccounts,
     ListsEverySeenAccount,
+    LeasesTwice,
 }
 
 #[derive(Debug)]
@@ -51,6 +52,16 @@ impl Faulty {
 }
 
 impl Store for Faulty {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        let account = self.name(account);
+        Box::pin(async move {
+            match self.fault {
+                Fault::LeasesTwice => Ok(Lease::new(1, || Box::pin(async { Ok(()) }))),
+                _ => self.inner.acquire(&account).await,
+            }
+        })
+    }
+
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(async move {
             let mut keys = keys.to_vec();
@@ -179,9 +190,91 @@ fn every_fault_is_found() {
         (Fault::TrimsOneLess, "outbox after a trim"),
         (Fault::RemovesNoEvents, "outbox after a removal"),
         (Fault::ListsNoAccounts, "accounts() lacks an account"),
+        (Fault::LeasesTwice, "acquire a second time"),
         (Fault::ListsEverySeenAccount, "accounts() names an account whose only batch failed"),
     ] {
         let message = verdict(fault).expect_err(&format!("{fault:?} was not found"));
         assert!(message.contains(place), "{fault:?}: {message}");
+    }
+}
+
+/// What two stores on the same contents may do wrong: a second process that asks nobody, or that nobody asks.
+#[test]
+fn every_fault_of_leases_is_found() {
+    // Two stores that do not know of each other, as if leases were kept in each process.
+    let apart = || {
+        let store = MemoryStore::new();
+        block_on(contract::check_leases(&store, &MemoryStore::new()));
+    };
+    // A lease that never runs out, and one that runs out and is not asked for when its owner writes.
+    let for_ever = || {
+        let store = MemoryStore::new();
+        block_on(contract::check_fencing(&store, &store.beside(), async || {}));
+    };
+    let unfenced = || {
+        let store = MemoryStore::new();
+        let unfenced = Unfenced { leases: store.clone(), contents: store.beside() };
+        block_on(contract::check_fencing(&unfenced, &store.beside(), async || store.lapse_leases()));
+    };
+    for (fault, place) in [
+        (&apart as &dyn Fn(), "acquire while the other store has it"),
+        (&for_ever, "acquire of a lease that ran out"),
+        (&unfenced, "commit of a store whose lease was taken"),
+    ] {
+        let panic = catch_unwind(AssertUnwindSafe(fault)).expect_err(place);
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains(place), "{place}: {message}");
+    }
+}
+
+/// Has a lease, and writes without asking for it.
+#[derive(Debug)]
+struct Unfenced {
+    leases: MemoryStore,
+    contents: MemoryStore,
+}
+
+impl Unfenced {
+    /// Writes to the contents whoever has the account.
+    fn around(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
+        let copy = MemoryStore::from(self.contents.snapshot());
+        let result = copy.commit(account, batch);
+        // A memory store has done it when the call returns.
+        self.contents.restore(copy.snapshot());
+        result
+    }
+}
+
+impl Store for Unfenced {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        self.leases.acquire(account)
+    }
+
+    fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+        self.contents.load(account, keys)
+    }
+
+    fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        self.contents.scan(account, kind)
+    }
+
+    fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
+        self.around(account, batch)
+    }
+
+    fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>> {
+        self.contents.outbox(account, after, limit)
+    }
+
+    fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()> {
+        self.leases.trim_outbox(account, through)
+    }
+
+    fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>> {
+        self.contents.accounts()
+    }
+
+    fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()> {
+        self.leases.remove(account)
     }
 }

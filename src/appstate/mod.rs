@@ -32,9 +32,9 @@
 //! | kind (proposed number) | id | bytes |
 //! |---|---|---|
 //! | `AppStateKey` (16, exists) | key id | encoded `AppStateSyncKeyData` |
-//! | `AppStateCollection` (27) | [`CollectionName::number`], u8 | [`pages::StoredCollection::encode`], 150 bytes |
-//! | `AppStatePage` (28) | the number of the collection, u8, and of the page, u32 big-endian | see [`pages`], some 2 KB |
-//! | `AppStateChange` (29) | the number of the collection, u8, and a serial, u64 big-endian | [`Change::encode`]: a change that waits to be sent |
+//! | `AppStateCollection` (28) | [`CollectionName::number`], u8 | [`pages::StoredCollection::encode`], 150 bytes |
+//! | `AppStatePage` (29) | the number of the collection, u8, and of the page, u32 big-endian | see [`pages`], some 2 KB |
+//! | `AppStateChange` (30) | the number of the collection, u8, and a serial, u64 big-endian | [`Change::encode`]: a change that waits to be sent |
 //!
 //! A patch with one mutation reads and writes one page and the record of the collection. The values themselves are not kept:
 //! they are events, and what the engine needs of them (push name, salts, LIDs) has records of its own.

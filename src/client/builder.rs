@@ -128,7 +128,8 @@ impl ClientBuilder {
     /// [`Client::connect`] or [`Client::link_qr`]; events that were not acknowledged come first.
     ///
     /// # Errors
-    /// [`Error::Store`] when the outbox cannot be read, [`Error::Url`], [`Error::Random`].
+    /// [`Error::Store`] when the outbox cannot be read, or with [`StoreError::Leased`](crate::store::StoreError::Leased) when the account runs
+    /// elsewhere and is not given back within 5 s; [`Error::Url`], [`Error::Random`].
     pub async fn start(mut self) -> Result<Client, Error> {
         let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new()));
         let consumer = Consumer::Own(self.event_capacity);

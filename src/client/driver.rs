@@ -24,13 +24,17 @@ use crate::{
     },
     event::Envelope,
     pairing::payload::Version,
-    store::{AccountId, Batch, Key, RecordKind, Store, StoreError},
+    store::{AccountId, Batch, Key, Lease, RecordKind, Store, StoreError},
 };
 
 /// Commands that may wait for the task.
 const REQUEST_CAPACITY: usize = 64;
 /// How long the consumer may take to acknowledge its last events when the account stops.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long the client that had the account before may take to give it back.
+const LEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before the lease is asked for again.
+const LEASE_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before the store is asked again to remove what it could not.
 const TRIM_PAUSE: Duration = Duration::from_secs(1);
 /// Events read from the store at a time when the account starts.
@@ -66,6 +70,7 @@ enum Worked {
 }
 
 /// What the task waited for.
+#[expect(clippy::large_enum_variant, reason = "handled at once, and never kept")]
 enum Happened {
     Worked(Worked),
     Request(Option<Box<Request>>),
@@ -81,6 +86,10 @@ type Lookup = BoxFuture<'static, Result<Version, VersionError>>;
 pub(super) struct Driver {
     account: AccountId,
     store: Arc<dyn Store>,
+    /// The right to run the account here.
+    lease: Option<Lease>,
+    /// Another store has taken the account.
+    lost: bool,
     engine: Engine,
     connector: Connector,
     started: Instant,
@@ -143,6 +152,7 @@ impl Driver {
         let Setup { account, config, store, connector, versions, consumer } = setup;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
+        let lease = acquire(&*store, &account).await?;
         let waiting_events = replay(&*store, &account).await?;
         let stated = config.client.version;
         let version_timeout = config.version_timeout;
@@ -164,6 +174,8 @@ impl Driver {
         let driver = Self {
             account,
             store,
+            lease: Some(lease),
+            lost: false,
             engine,
             connector,
             started,
@@ -217,7 +229,7 @@ impl Driver {
                 metrics::command(reply.is_ok());
                 let _ = answer.send(reply);
             }
-            if self.stopping.is_some() && self.work.is_empty() {
+            if self.lost || (self.stopping.is_some() && self.work.is_empty()) {
                 break;
             }
             self.wait().await;
@@ -229,7 +241,9 @@ impl Driver {
     /// Everything is stored. The consumer takes what is left in its own time, and what it acknowledges on the way out does
     /// not come again. Whoever waits for the end is told when the consumer is done, or after [`GRACE`].
     async fn finish(self) {
-        let Self { events, acknowledge, mut acknowledged, store, account, stopping, mut waiting_events, .. } = self;
+        let Self {
+            events, acknowledge, mut acknowledged, store, account, stopping, mut waiting_events, mut lease, ..
+        } = self;
         let mut consumer = Some((events, acknowledge));
         let mut waiting = stopping.unwrap_or_default();
         let grace = tokio::time::sleep(GRACE);
@@ -257,9 +271,13 @@ impl Driver {
                     Some(seq) => to_trim = Some(seq),
                     None => break,
                 },
-                () = &mut grace, if !waiting.is_empty() => tell(&mut waiting),
+                () = &mut grace, if !waiting.is_empty() || lease.is_some() => {
+                    give_back(&mut lease).await;
+                    tell(&mut waiting);
+                }
             }
         }
+        give_back(&mut lease).await;
         tell(&mut waiting);
     }
 
@@ -490,6 +508,7 @@ impl Driver {
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
                     // Nobody else will ask for it again: the consumer may be waiting for what the engine reads next.
+                    Err(StoreError::LeaseLost) => return self.store_failed(&StoreError::LeaseLost),
                     Err(error) => {
                         tracing::warn!(%error, "acknowledged events cannot be removed");
                         self.to_trim = self.to_trim.max(Some(seq));
@@ -506,6 +525,15 @@ impl Driver {
 
     /// What waits for a commit rests on the one that failed.
     fn store_failed(&mut self, error: &StoreError) {
+        if *error == StoreError::LeaseLost && !self.lost {
+            tracing::error!("another store runs this account: it is stopped here");
+            // Whatever the engine wants to store cannot be stored. Who waits for an answer hears that the account is stopped.
+            self.lost = true;
+            self.requests.close();
+            self.socket = None;
+            self.answers.clear();
+            self.stopping.get_or_insert_default();
+        }
         self.waiting_batch = None;
         self.tell(Input::StoreFailed(error.to_string()));
     }
@@ -535,11 +563,11 @@ impl Driver {
 
 /// Queues an event for the consumer.
 fn queue(waiting: &mut VecDeque<Box<Envelope>>, envelope: Box<Envelope>) {
-    let is_ephemeral = |envelope: &Box<Envelope>| envelope.seq.is_none();
+    let is_ephemeral = |envelope: &Envelope| envelope.seq.is_none();
     if is_ephemeral(&envelope)
         && waiting.len() >= MAX_EPHEMERAL
         && waiting.iter().filter(|envelope| is_ephemeral(envelope)).count() >= MAX_EPHEMERAL
-        && let Some(oldest) = waiting.iter().position(is_ephemeral)
+        && let Some(oldest) = waiting.iter().position(|envelope| is_ephemeral(envelope))
     {
         waiting.remove(oldest);
     }
@@ -597,6 +625,27 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
     let loaded = load.await;
     metrics::loaded(asked.elapsed(), loaded.is_ok());
     Worked::Loaded(id, loaded)
+}
+
+/// Takes the account. A client of it that is just being stopped is waited for.
+async fn acquire(store: &dyn Store, account: &AccountId) -> Result<Lease, StoreError> {
+    let started = Instant::now();
+    loop {
+        match store.acquire(account).await {
+            Err(StoreError::Leased { .. }) if started.elapsed() < LEASE_PATIENCE => {
+                tokio::time::sleep(LEASE_PAUSE).await;
+            }
+            acquired => return acquired,
+        }
+    }
+}
+
+async fn give_back(lease: &mut Option<Lease>) {
+    if let Some(lease) = lease.take()
+        && let Err(error) = lease.release().await
+    {
+        tracing::warn!(%error, "the lease of the account was not given back");
+    }
 }
 
 /// The events that were not acknowledged when the account stopped.

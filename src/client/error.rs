@@ -41,7 +41,7 @@ impl Error {
                     || matches!(error, CommandError::LinkUnderWay | CommandError::NoAnswer)
                     || matches!(error, CommandError::Refused { code: 429 | 500..=599, .. })
             }
-            Self::Store(error) => matches!(error, StoreError::Backend(_)),
+            Self::Store(error) => matches!(error, StoreError::Backend(_) | StoreError::Leased { until: Some(_), .. }),
             Self::Url(_) | Self::Random | Self::EventsTaken | Self::TooManyAccounts(_) | Self::Stopped => false,
         }
     }

@@ -9,6 +9,19 @@
 //! runtime.block_on(contract::check(&store));
 //! ```
 //!
+//! Whether leases keep others out takes two stores on the same contents: [`check_leases`] and [`check_fencing`].
+//!
+//! ```
+//! # use wamd::store::{MemoryStore, contract};
+//! # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+//! let one = MemoryStore::new();
+//! let other = one.beside(); // a second process or node on yours
+//! runtime.block_on(async {
+//!     contract::check_leases(&one, &other).await;
+//!     contract::check_fencing(&one, &other, async || one.lapse_leases()).await;
+//! });
+//! ```
+//!
 //! It covers what can be seen while the store runs: reads and writes, their order, atomic batches, accounts and their
 //! isolation. That an acknowledged batch survives a crash it cannot see: kill a process that commits, open its store
 //! again and compare (`tests/store.rs` does so with SQLite).
@@ -39,6 +52,7 @@ pub async fn check(store: &dyn Store) {
     clearing(store).await;
     removal(store).await;
     many_accounts(store).await;
+    leases(store).await;
     clear(store).await;
     assert_eq!(listed(store).await, [], "accounts() after everything was removed");
 }
@@ -322,6 +336,93 @@ async fn many_accounts(store: &dyn Store) {
     join(all.iter().map(On::is_removed)).await;
 }
 
+/// A lease is given once, comes back when it is released or dropped, and leaves the account's contents alone.
+async fn leases(store: &dyn Store) {
+    let on = On::fresh(store, "leases").await;
+    let first = must("acquire of an unknown account", store.acquire(&on.account).await);
+    assert!(!on.listed().await, "accounts() names an account that was only acquired");
+    on.is_refused("a second time").await;
+    on.commits("the one who has the lease", Batch::default().with(&session("a"), "1").telling(1, "e1")).await;
+    on.trims(1).await;
+    on.is_removed().await;
+    on.is_refused("after a removal: the lease stays").await;
+    on.commits("the one who still has the lease", Batch::default().with(&session("a"), "2")).await;
+    let other = On::fresh(store, "leases 2").await;
+    let beside = must("acquire of another account", store.acquire(&other.account).await);
+
+    must("release", first.release().await);
+    on.loads("after a release", &[session("a")], &[Some("2")]).await;
+    on.commits("nobody's account", Batch::default().with(&session("a"), "3")).await;
+    let second = must("acquire after a release", store.acquire(&on.account).await);
+    other.is_refused("while the first one changed hands").await;
+    let token = second.token();
+    drop(second);
+    let third = must("acquire after a lease was dropped", store.acquire(&on.account).await);
+    assert!(third.token() > token, "acquire: the token {} came after {token}", third.token());
+    // A future that nobody waits for gives no lease that nobody has.
+    must("release", third.release().await);
+    drop(store.acquire(&on.account));
+    let fourth = must("acquire after an acquire whose future was dropped", store.acquire(&on.account).await);
+    must("release", fourth.release().await);
+    must("release", beside.release().await);
+}
+
+/// Checks that a lease keeps another store out, which looks at the same contents: another process on the file, another node.
+///
+/// # Panics
+/// As [`check`].
+pub async fn check_leases(one: &dyn Store, other: &dyn Store) {
+    let on = On::fresh(one, "shared").await;
+    let beside = On { store: other, account: on.account.clone() };
+    let key = session("a");
+    beside.commits("nobody's account", Batch::default().with(&key, "1").telling(1, "e1")).await;
+    let lease = must("acquire", one.acquire(&on.account).await);
+    on.commits("the one who has the lease", Batch::default().with(&key, "2").telling(2, "e2")).await;
+    beside.is_refused("while the other store has it").await;
+    beside.is_kept_out("without a lease", |error| matches!(error, StoreError::Leased { .. })).await;
+    beside.loads("without a lease", std::slice::from_ref(&key), &[Some("2")]).await;
+    beside.has_events("without a lease", 0, 10, &[(1, "e1"), (2, "e2")]).await;
+
+    let token = lease.token();
+    must("release", lease.release().await);
+    let lease = must("acquire after the other store's release", other.acquire(&on.account).await);
+    assert!(lease.token() > token, "acquire: the token {} came after {token}", lease.token());
+    on.is_refused("while the other store has it").await;
+    on.is_kept_out("without a lease", |error| matches!(error, StoreError::Leased { .. })).await;
+    beside.commits("the new owner", Batch::default().with(&key, "3").telling(3, "e3")).await;
+    on.loads("of what the new owner wrote", std::slice::from_ref(&key), &[Some("3")]).await;
+    drop(lease);
+    beside.is_removed().await;
+}
+
+/// Checks that a store which lost its lease cannot write any more. `lapse` makes the leases of `one` run out: it stops that store for
+/// longer than they hold, or whatever the backend has for it.
+///
+/// # Panics
+/// As [`check`].
+pub async fn check_fencing(one: &dyn Store, other: &dyn Store, lapse: impl AsyncFnOnce()) {
+    let on = On::fresh(one, "fenced").await;
+    let beside = On { store: other, account: on.account.clone() };
+    let key = session("a");
+    let old = must("acquire", one.acquire(&on.account).await);
+    on.commits("the one who has the lease", Batch::default().with(&key, "1").telling(1, "e1")).await;
+    beside.is_refused("before the lease ran out").await;
+    lapse().await;
+    let new = must("acquire of a lease that ran out", other.acquire(&on.account).await);
+    assert!(new.token() > old.token(), "acquire: the token {} came after {}", new.token(), old.token());
+    on.is_kept_out("whose lease was taken", |error| *error == StoreError::LeaseLost).await;
+    beside.commits("the new owner", Batch::default().with(&key, "2").telling(2, "e2")).await;
+    on.is_kept_out("whose lease was taken", |error| *error == StoreError::LeaseLost).await;
+    beside.loads("of the new owner", std::slice::from_ref(&key), &[Some("2")]).await;
+    beside.has_events("of the new owner", 0, 10, &[(1, "e1"), (2, "e2")]).await;
+    // Giving back what was lost takes nothing from who has it.
+    must("release of a lease that was lost", old.release().await);
+    on.is_kept_out("that gave its lost lease back", |error| matches!(error, StoreError::Leased { .. })).await;
+    beside.commits("the new owner", Batch::default().with(&key, "3")).await;
+    must("release", new.release().await);
+    on.is_removed().await;
+}
+
 /// One account under test.
 struct On<'a> {
     store: &'a dyn Store,
@@ -334,6 +435,27 @@ impl<'a> On<'a> {
         let on = Self { store, account: AccountId::new(format!("{PREFIX}{name}")) };
         on.is_removed().await;
         on
+    }
+
+    async fn is_refused(&self, when: &str) {
+        match self.store.acquire(&self.account).await {
+            Err(StoreError::Leased { .. }) => {}
+            other => panic!("acquire {when}: {other:?}"),
+        }
+    }
+
+    /// Every kind of write fails like that.
+    async fn is_kept_out(&self, who: &str, expected: impl Fn(&StoreError) -> bool) {
+        let batch = Batch::default().with(&session("kept out"), "x").telling(100, "x");
+        let results = [
+            ("commit", self.store.commit(&self.account, batch).await),
+            ("trim_outbox", self.store.trim_outbox(&self.account, u64::MAX).await),
+            ("remove", self.store.remove(&self.account).await),
+        ];
+        for (call, result) in results {
+            assert!(result.as_ref().is_err_and(&expected), "{call} of a store {who}: {result:?}");
+        }
+        self.loads("of a write that was refused", &[session("kept out")], &[None]).await;
     }
 
     async fn is_removed(&self) {

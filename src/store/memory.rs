@@ -14,12 +14,13 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{AccountId, Batch, Key, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
+use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
 
-/// A store in memory. Clones share their contents.
+/// A store in memory. Clones share their contents, and count as one when it comes to leases.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    node: u32,
 }
 
 /// The contents of a [`MemoryStore`] at one moment. Equal snapshots hold the same records and events.
@@ -37,6 +38,19 @@ impl MemoryStore {
     /// Lets the next `count` commits fail with [`StoreError::Backend`]. They have no effect.
     pub fn fail_commits(&self, count: u32) {
         self.lock().failing = count;
+    }
+
+    /// Another store on the same contents, as another process would open it: it has leases of its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let mut state = self.lock();
+        state.nodes = state.nodes.saturating_add(1);
+        Self { state: self.state.clone(), node: state.nodes }
+    }
+
+    /// Lets all leases run out, as if their stores had been away for too long: each counts until another store takes the account.
+    pub fn lapse_leases(&self) {
+        self.lock().leases.values_mut().for_each(|lease| lease.lapsed = true);
     }
 
     /// How many commits were applied.
@@ -63,11 +77,23 @@ impl MemoryStore {
 impl From<MemorySnapshot> for MemoryStore {
     /// A store of its own with these contents.
     fn from(contents: MemorySnapshot) -> Self {
-        Self { state: Arc::new(Mutex::new(State { contents, ..State::default() })) }
+        Self { state: Arc::new(Mutex::new(State { contents, ..State::default() })), node: 0 }
     }
 }
 
 impl Store for MemoryStore {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        let token = self.lock().acquire(self.node, account);
+        let lease = |token| {
+            let (state, node, account) = (self.state.clone(), self.node, account.clone());
+            Lease::new(token, move || {
+                state.lock().unwrap_or_else(PoisonError::into_inner).release(node, &account, token);
+                answer(())
+            })
+        };
+        Box::pin(ready(token.map(lease)))
+    }
+
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
         let state = self.lock();
         answer(keys.iter().map(|key| state.contents.record(account, key).cloned()).collect())
@@ -80,7 +106,7 @@ impl Store for MemoryStore {
     }
 
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
-        Box::pin(ready(self.lock().commit(account, batch)))
+        Box::pin(ready(self.lock().commit(self.node, account, batch)))
     }
 
     fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>> {
@@ -88,10 +114,12 @@ impl Store for MemoryStore {
     }
 
     fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()> {
-        if let Some(tables) = self.lock().contents.accounts.get_mut(account) {
+        let mut state = self.lock();
+        let fenced = state.fence(self.node, account);
+        if let (Ok(()), Some(tables)) = (&fenced, state.contents.accounts.get_mut(account)) {
             tables.outbox.retain(|seq, _| *seq > through);
         }
-        answer(())
+        Box::pin(ready(fenced))
     }
 
     fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>> {
@@ -99,8 +127,12 @@ impl Store for MemoryStore {
     }
 
     fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()> {
-        self.lock().contents.accounts.remove(account);
-        answer(())
+        let mut state = self.lock();
+        let fenced = state.fence(self.node, account);
+        if fenced.is_ok() {
+            state.contents.accounts.remove(account);
+        }
+        Box::pin(ready(fenced))
     }
 }
 
@@ -156,6 +188,19 @@ struct State {
     contents: MemorySnapshot,
     commits: u64,
     failing: u32,
+    leases: BTreeMap<AccountId, Taken>,
+    /// What each store believes to have.
+    held: BTreeMap<(u32, AccountId), u64>,
+    /// The last token, and the last store that was made beside another.
+    tokens: u64,
+    nodes: u32,
+}
+
+/// Who has an account.
+struct Taken {
+    node: u32,
+    token: u64,
+    lapsed: bool,
 }
 
 /// What one account has.
@@ -166,8 +211,39 @@ struct Tables {
 }
 
 impl State {
+    fn acquire(&mut self, node: u32, account: &AccountId) -> Result<u64, StoreError> {
+        if let Some(taken) = self.leases.get(account).filter(|taken| !taken.lapsed) {
+            return Err(taken.refusal());
+        }
+        self.tokens = self.tokens.saturating_add(1);
+        self.leases.insert(account.clone(), Taken { node, token: self.tokens, lapsed: false });
+        self.held.insert((node, account.clone()), self.tokens);
+        Ok(self.tokens)
+    }
+
+    fn release(&mut self, node: u32, account: &AccountId, token: u64) {
+        let held = (node, account.clone());
+        if self.held.get(&held) == Some(&token) {
+            self.held.remove(&held);
+        }
+        if self.leases.get(account).is_some_and(|taken| taken.token == token) {
+            self.leases.remove(account);
+        }
+    }
+
+    /// Whether a store may write to an account.
+    fn fence(&self, node: u32, account: &AccountId) -> Result<(), StoreError> {
+        match (self.held.get(&(node, account.clone())), self.leases.get(account)) {
+            (Some(held), Some(taken)) if *held == taken.token => Ok(()),
+            (Some(_), _) => Err(StoreError::LeaseLost),
+            (None, Some(taken)) if !taken.lapsed => Err(taken.refusal()),
+            (None, _) => Ok(()),
+        }
+    }
+
     /// Checks the whole batch before it changes anything.
-    fn commit(&mut self, account: &AccountId, batch: Batch) -> Result<(), StoreError> {
+    fn commit(&mut self, node: u32, account: &AccountId, batch: Batch) -> Result<(), StoreError> {
+        self.fence(node, account)?;
         if let Some(rest) = self.failing.checked_sub(1) {
             self.failing = rest;
             return Err(StoreError::Backend("this commit was told to fail".into()));
@@ -193,6 +269,12 @@ impl State {
         tables.records.extend(batch.puts);
         tables.outbox.extend(batch.events.into_iter().map(|event| (event.seq, event.body)));
         Ok(())
+    }
+}
+
+impl Taken {
+    fn refusal(&self) -> StoreError {
+        StoreError::Leased { by: format!("store {}", self.node), until: None }
     }
 }
 
@@ -222,6 +304,13 @@ mod tests {
     #[test]
     fn keeps_the_contract() {
         now(contract::check(&MemoryStore::new()));
+    }
+
+    #[test]
+    fn keeps_the_contract_of_leases() {
+        let store = MemoryStore::new();
+        now(contract::check_leases(&store, &store.beside()));
+        now(contract::check_fencing(&store, &store.beside(), async || store.lapse_leases()));
     }
 
     #[test]

@@ -12,12 +12,18 @@
 //! joins into the next batch ([`Batch::append`]). The engine lets nothing out of the process that depends on a batch
 //! before that answer (`ARCHITECTURE.md`, "Gate").
 //!
+//! **One store runs an account.** Who starts one takes its [`Lease`] first ([`Store::acquire`]); a second one is refused, and one that lost
+//! its lease cannot write any more.
+//!
 //! What stands in a record is the engine's business: each has a version byte of its own. Backends never look inside.
 //! [`MemoryStore`] is for tests and throw-away accounts, [`SqliteStore`] (feature `sqlite`) is the embedded default.
+//! [`SealedStore`] encrypts what any of them keeps.
 
 #[cfg(any(test, feature = "client", feature = "sqlite"))]
 pub mod contract;
+mod lease;
 mod memory;
+mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -26,13 +32,16 @@ use std::{
     fmt::{self, Write as _},
     future::Future,
     pin::Pin,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
+pub use lease::Lease;
 pub use memory::{MemorySnapshot, MemoryStore};
+pub use sealed::{Resealed, SealKey, SealedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};
 
@@ -297,6 +306,28 @@ pub enum StoreError {
         /// The sequence number that was taken.
         seq: u64,
     },
+    /// Another store runs the account: another process, another node, or another client of this process.
+    #[error("the account is run by {by}")]
+    Leased {
+        /// Who, in words of the backend.
+        by: String,
+        /// When the lease runs out unless it is renewed, unix milliseconds. `None`: when its owner ends, in whatever way.
+        until: Option<u64>,
+    },
+    /// This store had the lease of the account, and another one has taken it meanwhile. What was acknowledged is stored;
+    /// the account must not go on here.
+    #[error("the lease of the account was lost")]
+    LeaseLost,
+    /// A value is sealed with a key that was not given. Nothing is wrong with the value.
+    #[error("a value is sealed with key {id}, which was not given")]
+    UnknownKey {
+        /// The number of the key.
+        id: u32,
+    },
+    /// A sealed value does not open: its key is another one of the same number, or it was changed, cut, put in the place
+    /// of another one, or never sealed. It is left as it is.
+    #[error("a sealed value does not open: {0}")]
+    Sealed(&'static str),
     /// The store was shut down.
     #[error("store is closed")]
     Closed,
@@ -310,6 +341,16 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// Every call takes its place in the store's queue when it is made, not when its future is first polled. A read may
 /// also see batches that were queued after it, never a part of one.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Takes the account for this store: until the lease is gone, every write of another store to it fails with
+    /// [`StoreError::Leased`]. The store renews the lease by itself. If another store took it after all, because this
+    /// one was away for longer than its lease, every write here fails with [`StoreError::LeaseLost`], as long as the lost lease is
+    /// held: a write counts only while its lease does. Reads need no lease. Writes without one are for tools, and succeed while
+    /// nobody has the account.
+    ///
+    /// # Errors
+    /// [`StoreError::Leased`] if any store has the account, this one included.
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease>;
+
     /// Reads records; the answer has one entry per key, in order. Sees every batch whose `commit` was called before.
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>>;
 
@@ -321,7 +362,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// accounts may share one transaction.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if an event's sequence number is taken, else whatever the backend reports. The batch
+    /// [`StoreError::Conflict`] if an event's sequence number is taken, [`StoreError::Leased`] and [`StoreError::LeaseLost`] as
+    /// `acquire` says, else whatever the backend reports. The batch
     /// then has no effect: the caller starts again from what is stored.
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()>;
 
@@ -337,4 +379,39 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Removes everything of an account, its outbox included. An unknown account is not an error.
     fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()>;
+}
+
+/// A shared store is a store.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        (**self).acquire(account)
+    }
+
+    fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+        (**self).load(account, keys)
+    }
+
+    fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        (**self).scan(account, kind)
+    }
+
+    fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
+        (**self).commit(account, batch)
+    }
+
+    fn outbox<'a>(&'a self, account: &'a AccountId, after: u64, limit: usize) -> StoreFuture<'a, Vec<OutboxEntry>> {
+        (**self).outbox(account, after, limit)
+    }
+
+    fn trim_outbox<'a>(&'a self, account: &'a AccountId, through: u64) -> StoreFuture<'a, ()> {
+        (**self).trim_outbox(account, through)
+    }
+
+    fn accounts(&self) -> StoreFuture<'_, Vec<AccountId>> {
+        (**self).accounts()
+    }
+
+    fn remove<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, ()> {
+        (**self).remove(account)
+    }
 }

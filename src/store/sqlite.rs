@@ -22,9 +22,14 @@
 //! `commit` answers. The log is checkpointed when the writer has been idle for a moment, or when it grows past 16 MiB.
 //!
 //! Deleted records are overwritten with zeros where that costs no further write (`secure_delete = FAST`); the log and
-//! backups may keep old values for a while. Several processes may open one file: SQLite's locks keep it whole, but
-//! nothing keeps two of them from running the same account.
+//! backups may keep old values for a while. Pages that deletions empty are used again by what is written next, so the file stops growing
+//! once what ages out and what comes in are in balance; it never shrinks by itself.
+//!
+//! **Leases.** Several processes may open one file, for different accounts. Which of them runs an account stands in the file; that it lives is
+//! said by a lock of the operating system on a small file beside the database, `<database>-owner-<id>`. Another process is refused as long as
+//! that one lives ([`StoreError::Leased`]), and not a moment longer, however it ends.
 
+mod leases;
 mod open;
 mod tables;
 mod worker;
@@ -32,7 +37,7 @@ mod worker;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak, mpsc::Sender},
     time::Duration,
 };
 
@@ -42,9 +47,9 @@ use rusqlite::ErrorCode;
 
 use self::{
     tables::Write,
-    worker::{Counters, Job, Pending, Read, Reply, Worker, WriteJob},
+    worker::{Counters, Job, LeaseJob, Pending, Read, Reply, Worker, WriteJob},
 };
-use super::{AccountId, Batch, Key, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
+use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
 
 /// When a commit counts as durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +170,13 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn acquire<'a>(&'a self, account: &'a AccountId) -> StoreFuture<'a, Lease> {
+        let (reply, answer) = oneshot::channel();
+        let acquire = LeaseJob::Acquire { account: account.clone(), queue: self.writer.queue(), reply };
+        self.writer.send(Job::Lease(acquire));
+        wait(answer)
+    }
+
     fn load<'a>(&'a self, account: &'a AccountId, keys: &'a [Key]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
         self.read(|reply| Read::Load { account: account.clone(), keys: keys.to_vec(), reply })
     }
@@ -197,6 +209,15 @@ impl Store for SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").field("path", &self.path).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Queues the release of a lease. A store that is closed has released all.
+fn release(queue: &Weak<Sender<Job>>, account: AccountId, token: u64) -> StoreFuture<'static, ()> {
+    let (reply, answer) = oneshot::channel();
+    match queue.upgrade().map(|queue| queue.send(Job::Lease(LeaseJob::Release { account, token, reply }))) {
+        Some(Ok(())) => wait(answer),
+        Some(Err(_)) | None => Box::pin(std::future::ready(Ok(()))),
     }
 }
 

@@ -30,6 +30,10 @@ const STEPS: &[&str] = &[
          account INTEGER NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
          PRIMARY KEY (account, seq)
      ) STRICT, WITHOUT ROWID;",
+    // By name: an account may be taken before it has a record. AUTOINCREMENT, because a token is never given again.
+    "CREATE TABLE lease (
+         token INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL UNIQUE, owner TEXT NOT NULL
+     ) STRICT;",
 ];
 
 /// Page cache of each connection, in KiB (SQLite's sign convention): the working set of a few thousand sessions.
@@ -80,7 +84,7 @@ pub(super) fn reader(path: &Path, options: SqliteOptions) -> Result<Connection, 
     Ok(conn)
 }
 
-fn private_file() -> OpenOptions {
+pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, Transaction, TransactionBehavior, params};
 use smallvec::SmallVec;
 
-use super::store_error;
+use super::{
+    leases::{self, Leases},
+    store_error,
+};
 use crate::store::{AccountId, Batch, Key, OutboxEntry, RecordKind, StoreError};
 
 /// One change of an account.
@@ -40,6 +43,7 @@ pub(super) struct Reads<'c> {
 pub(super) struct Writes<'c> {
     conn: &'c Connection,
     account: Statement<'c>,
+    lease: Statement<'c>,
     add_account: Statement<'c>,
     put: Statement<'c>,
     delete: Statement<'c>,
@@ -152,6 +156,7 @@ impl<'c> Writes<'c> {
         Ok(Self {
             conn,
             account: prepare(conn, ACCOUNT)?,
+            lease: prepare(conn, leases::STORED)?,
             add_account: prepare(conn, "INSERT INTO account (name) VALUES (?1)")?,
             put: prepare(
                 conn,
@@ -173,12 +178,14 @@ impl<'c> Writes<'c> {
     /// Applies all writes in one transaction, or none.
     pub(super) fn transaction<'w>(
         &mut self,
+        leases: &Leases,
         writes: impl Iterator<Item = (&'w AccountId, &'w Write)>,
     ) -> Result<(), Failure> {
         let transaction = Transaction::new_unchecked(self.conn, TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(store_error(&error)))?;
         for (account, write) in writes {
-            self.apply(account, write).map_err(Failure::Inside)?;
+            let fenced = leases::stored(&mut self.lease, account).and_then(|stored| leases.fence(account, stored));
+            fenced.and_then(|()| self.apply(account, write)).map_err(Failure::Inside)?;
         }
         transaction.commit().map_err(|error| Failure::Inside(store_error(&error)))
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
@@ -17,10 +17,12 @@ use futures_channel::oneshot;
 use rusqlite::Connection;
 
 use super::{
-    SqliteOptions, SqliteStats, open,
+    SqliteOptions, SqliteStats,
+    leases::Leases,
+    open,
     tables::{Failure, Reads, Write, Writes},
 };
-use crate::store::{AccountId, Key, OutboxEntry, RecordKind, StoreError};
+use crate::store::{AccountId, Key, Lease, OutboxEntry, RecordKind, StoreError};
 
 /// Writes of one transaction.
 const GROUP_WRITES: usize = 256;
@@ -54,11 +56,27 @@ pub(super) enum Job {
     Write(WriteJob),
     /// A read of an account that had a write queued before.
     Read(Read),
+    Lease(LeaseJob),
+}
+
+/// What is done with the lease of an account.
+pub(super) enum LeaseJob {
+    /// With the way back for the release.
+    Acquire {
+        account: AccountId,
+        queue: Weak<Sender<Job>>,
+        reply: Reply<Lease>,
+    },
+    Release {
+        account: AccountId,
+        token: u64,
+        reply: Reply<()>,
+    },
 }
 
 /// A thread with a queue. Dropping it lets the thread finish what is queued, and waits for that.
 pub(super) struct Worker<T> {
-    queue: Option<Sender<T>>,
+    queue: Option<Arc<Sender<T>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,13 +100,18 @@ impl<T: Send + 'static> Worker<T> {
             .name(name.into())
             .spawn(run)
             .map_err(|error| StoreError::Backend(format!("cannot start a thread: {error}")))?;
-        let worker = Self { queue: Some(queue), thread: Some(thread) };
+        let worker = Self { queue: Some(Arc::new(queue)), thread: Some(thread) };
         started.recv().unwrap_or(Err(StoreError::Closed))?;
         Ok(worker)
     }
 }
 
 impl<T> Worker<T> {
+    /// The queue, for who does not keep the worker running.
+    pub(super) fn queue(&self) -> Weak<Sender<T>> {
+        self.queue.as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
+
     /// Queues a job. One that finds no worker drops its reply, and so answers "closed".
     pub(super) fn send(&self, job: T) {
         if let Some(queue) = &self.queue {
@@ -194,6 +217,7 @@ pub(super) fn write(
     let conn = open::writer(path, options)?;
     let (mut reads, mut writes) = (Reads::prepare(&conn)?, Writes::prepare(&conn)?);
     let _ = ready.send(Ok(()));
+    let mut leases = Leases::new(path);
     let mut unchecked = false;
     loop {
         let patience = if unchecked { Some(IDLE) } else { None };
@@ -204,11 +228,11 @@ pub(super) fn write(
                 unchecked = false;
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => break,
         };
-        let (group, waiting) = gather(first, jobs);
+        let Gathered { group, reads: waiting, lease } = gather(first, jobs);
         if !group.is_empty() {
-            let results = apply(&mut writes, &group, counters);
+            let results = apply(&mut writes, &leases, &group, counters);
             // Before the answers: who has one may read through the reader, which sees the transaction now.
             pending.done(group.iter().map(|job| &job.account));
             for (job, result) in group.into_iter().zip(results) {
@@ -219,7 +243,12 @@ pub(super) fn write(
         for read in waiting {
             serve(&mut reads, read);
         }
+        if let Some(lease) = lease {
+            settle(&conn, &mut leases, lease);
+        }
     }
+    leases.close(&conn);
+    Ok(())
 }
 
 fn next(jobs: &Receiver<Job>, patience: Option<Duration>) -> Result<Job, RecvTimeoutError> {
@@ -229,8 +258,15 @@ fn next(jobs: &Receiver<Job>, patience: Option<Duration>) -> Result<Job, RecvTim
     }
 }
 
-/// Takes what is queued: the writes of one transaction, and the reads that come after it.
-fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<WriteJob>, Vec<Read>) {
+/// The writes of one transaction, the reads that come after it, and then the one lease that ended the gathering.
+struct Gathered {
+    group: Vec<WriteJob>,
+    reads: Vec<Read>,
+    lease: Option<LeaseJob>,
+}
+
+/// Takes what is queued.
+fn gather(first: Job, jobs: &Receiver<Job>) -> Gathered {
     let (mut group, mut reads, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
     let mut job = Some(first);
     while let Some(taken) = job {
@@ -240,17 +276,23 @@ fn gather(first: Job, jobs: &Receiver<Job>) -> (Vec<WriteJob>, Vec<Read>) {
                 group.push(write);
             }
             Job::Read(read) => reads.push(read),
+            Job::Lease(lease) => return Gathered { group, reads, lease: Some(lease) },
         }
         let full = group.len() >= GROUP_WRITES || bytes >= GROUP_BYTES || reads.len() >= GROUP_WRITES;
         job = if full { None } else { jobs.try_recv().ok() };
     }
-    (group, reads)
+    Gathered { group, reads, lease: None }
 }
 
 /// Applies a group in one transaction; if that fails, each write in one of its own. One result per write, in order.
-fn apply(writes: &mut Writes<'_>, group: &[WriteJob], counters: &Counters) -> Vec<Result<(), StoreError>> {
+fn apply(
+    writes: &mut Writes<'_>,
+    leases: &Leases,
+    group: &[WriteJob],
+    counters: &Counters,
+) -> Vec<Result<(), StoreError>> {
     let mut transaction = |jobs: &[WriteJob]| {
-        let result = writes.transaction(jobs.iter().map(|job| (&job.account, &job.write)));
+        let result = writes.transaction(leases, jobs.iter().map(|job| (&job.account, &job.write)));
         if result.is_ok() {
             counters.transactions.fetch_add(1, Ordering::Relaxed);
             counters.writes.fetch_add(jobs.len() as u64, Ordering::Relaxed);
@@ -270,6 +312,24 @@ fn apply(writes: &mut Writes<'_>, group: &[WriteJob], counters: &Counters) -> Ve
     let failed = results.iter().filter(|result| result.is_err()).count();
     counters.failed_writes.fetch_add(failed as u64, Ordering::Relaxed);
     results
+}
+
+fn settle(conn: &Connection, leases: &mut Leases, job: LeaseJob) {
+    match job {
+        LeaseJob::Acquire { account, queue, reply } => {
+            let lease = leases.acquire(conn, &account).map(|token| {
+                let account = account.clone();
+                Lease::new(token, move || super::release(&queue, account, token))
+            });
+            // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
+            if let Err(Ok(lease)) = reply.send(lease)
+                && let Err(error) = leases.release(conn, &account, lease.token())
+            {
+                tracing::warn!(%error, "a lease was not released");
+            }
+        }
+        LeaseJob::Release { account, token, reply } => drop(reply.send(leases.release(conn, &account, token))),
+    }
 }
 
 fn serve(reads: &mut Reads<'_>, read: Read) {
