@@ -38,8 +38,8 @@ use crate::{
     signal::{self, Address, StepError, sender_key::SenderKeyStore},
     stanza::{
         ack::AckTarget,
-        message::Resend,
         receipt::{InboundReceipt, RetryRequest},
+        resend::Resend,
     },
 };
 

@@ -160,7 +160,7 @@ pub(crate) fn want(step: &mut Step<'_>, context: &Context<'_>, delay: Duration) 
         chat: inbound.chat.to_string(),
         sender: inbound.sender.to_string(),
         from_me: inbound.from_me,
-        id: inbound.ack.id.clone(),
+        id: inbound.ack.id.to_string(),
         timestamp: inbound.timestamp,
         edit: inbound.edit.clone(),
         due_ms: step.now.wall_ms.saturating_add(millis),
@@ -220,7 +220,7 @@ fn message_of(record: &PlaceholderRecord) -> Option<InboundMessage> {
     let (chat, sender) = (record.chat.parse::<Jid>().ok()?, record.sender.parse().ok()?);
     let blank = InboundMessage::default();
     Some(InboundMessage {
-        ack: AckTarget { id: record.id.clone(), from: chat.clone(), ..blank.ack },
+        ack: AckTarget { id: record.id.as_str().into(), from: chat.clone(), ..blank.ack },
         chat,
         sender,
         from_me: record.from_me,
