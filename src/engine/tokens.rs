@@ -16,7 +16,7 @@ use crate::{
         Engine, Job,
         address::{self, User},
         queries::{Answer, Query, QueryError},
-        records::{PrivacyTokenRecord, Record},
+        records::PrivacyTokenRecord,
         step::{Miss, Step},
     },
     event::MappingSource,
@@ -81,7 +81,7 @@ impl Peer {
         if let Some(found) = self.found.filter(|found| *found != key) {
             step.delete(found);
         }
-        step.put(key, self.record.to_bytes());
+        step.put(key, &self.record);
     }
 }
 

@@ -11,8 +11,6 @@
 mod migrate;
 mod table;
 
-use bytes::Bytes;
-
 use crate::{
     engine::{
         account::Account,
@@ -158,8 +156,8 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
         migrate::leave(step, before, &lid)?;
         step.delete(map_key(before));
     }
-    step.put(map_key(&pn), Bytes::from(lid.to_string()));
-    step.put(map_key(&lid), Bytes::from(pn.to_string()));
+    step.put(map_key(&pn), lid.to_string().as_bytes());
+    step.put(map_key(&lid), pn.to_string().as_bytes());
     let corrects = lid_before.is_some() || pn_before.is_some();
     Ok(Some(Noted { event: LidMappingUpdated::new(lid, pn, source), corrects }))
 }

@@ -24,7 +24,7 @@ use crate::{
         account::Linked,
         address::{self, User},
         devices, groups,
-        records::{Record, ResendRecord, SentRecord},
+        records::{ResendRecord, SentRecord},
         send::{self, marks, sent_record},
         step::{Miss, Step, own},
     },
@@ -192,7 +192,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         Renewal::Fetch => {
             // What was remembered now counts for the next request.
             for Wanted { id, resend, .. } in wanted {
-                step.put(resend_key(&asker.address, &id), resend.to_bytes());
+                step.put(resend_key(&asker.address, &id), &resend);
             }
             return Ok(Outcome::Keys(asker.device));
         }
@@ -212,7 +212,7 @@ fn remember(step: &mut Step<'_>, asker: &Asker, wanted: Vec<Wanted>) {
     for Wanted { id, mut resend, .. } in wanted {
         resend.count = resend.count.saturating_add(1);
         resend.at = step.now.unix_seconds();
-        step.put(resend_key(&asker.address, &id), resend.to_bytes());
+        step.put(resend_key(&asker.address, &id), &resend);
     }
 }
 

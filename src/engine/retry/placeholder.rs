@@ -166,7 +166,7 @@ pub(crate) fn want(step: &mut Step<'_>, context: &Context<'_>, delay: Duration) 
         due_ms: step.now.wall_ms.saturating_add(millis),
         asked: 0,
     };
-    step.put(key.clone(), record.to_bytes());
+    step.put(key.clone(), &record);
     step.note(Note::Wanted(key, record));
     true
 }
@@ -281,7 +281,7 @@ impl Engine {
                         true => record.asked = now.unix_seconds(),
                         false => record.due_ms = now.wall_ms.saturating_add(LATER_MS),
                     }
-                    step.put(key.clone(), record.to_bytes());
+                    step.put(key.clone(), &record);
                     step.note(Note::Wanted(key, record));
                 }
                 given_up.into_iter().for_each(|key| forget(step, key));

@@ -2,24 +2,27 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::{Plan, SendOp, fail, outgoing_key, padded, padded_message, sent_key};
+use super::{
+    Plan, SendOp, fail, padded, sent_key,
+    stored::{Outgoing, Sent},
+};
 use crate::{
     engine::{
         account::Linked,
         address::{self, User},
         content, devices, keys,
         notices::SendFailure,
-        records::{Record, SentRecord},
         restrictions,
         step::{Miss, Step, own},
         tokens,
     },
     jid::Jid,
     message::{self, build},
+    node::NodeError,
+    proto::Message as _,
     signal::{self, Address, Ciphertext, Session, SignalStore},
     stanza::{
         iq::usync::Device,
@@ -142,7 +145,7 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         false => None,
     };
     let plain = padded(&op.message, step.rng);
-    let copy = padded_message(&build::device_sent(chat, message), step.rng);
+    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
 
     let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
@@ -172,13 +175,17 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
-    let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
-    let encoded = Bytes::from(encoded);
     // What is said of a status is for its author alone.
-    let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
-    step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
-    step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
-    step.send_message(encoded.clone());
-    Ok(Plan::Sent(encoded))
+    let (kept_under, audience) = match chat.is_broadcast() {
+        true => (chat, std::slice::from_ref(&user.canonical)),
+        false => (&user.canonical, &[][..]),
+    };
+    let frame = step.draft(|step, frame| {
+        stanza.encode_into(frame)?;
+        step.put(sent_key(kept_under, op.id.as_str()), &Sent { op, chat, audience });
+        Ok::<_, NodeError>(Outgoing::new(op, chat).put_encrypted(step, frame))
+    });
+    let Ok(frame) = frame else { return Ok(fail(step, op, &SendFailure::encoding())) };
+    step.send_message(frame.clone());
+    Ok(Plan::Sent(frame))
 }
