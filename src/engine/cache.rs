@@ -19,7 +19,10 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{engine::records::Value, store::Key};
+use crate::{
+    engine::{points::Points, records::Value},
+    store::Key,
+};
 
 /// What an entry costs besides key and value.
 const ENTRY_OVERHEAD: usize = 96;
@@ -46,6 +49,8 @@ pub(crate) struct Cache {
     capacity: usize,
     /// The rest of the newest piece.
     piece: BytesMut,
+    /// What the keys of senders are as points.
+    pub(super) points: Points,
 }
 
 impl Cache {
@@ -58,6 +63,7 @@ impl Cache {
             pinned: HashMap::new(),
             capacity: bytes / 2,
             piece: BytesMut::new(),
+            points: Points::default(),
         }
     }
 

@@ -46,6 +46,7 @@
 //! | `queries` | which answer belongs to which question |
 //! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
+//! | `points` | what is computed of keys of senders |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -75,6 +76,7 @@ mod login;
 mod logout;
 mod notices;
 mod passkey;
+mod points;
 mod prekeys;
 mod queries;
 mod receipts;

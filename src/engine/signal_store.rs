@@ -136,7 +136,9 @@ impl SenderKeyStore for Step<'_> {
     }
 
     fn sender_key(&mut self, name: &SenderKeyName) -> Result<Option<SenderKeyRecord>, Miss> {
-        self.signal_record(&keys::sender_key(name), SenderKeyRecord::decode)
+        let mut record = self.signal_record(&keys::sender_key(name), SenderKeyRecord::decode)?;
+        record.iter_mut().for_each(|record| self.points().recall(record));
+        Ok(record)
     }
 
     fn sender_key_page(&mut self, name: &SenderKeyName, id: SenderKeyPageId) -> Result<Option<SkippedPage>, Miss> {
@@ -153,7 +155,8 @@ impl SenderKeyStore for Step<'_> {
         self.delete(keys::own_sender_key(name));
     }
 
-    fn put_sender_key(&mut self, name: &SenderKeyName, record: SenderKeyRecord) {
+    fn put_sender_key(&mut self, name: &SenderKeyName, mut record: SenderKeyRecord) {
+        self.points().keep(&mut record);
         self.put(keys::sender_key(name), &record);
     }
 

@@ -18,6 +18,7 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        points::Points,
         queries::Query,
         records::{Record, Value},
         retry,
@@ -284,6 +285,11 @@ impl<'e> Step<'e> {
         draft.shrink_to(DRAFT_KEPT);
         self.draft = draft;
         written
+    }
+
+    /// The keys of senders whose points are known.
+    pub(super) const fn points(&mut self) -> &mut Points {
+        &mut self.cache.points
     }
 
     /// Removes a record.

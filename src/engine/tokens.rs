@@ -38,7 +38,7 @@ impl std::fmt::Debug for NctSalt {
 }
 
 fn token_key(user: &Jid) -> Key {
-    Key::new(RecordKind::PrivacyToken, user.to_string())
+    Key::texts(RecordKind::PrivacyToken, &[user])
 }
 
 /// What is kept of a peer, and of it what tokens need.

@@ -17,7 +17,13 @@ impl ShortText {
         text
     }
 
-    /// The bytes, which are UTF-8.
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        // Only texts were written.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The bytes of the text.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -17,7 +17,7 @@ use crate::{
         step::{Miss, Step},
     },
     event::{LidMappingUpdated, MappingSource},
-    jid::Jid,
+    jid::{Jid, ShortText},
     signal::Address,
     store::{Key, RecordKind},
 };
@@ -189,5 +189,5 @@ pub(crate) fn device(step: &mut Step<'_>, jid: &Jid) -> Result<Address, Miss> {
 
 /// The address of a device of a user, as it is.
 pub(crate) fn address_of(user: &Jid, device: u16) -> Address {
-    Address::new(&user.with_device(device).to_string())
+    Address::new(ShortText::of(&user.with_device(device)).as_str())
 }

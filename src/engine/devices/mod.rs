@@ -44,7 +44,7 @@ pub(crate) use identity::changed_implicitly;
 pub(crate) use query::{Asked, Held};
 
 fn list_key(user: &Jid) -> Key {
-    Key::new(RecordKind::DeviceList, user.to_string())
+    Key::texts(RecordKind::DeviceList, &[user])
 }
 
 /// The devices of a user; `None` when they must be asked for. A bot has one, and nobody need be asked.

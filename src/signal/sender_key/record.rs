@@ -125,6 +125,11 @@ impl SenderKeyRecord {
         self.keys.iter().flat_map(SenderKey::page_ids)
     }
 
+    /// The keys that verify messages.
+    pub fn verifying_keys_mut(&mut self) -> impl Iterator<Item = &mut VerifyingKey> {
+        self.keys.iter_mut().filter_map(|key| key.verifying.as_mut())
+    }
+
     /// The key with an id; there is one at most.
     pub(super) fn key_mut(&mut self, id: SenderKeyId) -> Option<&mut SenderKey> {
         self.keys.iter_mut().find(|key| key.id == id)
