@@ -111,7 +111,7 @@ pub fn ensure_secret(message: &mut Message, rng: &mut impl Rng) -> Option<Secret
 pub fn device_sent(destination: &Jid, mut message: Message) -> Message {
     let context: Option<Box<MessageContextInfo>> = message.message_context_info.take();
     let sent = DeviceSentMessage {
-        destination_jid: Some(destination.to_string()),
+        destination_jid: Some(destination.to_text()),
         message: Some(Box::new(message)),
         phash: None,
     };
