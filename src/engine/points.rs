@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::{crypto::xeddsa::VerifyingKey, signal::sender_key::SenderKeyRecord};
 
-/// Keys that are kept: 13 KiB. One more, and it begins anew.
-const MAX_KEPT: usize = 64;
+/// Keys that are kept, in a table of 8 KiB. One more, and it begins anew.
+const MAX_KEPT: usize = 28;
 
 /// The keys that were used lately, by their bytes.
 #[derive(Debug, Default)]
