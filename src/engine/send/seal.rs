@@ -282,6 +282,7 @@ const fn mode(mode: AddressingMode) -> &'static str {
 type Usable<'f> = SmallVec<[(&'f Target, Session); 1]>;
 
 /// Whether all targets have sessions.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 enum Sessions<'f> {
     /// The targets that have one, with it; the others have no keys.
     There(Usable<'f>),
