@@ -27,6 +27,7 @@
 #[doc(hidden)]
 pub mod fuzz;
 mod parse;
+mod short;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ use std::fmt;
 use compact_str::CompactString;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
+
+pub(crate) use short::ShortText;
 
 /// Why a text is not a JID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -104,14 +104,14 @@ proptest! {
         let message = fields.concat();
         if let Some(content) = reporting::content(&message) {
             prop_assert!(content.len() <= message.len());
-            prop_assert_eq!(reporting::content(&content), Some(content));
+            prop_assert_eq!(reporting::content(&content), Some(content.clone()));
         }
     }
 
     #[test]
     fn arbitrary_bytes_are_filtered_or_refused(bytes in vec(any::<u8>(), 0..300)) {
         if let Some(content) = reporting::content(&bytes) {
-            prop_assert_eq!(reporting::content(&content), Some(content));
+            prop_assert_eq!(reporting::content(&content), Some(content.clone()));
         }
     }
 }

@@ -151,6 +151,11 @@ impl VerifyingKey {
         &self.y
     }
 
+    /// Whether the point of the key is computed; clones have it, too.
+    pub fn has_point(&self) -> bool {
+        self.point.get().is_some()
+    }
+
     /// Verifies a signature, as [`verify`] does.
     ///
     /// # Errors

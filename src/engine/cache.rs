@@ -5,6 +5,10 @@
 //! may still arrive from a load, or while a job that waits for other records has read it: however many jobs wait, each
 //! finds everything together in the end.
 //!
+//! Values that are written stand one behind the other in pieces of memory: one of its own would cost two allocations, for its bytes
+//! and for the count of its holders. A piece stays as long as any of its values does. So everything written counts until its
+//! generation goes, what was written over included, and a value that goes on to the next one is copied out of its piece.
+//!
 //! ```text
 //!   fill / write ──► young ──(full)──► old ──(young full again)──► dropped, unless needed still
 //!                      ▲                │
@@ -13,12 +17,17 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::store::Key;
+use crate::{
+    engine::{points::Points, records::Value},
+    store::Key,
+};
 
 /// What an entry costs besides key and value.
 const ENTRY_OVERHEAD: usize = 96;
+/// Bytes of a piece; a value that is longer than the rest of one begins another.
+const PIECE: usize = 4_096;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -38,12 +47,24 @@ pub(crate) struct Cache {
     pinned: HashMap<Key, u32>,
     /// Bytes per generation.
     capacity: usize,
+    /// The rest of the newest piece.
+    piece: BytesMut,
+    /// What the keys of senders are as points.
+    pub(super) points: Points,
 }
 
 impl Cache {
     /// A cache of about `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, pinned: HashMap::new(), capacity: bytes / 2 }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_bytes: 0,
+            pinned: HashMap::new(),
+            capacity: bytes / 2,
+            piece: BytesMut::new(),
+            points: Points::default(),
+        }
     }
 
     /// Looks a record up: `None` when it must be loaded, `Some(None)` when it is known to be absent.
@@ -53,8 +74,11 @@ impl Cache {
 
     /// Notes that a record was used.
     pub(crate) fn touch(&mut self, key: &Key) {
-        if let Some((key, entry)) = self.old.remove_entry(key) {
-            self.insert(key, entry);
+        if let Some((key, mut entry)) = self.old.remove_entry(key) {
+            if entry.batch != 0 {
+                entry.value = entry.value.map(|value| Bytes::copy_from_slice(&value));
+            }
+            self.fill_one(key, entry);
         }
     }
 
@@ -66,12 +90,22 @@ impl Cache {
         }
         for (key, value) in records {
             if self.read(&key).is_none() {
-                self.insert(key, Entry { value, batch: 0 });
+                self.fill_one(key, Entry { value, batch: 0 });
             }
         }
     }
 
-    /// Takes over what a step wrote.
+    /// Writes a value, or something else that a batch or the connection holds.
+    pub(crate) fn value(&mut self, value: &(impl Value + ?Sized)) -> Bytes {
+        if self.piece.capacity() == 0 {
+            self.piece = BytesMut::with_capacity(PIECE);
+        }
+        value.write_to(&mut self.piece);
+        self.young_bytes += self.piece.len();
+        self.piece.split().freeze()
+    }
+
+    /// Takes over what a step wrote, of [`Self::value`].
     pub(crate) fn write(&mut self, key: Key, value: Option<Bytes>, batch: u64) {
         self.old.remove(&key);
         self.insert(key, Entry { value, batch });
@@ -101,17 +135,21 @@ impl Cache {
         self.young_bytes = 0;
         for (key, entry) in old {
             if entry.batch > evictable || self.pinned.contains_key(&key) {
-                self.insert(key, entry);
+                self.fill_one(key, entry);
             }
         }
     }
 
+    /// An entry whose value is not counted in this generation yet.
+    fn fill_one(&mut self, key: Key, entry: Entry) {
+        self.young_bytes += entry.value.as_ref().map_or(0, Bytes::len);
+        self.insert(key, entry);
+    }
+
     fn insert(&mut self, key: Key, entry: Entry) {
-        let cost = |entry: &Entry| entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD;
-        self.young_bytes += key.id.len() + cost(&entry);
-        let key_len = key.id.len();
-        if let Some(before) = self.young.insert(key, entry) {
-            self.young_bytes = self.young_bytes.saturating_sub(key_len + cost(&before));
+        let cost = key.id.len() + ENTRY_OVERHEAD;
+        if self.young.insert(key, entry).is_none() {
+            self.young_bytes += cost;
         }
     }
 
@@ -138,6 +176,30 @@ mod tests {
         assert_eq!(cache.read(&key(1)), None);
         cache.fill(vec![(key(1), None)], 0);
         assert_eq!(cache.read(&key(1)), Some(None));
+    }
+
+    #[test]
+    fn what_was_written_over_counts_and_what_goes_on_is_copied() {
+        let mut cache = Cache::new(20_000);
+        let kept = cache.value(&b"kept"[..]);
+        let piece = kept.as_ptr();
+        cache.write(key(0), Some(kept), 1);
+        for batch in 1..=80 {
+            let value = cache.value(&[0; 100][..]);
+            cache.write(key(1), Some(value), batch);
+            cache.trim(batch);
+        }
+        assert!(cache.old.is_empty(), "80 times 100 bytes, of 10,000");
+        for batch in 81..=100 {
+            let value = cache.value(&[0; 100][..]);
+            cache.write(key(1), Some(value), batch);
+            cache.trim(batch);
+        }
+        assert!(cache.old.contains_key(&key(0)), "two keys, and a generation is full");
+        cache.touch(&key(0));
+        let copied = cache.read(&key(0)).unwrap().unwrap();
+        assert_eq!(copied, b"kept"[..]);
+        assert_ne!(copied.as_ptr(), piece, "it does not hold all that was written with it");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -23,8 +23,9 @@ use super::{
     Config,
     account::{Account, Linked},
     cache::Cache,
-    keys, prekeys, receive, retry,
-    signal_store::pair_record,
+    keys, prekeys, receive,
+    records::Value as _,
+    retry,
     step::{Collected, Miss, Step},
 };
 use crate::{
@@ -173,7 +174,9 @@ impl Bench {
             rng,
         };
         let signed = &bench.account.signed_pre_key;
-        bench.records.insert(keys::signed_pre_key(signed.id), pair_record(&signed.pair));
+        let mut pair = BytesMut::new();
+        signed.pair.write_to(&mut pair);
+        bench.records.insert(keys::signed_pre_key(signed.id), pair.freeze());
         for name in PEOPLE {
             let pre_key = bench.step(&retry::Memory::default(), |step| Ok(prekeys::single(step)));
             let identity = KeyPair::generate(&mut bench.rng);

@@ -114,13 +114,15 @@ fn stanza(stanza: Stanza) -> Inbound {
 }
 
 fn parse_message(node: NodeRef<'_>, own: &Own<'_>) -> Inbound {
-    match (InboundMessage::parse(node, own), AckTarget::of(node)) {
-        (Ok(message), _) => stanza(Stanza::Message(message)),
-        (Err(error), Some(target)) => {
-            tracing::warn!(%error, "message cannot be parsed");
-            Inbound::Nack(target, Nack::Parsing)
-        }
-        (Err(_), None) => Inbound::Ignored,
+    match InboundMessage::parse(node, own) {
+        Ok(message) => stanza(Stanza::Message(message)),
+        Err(error) => match AckTarget::of(node) {
+            Some(target) => {
+                tracing::warn!(%error, "message cannot be parsed");
+                Inbound::Nack(target, Nack::Parsing)
+            }
+            None => Inbound::Ignored,
+        },
     }
 }
 

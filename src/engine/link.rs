@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock::Now,
     crypto::Secret,
-    engine::{account::Linked, keys, notices, queries::QueryError, signal_store::pair_record},
+    engine::{account::Linked, keys, notices, queries::QueryError},
     event::LinkFailure,
     pairing::{
         PairError,
@@ -262,11 +262,11 @@ impl Engine {
         };
         self.act(now, |step| {
             let signed_pre_key = step.account().signed_pre_key.clone();
-            step.put(keys::signed_pre_key(signed_pre_key.id), pair_record(&signed_pre_key.pair));
+            step.put(keys::signed_pre_key(signed_pre_key.id), &signed_pre_key.pair);
             // The account's key is the identity of its primary device (spec 01 §4.5).
             let primary = linked.lid.as_ref().unwrap_or(&linked.pn).with_device(0);
             let address = crate::signal::Address::new(&primary.to_string());
-            step.put(keys::identity(&address), signed.account_key().as_bytes().to_vec());
+            step.put(keys::identity(&address), &signed.account_key().as_bytes()[..]);
             step.emit(notices::paired(&linked));
             step.account_mut().linked = Some(linked);
             step.send(&stanza::sign(&id, signed));

@@ -46,6 +46,7 @@
 //! | `queries` | which answer belongs to which question |
 //! | `retention` | what is kept for a time, and goes |
 //! | `account`, `records`, `address`, `keys`, `signal_store` | what is stored |
+//! | `points` | what is computed of keys of senders |
 //! | `notices`, `told` | the events that the engine tells, and the state that the last one told |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -75,6 +76,7 @@ mod login;
 mod logout;
 mod notices;
 mod passkey;
+mod points;
 mod prekeys;
 mod queries;
 mod receipts;
@@ -318,6 +320,8 @@ pub struct Engine {
     restriction_ends: Option<Duration>,
     /// Room for what a step reads.
     needs: Needs,
+    /// Room for what a step encrypts and encodes.
+    draft: Vec<u8>,
     /// The newest batch that took a counter lease or that a message waits for: one whose keys are leased waits for it, too.
     leases: u64,
 }
@@ -403,6 +407,7 @@ impl Engine {
             unconfirmed: Vec::new(),
             restriction_ends: None,
             needs: Needs::default(),
+            draft: Vec::new(),
             leases: 0,
             config,
         };
@@ -549,14 +554,17 @@ impl Engine {
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
         let mut step =
             Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
-        step.needs = std::mem::take(&mut self.needs);
+        (step.needs, step.draft) = (std::mem::take(&mut self.needs), std::mem::take(&mut self.draft));
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
                 self.apply(now, collected);
                 Ok(value)
             }
-            Err(Miss) => Err(step.needs),
+            Err(Miss) => {
+                self.draft = step.draft;
+                Err(step.needs)
+            }
         }
     }
 
@@ -574,6 +582,7 @@ impl Engine {
         let Collected {
             account,
             needs,
+            draft,
             mut overlay,
             frames,
             receipts,
@@ -585,13 +594,13 @@ impl Engine {
             took_lease,
             is_covered,
         } = collected;
-        self.needs = needs;
+        (self.needs, self.draft) = (needs, draft);
         for note in notes {
             self.retries.note(now, note);
         }
         if let Some(account) = account {
             if let Some(record) = account.to_record() {
-                overlay.insert(account_key(), Some(record));
+                overlay.insert(account_key(), Some(self.cache.value(&record[..])));
             }
             self.account = account;
         }
@@ -611,7 +620,7 @@ impl Engine {
             envelopes.push(envelope);
         }
         if clear || !batch.events.is_empty() {
-            overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
+            overlay.insert(head_key(), Some(self.cache.value(&OutboxHeadRecord { last: self.last_event })));
         }
         let seq = self.batches + 1;
         // A record, its entry among what is kept for a time, and the heads of these.
@@ -620,7 +629,7 @@ impl Engine {
             if let Some(value) = &value
                 && !matches!(self.cache.read(&key), Some(Some(_)))
             {
-                self.retention.note(now, &key, value, &mut batch);
+                self.retention.note(now, &key, value, &mut self.cache, &mut batch);
             }
             self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
@@ -629,7 +638,7 @@ impl Engine {
                 None => batch.deletes.push(key),
             }
         }
-        let kept = self.retention.seal(&mut batch);
+        let kept = self.retention.seal(&mut self.cache, &mut batch);
         if !batch.is_empty() {
             self.batches = seq;
             self.gate.push_free(Queued::Output(Output::Commit { seq, batch }));

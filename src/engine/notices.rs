@@ -365,7 +365,7 @@ pub(crate) fn received(context: &Context<'_>, message: &e2e::Message, prefer: Pr
     let mut object = object(inbound_key(context, prefer), message);
     object.key.server_id.clone_from(&inbound.server_id);
     object.message_timestamp = Some(inbound.timestamp);
-    object.push_name.clone_from(&inbound.push_name);
+    object.push_name = inbound.push_name.as_ref().map(ToString::to_string);
     object.broadcast = Some(inbound.chat.is_broadcast());
     object.source = Some(context.source);
     MessageReceived::new(vec![object]).into()

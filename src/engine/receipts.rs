@@ -13,7 +13,7 @@ use crate::{
         address::{self, User},
         command::{CommandError, CommandId, Reply},
         notices::{self, ReceiptStatus},
-        records::{OutgoingRecord, Record, StatusRecord},
+        records::{OutgoingRecord, StatusRecord},
         send::{outgoing_key, sent_record, settle_as_sent},
         step::{Miss, Step},
     },
@@ -163,12 +163,12 @@ fn message_receipt(
             step.emit_from(receipt.offline, notices::receipt(&about, status, reading.timestamp, implied));
         }
         if let Some(key) = keys.into_iter().next() {
-            step.put(key, StatusRecord { status: status.number() }.to_bytes());
+            step.put(key, &StatusRecord { status: status.number() });
         }
         sent.highest = sent.highest.max(status.number());
     }
     if sent != known {
-        step.put(sent_key, sent.to_bytes());
+        step.put(sent_key, &sent);
     }
     Ok(settles)
 }

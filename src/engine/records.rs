@@ -6,13 +6,41 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::proto::e2e;
+
 /// Version byte in front of every record of this module.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// A stored record that cannot be read: the database is damaged or from a newer version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stored record {0} cannot be read")]
 pub struct RecordError(pub(crate) &'static str);
+
+/// What can be written as the value of a record.
+pub(crate) trait Value {
+    /// Writes the stored form behind what `out` holds.
+    fn write_to(&self, out: &mut BytesMut);
+}
+
+impl Value for [u8] {
+    fn write_to(&self, out: &mut BytesMut) {
+        out.put_slice(self);
+    }
+}
+
+impl<R: Record> Value for R {
+    fn write_to(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        self.encode_raw(out);
+    }
+}
+
+/// The plaintext of a message.
+impl Value for e2e::Message {
+    fn write_to(&self, out: &mut BytesMut) {
+        self.encode_raw(out);
+    }
+}
 
 /// A record of the engine.
 pub(crate) trait Record: Message + Default {
@@ -22,8 +50,7 @@ pub(crate) trait Record: Message + Default {
     /// The stored form.
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len().saturating_add(1));
-        out.put_u8(VERSION);
-        self.encode_raw(&mut out);
+        self.write_to(&mut out);
         out.freeze()
     }
 
@@ -452,8 +479,8 @@ record!(PlaceholderRecord);
 #[prost(skip_debug)]
 pub(crate) struct MessageSecretRecord {
     /// 32 bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    pub(crate) secret: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) secret: Bytes,
     /// Unix seconds from which on it counts as absent.
     #[prost(uint64, tag = "2")]
     pub(crate) expires: u64,

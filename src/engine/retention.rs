@@ -26,7 +26,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message;
 
 use super::{Engine, Job};
@@ -34,10 +34,12 @@ use crate::{
     clock::Now,
     engine::{
         Config,
-        records::{MessageSecretRecord, Record, record},
+        cache::Cache,
+        records::{MessageSecretRecord, Record, VERSION, Value, record},
         retry::Note,
         step::{Miss, Needs, Step},
     },
+    message::fields::Fields,
     store::{Batch, Key, RecordKind},
 };
 
@@ -151,6 +153,21 @@ struct EntryRecord {
 }
 record!(EntryRecord);
 
+/// The same, as it is written.
+struct Entry<'a> {
+    at: u64,
+    bytes: u64,
+    key: &'a Key,
+}
+
+impl Value for Entry<'_> {
+    fn write_to(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        let mut fields = Fields(out);
+        fields.number(1, self.at).number(2, self.bytes).number(3, self.key.kind as u64).bytes(4, &self.key.id);
+    }
+}
+
 impl EntryRecord {
     fn key(&self) -> Option<Key> {
         let kind = RecordKind::ALL.into_iter().find(|kind| *kind as u32 == self.kind)?;
@@ -203,24 +220,24 @@ impl Retention {
     }
 
     /// A batch makes a record.
-    pub(crate) fn note(&mut self, now: Now, key: &Key, value: &Bytes, batch: &mut Batch) {
+    pub(crate) fn note(&mut self, now: Now, key: &Key, value: &Bytes, cache: &mut Cache, batch: &mut Batch) {
         let Some(queue) = Queue::of(now, key.kind, value) else { return };
         let bytes = value.len().saturating_add(key.id.len()) as u64;
-        let entry = EntryRecord { at: now.unix_seconds(), bytes, kind: key.kind as u32, id: key.id.to_vec() };
+        let entry = Entry { at: now.unix_seconds(), bytes, key };
         let state = self.state(queue);
-        batch.puts.push((queue.entry_key(state.head.next), entry.to_bytes()));
+        batch.puts.push((queue.entry_key(state.head.next), cache.value(&entry)));
         state.head.next = state.head.next.saturating_add(1);
         state.head.bytes = state.head.bytes.saturating_add(bytes);
         state.changed = true;
     }
 
     /// The batch is complete; whether it makes records that are kept for a time.
-    pub(crate) fn seal(&mut self, batch: &mut Batch) -> bool {
+    pub(crate) fn seal(&mut self, cache: &mut Cache, batch: &mut Batch) -> bool {
         let mut any = false;
         for queue in Queue::ALL {
             let state = self.state(queue);
             if std::mem::take(&mut state.changed) {
-                batch.puts.push((queue.head_key(), state.head.to_bytes()));
+                batch.puts.push((queue.head_key(), cache.value(&state.head)));
                 any = true;
             }
         }
@@ -273,7 +290,7 @@ fn trim(step: &mut Step<'_>, queue: Queue, mut head: QueueRecord) -> Result<Queu
         head.bytes = 0;
     }
     if head != before {
-        step.put(queue.head_key(), head.to_bytes());
+        step.put(queue.head_key(), &head);
     }
     Ok(head)
 }

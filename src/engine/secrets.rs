@@ -9,17 +9,17 @@
 //! are kept under; what was kept before the LID was known is found under the phone number. A secret whose time is up counts
 //! as absent, and goes when somebody asks for it.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
     crypto::Secret,
     engine::{
         address::User,
-        records::{MessageSecretRecord, PollOption, PollVoteRecord, Record},
+        records::{MessageSecretRecord, PollOption, PollVoteRecord, VERSION, Value},
         step::{Miss, Step},
     },
     jid::Jid,
-    message::{MessageId, Normalised, normalise::poll_of, secret},
+    message::{MessageId, Normalised, fields::Fields, normalise::poll_of, secret},
     store::{Key, RecordKind},
 };
 
@@ -49,7 +49,7 @@ impl Kept {
 
     /// Writes a changed record.
     pub(crate) fn store(self, step: &mut Step<'_>) {
-        step.put(self.key, self.record.to_bytes());
+        step.put(self.key, &self.record);
     }
 
     /// Counts a vote in place of what this voter voted before, and tells whether it did: an older vote than the known one
@@ -92,9 +92,9 @@ impl Kept {
         }
         if let Some(key) = keys.into_iter().next() {
             let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
-            step.put(key, PollVoteRecord { at_ms, hashes }.to_bytes());
+            step.put(key, &PollVoteRecord { at_ms, hashes });
         }
-        step.put(self.key.clone(), self.record.to_bytes());
+        step.put(self.key.clone(), &self.record);
         Ok(true)
     }
 
@@ -121,6 +121,25 @@ impl Kept {
     }
 }
 
+/// A [`MessageSecretRecord`], as it is written first.
+struct Fresh<'a> {
+    secret: &'a [u8; 32],
+    expires: u64,
+    sent: u64,
+    options: Vec<PollOption>,
+}
+
+impl Value for Fresh<'_> {
+    fn write_to(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        let mut fields = Fields(out);
+        fields.bytes(1, self.secret).number(2, self.expires).number(3, self.sent);
+        for option in &self.options {
+            fields.message(4, option);
+        }
+    }
+}
+
 fn secret_key(chat: &Jid, author: &Jid, id: &str) -> Key {
     Key::texts(RecordKind::MessageSecret, &[chat, author, &id])
 }
@@ -138,13 +157,13 @@ pub(crate) fn remember(step: &mut Step<'_>, chat: &User, author: &User, id: &str
     let options = poll_of(message).map(|poll| &poll.options[..]).unwrap_or_default();
     let options = options.iter().filter_map(|option| option.option_name.clone());
     let options = options.filter(|name| name.len() <= MAX_OPTION).take(MAX_OPTIONS);
-    let record = MessageSecretRecord {
-        secret: secret.to_vec(),
+    let fresh = Fresh {
+        secret,
         expires: step.now.unix_seconds().saturating_add(keep.as_secs()),
         sent,
         options: options.map(|name| PollOption { name, votes: 0 }).collect(),
     };
-    step.put(secret_key(&chat.canonical, &author.canonical, id), record.to_bytes());
+    step.put(secret_key(&chat.canonical, &author.canonical, id), &fresh);
 }
 
 /// The message with this id that somebody wrote in a chat, if its secret is known.

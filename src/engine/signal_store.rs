@@ -1,11 +1,12 @@
 //! A step as the store of the Signal layer: sessions, prekeys and sender keys are records as any other.
 
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use crate::{
     crypto::{KeyPair, PrivateKey, PublicKey},
     engine::{
         keys,
+        records::Value,
         step::{Miss, Step},
     },
     signal::{
@@ -16,11 +17,11 @@ use crate::{
 };
 
 /// The stored form of a prekey: private key, then public key, so that loading needs no curve work.
-pub(crate) fn pair_record(pair: &KeyPair) -> Bytes {
-    let mut record = Vec::with_capacity(64);
-    record.extend_from_slice(pair.private().expose());
-    record.extend_from_slice(pair.public().as_bytes());
-    record.into()
+impl Value for KeyPair {
+    fn write_to(&self, out: &mut BytesMut) {
+        out.extend_from_slice(self.private().expose());
+        out.extend_from_slice(self.public().as_bytes());
+    }
 }
 
 /// Reads a stored prekey; `None` when it is damaged.
@@ -33,6 +34,18 @@ fn read_pair(bytes: &[u8]) -> Result<KeyPair, &'static str> {
     let public = PublicKey::from_slice(public).map_err(|_| "wrong length")?;
     Ok(KeyPair::from_parts(PrivateKey::from_bytes(*private), public))
 }
+
+/// Records of the Signal layer have a form of their own.
+macro_rules! value {
+    ($($name:ty),*) => {$(
+        impl Value for $name {
+            fn write_to(&self, out: &mut BytesMut) {
+                self.write_to(out);
+            }
+        }
+    )*};
+}
+value!(Session, State, SkippedPage, OwnSenderKey, SenderKeyRecord);
 
 impl SignalStore for Step<'_> {
     type Miss = Miss;
@@ -70,7 +83,7 @@ impl SignalStore for Step<'_> {
     fn put_session(&mut self, address: &Address, mut session: Session) {
         let run = self.account().run;
         self.note_lease(session.current_mut().map_or(Leased::Held, |state| state.lease(run)));
-        self.put(keys::session(address), session.encode());
+        self.put(keys::session(address), &session);
     }
 
     fn delete_session(&mut self, address: &Address) {
@@ -78,7 +91,7 @@ impl SignalStore for Step<'_> {
     }
 
     fn put_archive_index(&mut self, address: &Address, index: ArchiveIndex) {
-        self.put(keys::archive_index(address), index.encode());
+        self.put(keys::archive_index(address), &index.encode()[..]);
     }
 
     fn delete_archive_index(&mut self, address: &Address) {
@@ -86,7 +99,7 @@ impl SignalStore for Step<'_> {
     }
 
     fn put_archived_state(&mut self, address: &Address, state: State) {
-        self.put(keys::archived_state(address, state.id()), state.encode());
+        self.put(keys::archived_state(address, state.id()), &state);
     }
 
     fn delete_archived_state(&mut self, address: &Address, id: StateId) {
@@ -94,7 +107,7 @@ impl SignalStore for Step<'_> {
     }
 
     fn put_skipped_page(&mut self, address: &Address, id: PageId, page: SkippedPage) {
-        self.put(keys::skipped_page(address, id), page.encode());
+        self.put(keys::skipped_page(address, id), &page);
     }
 
     fn delete_skipped_page(&mut self, address: &Address, id: PageId) {
@@ -102,7 +115,7 @@ impl SignalStore for Step<'_> {
     }
 
     fn put_identity(&mut self, address: &Address, identity: PublicKey) {
-        self.put(keys::identity(address), identity.as_bytes().to_vec());
+        self.put(keys::identity(address), &identity.as_bytes()[..]);
     }
 
     fn delete_identity(&mut self, address: &Address) {
@@ -123,7 +136,9 @@ impl SenderKeyStore for Step<'_> {
     }
 
     fn sender_key(&mut self, name: &SenderKeyName) -> Result<Option<SenderKeyRecord>, Miss> {
-        self.signal_record(&keys::sender_key(name), SenderKeyRecord::decode)
+        let mut record = self.signal_record(&keys::sender_key(name), SenderKeyRecord::decode)?;
+        record.iter_mut().for_each(|record| self.points().recall(record));
+        Ok(record)
     }
 
     fn sender_key_page(&mut self, name: &SenderKeyName, id: SenderKeyPageId) -> Result<Option<SkippedPage>, Miss> {
@@ -133,15 +148,16 @@ impl SenderKeyStore for Step<'_> {
     fn put_own_sender_key(&mut self, name: &SenderKeyName, mut key: OwnSenderKey) {
         let run = self.account().run;
         self.note_lease(key.lease(run));
-        self.put(keys::own_sender_key(name), key.encode());
+        self.put(keys::own_sender_key(name), &key);
     }
 
     fn delete_own_sender_key(&mut self, name: &SenderKeyName) {
         self.delete(keys::own_sender_key(name));
     }
 
-    fn put_sender_key(&mut self, name: &SenderKeyName, record: SenderKeyRecord) {
-        self.put(keys::sender_key(name), record.encode());
+    fn put_sender_key(&mut self, name: &SenderKeyName, mut record: SenderKeyRecord) {
+        self.points().keep(&mut record);
+        self.put(keys::sender_key(name), &record);
     }
 
     fn delete_sender_key(&mut self, name: &SenderKeyName) {
@@ -149,7 +165,7 @@ impl SenderKeyStore for Step<'_> {
     }
 
     fn put_sender_key_page(&mut self, name: &SenderKeyName, id: SenderKeyPageId, page: SkippedPage) {
-        self.put(keys::sender_key_page(name, id), page.encode());
+        self.put(keys::sender_key_page(name, id), &page);
     }
 
     fn delete_sender_key_page(&mut self, name: &SenderKeyName, id: SenderKeyPageId) {

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
+use smallvec::SmallVec;
 
 use crate::{
     clock::Now,
@@ -17,8 +18,9 @@ use crate::{
         cache::Cache,
         command::{CommandError, CommandId, Reply},
         config::Config,
+        points::Points,
         queries::Query,
-        records::Record,
+        records::{Record, Value},
         retry,
     },
     event::Event,
@@ -101,6 +103,9 @@ impl From<Bytes> for Frame {
     }
 }
 
+/// So many bytes of the buffer for drafts are kept from step to step.
+const DRAFT_KEPT: usize = 2_048;
+
 /// Collects what a handler does.
 #[derive(Debug)]
 pub(crate) struct Step<'e> {
@@ -117,10 +122,12 @@ pub(crate) struct Step<'e> {
     account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
-    pub(super) frames: Vec<Frame>,
+    /// See [`Self::draft`].
+    pub(super) draft: Vec<u8>,
+    pub(super) frames: SmallVec<[Frame; 2]>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
-    pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) replies: SmallVec<[(CommandId, Result<Reply, CommandError>); 1]>,
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
@@ -136,11 +143,12 @@ pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
     /// For the next step, which need not make room again.
     pub(super) needs: Needs,
+    pub(super) draft: Vec<u8>,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
-    pub(super) frames: Vec<Frame>,
+    pub(super) frames: SmallVec<[Frame; 2]>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
-    pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    pub(super) replies: SmallVec<[(CommandId, Result<Reply, CommandError>); 1]>,
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
@@ -168,10 +176,11 @@ impl<'e> Step<'e> {
             account_changed: false,
             overlay: BTreeMap::new(),
             needs: Needs::default(),
-            frames: Vec::new(),
+            draft: Vec::new(),
+            frames: SmallVec::new(),
             receipts: Vec::new(),
             events: Vec::new(),
-            replies: Vec::new(),
+            replies: SmallVec::new(),
             asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
@@ -185,6 +194,7 @@ impl<'e> Step<'e> {
         Collected {
             account,
             needs: self.needs.emptied(),
+            draft: self.draft,
             overlay: self.overlay,
             frames: self.frames,
             receipts: self.receipts,
@@ -254,9 +264,32 @@ impl<'e> Step<'e> {
         Ok(self.read(key)?.and_then(|bytes| usable(R::from_bytes(&bytes), key)))
     }
 
-    /// Writes a record.
-    pub(crate) fn put(&mut self, key: Key, value: impl Into<Bytes>) {
-        self.overlay.insert(key, Some(value.into()));
+    /// Writes a record. Gives its value.
+    pub(crate) fn put(&mut self, key: Key, value: &(impl Value + ?Sized)) -> Bytes {
+        let value = self.keep(value);
+        self.overlay.insert(key, Some(value.clone()));
+        value
+    }
+
+    /// Writes what stands beside the records, and shares their memory.
+    pub(crate) fn keep(&mut self, value: &(impl Value + ?Sized)) -> Bytes {
+        self.cache.value(value)
+    }
+
+    /// Lends a buffer to a part of the step; the next step has the same one. It is empty, and wiped afterwards.
+    pub(crate) fn draft<T>(&mut self, write: impl FnOnce(&mut Self, &mut Vec<u8>) -> T) -> T {
+        let mut draft = std::mem::take(&mut self.draft);
+        let written = write(self, &mut draft);
+        draft.fill(0);
+        draft.clear();
+        draft.shrink_to(DRAFT_KEPT);
+        self.draft = draft;
+        written
+    }
+
+    /// The keys of senders whose points are known.
+    pub(super) const fn points(&mut self) -> &mut Points {
+        &mut self.cache.points
     }
 
     /// Removes a record.

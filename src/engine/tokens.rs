@@ -16,7 +16,7 @@ use crate::{
         Engine, Job,
         address::{self, User},
         queries::{Answer, Query, QueryError},
-        records::{PrivacyTokenRecord, Record},
+        records::PrivacyTokenRecord,
         step::{Miss, Step},
     },
     event::MappingSource,
@@ -38,7 +38,7 @@ impl std::fmt::Debug for NctSalt {
 }
 
 fn token_key(user: &Jid) -> Key {
-    Key::new(RecordKind::PrivacyToken, user.to_string())
+    Key::texts(RecordKind::PrivacyToken, &[user])
 }
 
 /// What is kept of a peer, and of it what tokens need.
@@ -91,7 +91,7 @@ impl Peer {
     fn store(self, step: &mut Step<'_>, user: &User) {
         let key = token_key(&user.canonical);
         self.found.into_iter().filter(|found| *found != key).for_each(|found| step.delete(found));
-        step.put(key, self.record.to_bytes());
+        step.put(key, &self.record);
     }
 }
 

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use super::{
     MessageError,
     content::Field,
+    fields::{Fields, bytes_len},
     id::MessageId,
     normalise::{Action, normalise},
     protocol::ProtocolKind,
 };
 use crate::{
     crypto::{Rng, Secret},
-    jid::Jid,
+    jid::{Jid, ShortText},
     proto::{
         common::MessageKey,
         e2e::{
@@ -20,6 +21,7 @@ use crate::{
             SenderKeyDistributionMessage, pin_in_chat_message, poll_creation_message,
         },
     },
+    signal::sender_key::wire::DistributionMessage,
 };
 
 /// The message that a reply answers.
@@ -109,7 +111,7 @@ pub fn ensure_secret(message: &mut Message, rng: &mut impl Rng) -> Option<Secret
 pub fn device_sent(destination: &Jid, mut message: Message) -> Message {
     let context: Option<Box<MessageContextInfo>> = message.message_context_info.take();
     let sent = DeviceSentMessage {
-        destination_jid: Some(destination.to_string()),
+        destination_jid: Some(destination.to_text()),
         message: Some(Box::new(message)),
         phash: None,
     };
@@ -123,6 +125,19 @@ pub fn sender_key_distribution(chat: &Jid, distribution: impl Into<Bytes>) -> Me
         axolotl_sender_key_distribution_message: Some(distribution.into()),
     };
     Message { sender_key_distribution_message: Some(Box::new(key)), ..Default::default() }
+}
+
+/// Writes [`sender_key_distribution`] of a key behind what `out` holds, without building it: our own phone gets the key with every
+/// message.
+pub(crate) fn write_sender_key_distribution(out: &mut Vec<u8>, chat: &Jid, key: &DistributionMessage) {
+    /// `Message.senderKeyDistributionMessage`.
+    const HANDED: u32 = 2;
+    const CHAT: u32 = 1;
+    const KEY: u32 = 2;
+    let (chat, key_len) = (ShortText::of(chat), key.encoded_len());
+    let len = bytes_len(CHAT, chat.as_bytes().len()).saturating_add(bytes_len(KEY, key_len));
+    Fields(out).begin(HANDED, len).bytes(CHAT, chat.as_bytes()).begin(KEY, key_len);
+    key.write_to(out);
 }
 
 /// The sender key that a message hands over: the chat it is for, as text, and the serialised key. The chat must equal the

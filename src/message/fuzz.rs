@@ -16,7 +16,7 @@ pub fn message(data: &[u8]) {
         let _ = decode(payload);
     }
     if let Some(content) = reporting::content(data) {
-        assert_eq!(reporting::content(&content), Some(content), "what is left stays when it is filtered again");
+        assert_eq!(reporting::content(&content), Some(content.clone()), "what is left stays when it is filtered again");
     }
     let Ok(message) = decode(data) else { return };
     let encoded = message.encode_to_vec();

@@ -20,6 +20,7 @@
 //! | [`reporting`] | the token by which a recipient can report a message |
 //! | [`privacy_token`] | what shows the server that a peer knows us |
 //! | [`distribution`] | who gets our sender key of a group, and when it is replaced |
+//! | `fields` | protobuf written from borrowed parts |
 //!
 //! Everything works on values of [`crate::proto::e2e`]; encryption and stanzas are elsewhere.
 
@@ -29,6 +30,7 @@ pub mod build;
 pub mod classify;
 pub mod content;
 pub mod distribution;
+pub(crate) mod fields;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod id;

@@ -7,6 +7,8 @@
 //! Nothing is copied but the merged context info: a [`Normalised`] borrows from the message. The message as it came (after
 //! the device-sent wrapper, [`Normalised::original`]) stays what events show.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::{
@@ -76,7 +78,7 @@ pub struct Normalised<'a> {
     field: Option<Field>,
     destination: Option<&'a str>,
     wrappers: SmallVec<[Wrapper; 4]>,
-    context: Option<MessageContextInfo>,
+    context: Option<Cow<'a, MessageContextInfo>>,
 }
 
 /// Takes the wrappers off a message and looks at what is inside.
@@ -84,11 +86,11 @@ pub struct Normalised<'a> {
 /// A device-sent wrapper is taken off whoever sent it; that only our own devices may use it is for the caller to check
 /// ([`Normalised::destination`]).
 pub fn normalise(message: &Message) -> Normalised<'_> {
-    let mut context = message.message_context_info.as_deref().cloned();
+    let mut context = message.message_context_info.as_deref().map(Cow::Borrowed);
     let (original, destination) = match message.device_sent_message.as_deref() {
         Some(sent) => match sent.message.as_deref() {
             Some(inner) => {
-                context = merge(context, inner.message_context_info.as_deref());
+                context = joined(context, inner.message_context_info.as_deref());
                 (inner, Some(sent.destination_jid.as_deref().unwrap_or_default()))
             }
             None => (message, None),
@@ -100,7 +102,7 @@ pub fn normalise(message: &Message) -> Normalised<'_> {
     while wrappers.len() < MAX_WRAPPERS
         && let Some((wrapper, inner)) = Wrapper::of(content)
     {
-        context = merge(context, inner.message_context_info.as_deref());
+        context = joined(context, inner.message_context_info.as_deref());
         wrappers.push(wrapper);
         content = inner;
     }
@@ -190,7 +192,7 @@ impl<'a> Normalised<'a> {
 
     /// The merged `messageContextInfo` of all levels: secret, association, thread, bot.
     pub fn message_context(&self) -> Option<&MessageContextInfo> {
-        self.context.as_ref()
+        self.context.as_deref()
     }
 
     /// The 32-byte secret that reactions, votes, edits and comments on this message are encrypted with. One of another
@@ -267,6 +269,17 @@ fn protocol_action(protocol: &ProtocolMessage) -> Action<'_> {
 }
 
 /// Merges the context of an outer level into that of the inner one (spec 06 §2.1).
+/// [`merge`], which copies neither if there is but one.
+fn joined<'a>(
+    outer: Option<Cow<'a, MessageContextInfo>>,
+    inner: Option<&'a MessageContextInfo>,
+) -> Option<Cow<'a, MessageContextInfo>> {
+    match (outer, inner) {
+        (Some(outer), Some(inner)) => merge(Some(outer.into_owned()), Some(inner)).map(Cow::Owned),
+        (outer, inner) => outer.or_else(|| inner.map(Cow::Borrowed)),
+    }
+}
+
 fn merge(outer: Option<MessageContextInfo>, inner: Option<&MessageContextInfo>) -> Option<MessageContextInfo> {
     let (Some(outer), Some(inner)) = (outer.as_ref(), inner) else {
         return outer.or_else(|| inner.cloned());

@@ -20,7 +20,7 @@ use self::Keep::{Fields, Whole};
 use super::normalise::normalise;
 use crate::{
     crypto::{Rng, Secret, hkdf_sha256, hmac_sha256},
-    jid::Jid,
+    jid::{Jid, ShortText},
     proto::{Message as _, e2e::Message},
 };
 
@@ -81,14 +81,14 @@ pub fn token(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid, message:
 
 /// The key of the token of a message.
 pub fn derive_key(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid) -> Secret<32> {
-    let mut info = String::with_capacity(128);
-    // A string takes everything.
+    let mut info = ShortText::default();
+    // It takes everything.
     let _written = write!(info, "{id}{}{}Report Token", sender.to_account(), remote.to_account());
     Secret::new(hkdf_sha256(None, secret.expose(), info.as_bytes()))
 }
 
 /// What is left of an encoded message; `None` if nothing is, or as in [`token`].
-pub fn content(message: &[u8]) -> Option<Vec<u8>> {
+pub fn content(message: &[u8]) -> Option<Cow<'_, [u8]>> {
     filter(message, MESSAGE, MAX_DEPTH).ok().filter(|content| !content.is_empty())
 }
 
@@ -111,7 +111,7 @@ type List = &'static [(u32, Keep)];
 struct Unreadable;
 
 /// Keeps the fields of a list.
-fn filter(bytes: &[u8], list: List, depth: u32) -> Result<Vec<u8>, Unreadable> {
+fn filter(bytes: &[u8], list: List, depth: u32) -> Result<Cow<'_, [u8]>, Unreadable> {
     let depth = depth.checked_sub(1).ok_or(Unreadable)?;
     let mut kept: SmallVec<[(u32, Cow<'_, [u8]>); 8]> = SmallVec::new();
     let mut rest = bytes;
@@ -134,10 +134,14 @@ fn filter(bytes: &[u8], list: List, depth: u32) -> Result<Vec<u8>, Unreadable> {
             _ => kept.push((field.number, field.raw.into())),
         }
     }
+    // A text has no other field.
+    if kept.len() <= 1 {
+        return Ok(kept.pop().map_or_else(Cow::default, |(_, only)| only));
+    }
     kept.sort_by_key(|(number, _)| *number);
     let mut out = Vec::with_capacity(kept.iter().map(|(_, bytes)| bytes.len()).sum());
     kept.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
-    Ok(out)
+    Ok(out.into())
 }
 
 /// A field of a protobuf message.
@@ -300,7 +304,7 @@ mod tests {
     fn nesting_is_limited() {
         // Each wrapper takes two levels, and the message inside one.
         let deepest = (MAX_DEPTH as usize - 1) / 2;
-        assert_eq!(content(&nested(deepest)), Some(nested(deepest)));
+        assert_eq!(content(&nested(deepest)), Some(nested(deepest).into()));
         assert_eq!(content(&nested(deepest + 1)), None);
         assert_eq!(content(&nested(5_000)), None);
     }
@@ -311,7 +315,7 @@ mod tests {
             assert_eq!(content(bytes), None, "{bytes:?}");
         }
         // Broken bytes inside a leaf do not matter.
-        assert_eq!(content(&[0x0A, 1, 0xFF]), Some(vec![0x0A, 1, 0xFF]));
+        assert_eq!(content(&[0x0A, 1, 0xFF]), Some(vec![0x0A, 1, 0xFF].into()));
     }
 
     #[test]
@@ -319,6 +323,6 @@ mod tests {
         // Field 3 with a tag of two bytes, twice, before field 1.
         let image = |caption: u8| vec![0x9A, 0x00, 0x03, 0x1A, 0x01, caption];
         let bytes = [image(b'b'), image(b'a'), vec![0x0A, 1, b'x']].concat();
-        assert_eq!(content(&bytes), Some([vec![0x0A, 1, b'x'], image(b'b'), image(b'a')].concat()));
+        assert_eq!(content(&bytes), Some([vec![0x0A, 1, b'x'], image(b'b'), image(b'a')].concat().into()));
     }
 }

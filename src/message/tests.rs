@@ -10,12 +10,14 @@ use super::{
     *,
 };
 use crate::{
+    crypto::{PublicKey, Secret},
     jid::Jid,
     proto::{
         Bytes,
         common::{LimitSharing, MessageKey},
         e2e::*,
     },
+    signal::sender_key::{SenderKeyId, wire::DistributionMessage},
 };
 
 fn rng() -> ChaCha8Rng {
@@ -522,6 +524,24 @@ fn secrets_are_made_once_and_for_content_only() {
     ] {
         assert_eq!(build::ensure_secret(&mut message, &mut rng()), None);
         assert_eq!(message.message_context_info, None);
+    }
+}
+
+#[test]
+fn a_key_is_handed_over_in_the_same_bytes_without_being_built() {
+    for (chat, id, iteration) in
+        [("120363000000000001@g.us", 1, 0), ("status@broadcast", u32::MAX, 127), ("1-2@g.us", 128, 20_000)]
+    {
+        let chat: Jid = chat.parse().unwrap();
+        let key = DistributionMessage {
+            id: SenderKeyId(id),
+            iteration,
+            chain_key: Secret::new([7; 32]),
+            signing: PublicKey::from_bytes([9; 32]),
+        };
+        let mut written = Vec::new();
+        build::write_sender_key_distribution(&mut written, &chat, &key);
+        assert_eq!(written, build::sender_key_distribution(&chat, key.encode()).encode_to_vec());
     }
 }
 

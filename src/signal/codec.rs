@@ -1,5 +1,7 @@
 //! The plain binary form of stored records: fixed-size fields, big-endian, behind a version byte.
 
+use bytes::BufMut;
+
 use crate::crypto::{KeyPair, PrivateKey, PublicKey, Secret};
 
 use super::SignalError;
@@ -86,35 +88,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends big-endian fields to a record under construction.
-pub(super) trait Put {
-    fn put_u16(&mut self, value: u16);
-    fn put_u32(&mut self, value: u32);
-    fn put_u64(&mut self, value: u64);
-    fn put_pair(&mut self, pair: &KeyPair);
-    /// A count that [`Reader::count`] reads; no list here is longer than its limit, and those fit.
-    fn put_count(&mut self, count: usize);
-}
-
-impl Put for Vec<u8> {
-    fn put_u16(&mut self, value: u16) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn put_u32(&mut self, value: u32) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn put_u64(&mut self, value: u64) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
+/// What records have beside the big-endian numbers of [`BufMut`].
+pub(super) trait Put: BufMut {
     fn put_pair(&mut self, pair: &KeyPair) {
-        self.extend_from_slice(pair.private().expose());
-        self.extend_from_slice(pair.public().as_bytes());
+        self.put_slice(pair.private().expose());
+        self.put_slice(pair.public().as_bytes());
     }
 
+    /// A count that [`Reader::count`] reads; no list here is longer than its limit, and those fit.
     fn put_count(&mut self, count: usize) {
         self.put_u16(u16::try_from(count).unwrap_or(u16::MAX));
     }
 }
+
+impl<B: BufMut> Put for B {}

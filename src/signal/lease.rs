@@ -12,11 +12,9 @@
 //! than what was sent: its chain jumps to the end of the lease, so that no counter is used twice. The other side skips at most
 //! [`LEASE`] message keys then. A new chain, after a turn of the ratchet or with a new sender key, has no lease.
 
-use super::{
-    SignalError,
-    chain::ChainKey,
-    codec::{Put, Reader},
-};
+use bytes::BufMut;
+
+use super::{SignalError, chain::ChainKey, codec::Reader};
 
 /// Counters of one lease: far fewer than the 2,000 that a receiver skips.
 pub const LEASE: u32 = 64;
@@ -64,7 +62,7 @@ impl Lease {
         Ok(())
     }
 
-    pub(super) fn encode_into(self, out: &mut Vec<u8>) {
+    pub(super) fn encode_into(self, out: &mut impl BufMut) {
         out.put_u32(self.run);
         out.put_u32(self.until);
     }

@@ -1,5 +1,7 @@
 //! The records of one address: [`Session`] with the current state, [`ArchiveIndex`] with what else there is.
 
+use bytes::BufMut;
+
 use crate::crypto::{PublicKey, constant_time_eq};
 
 use super::{
@@ -23,13 +25,18 @@ impl Session {
     /// Writes the record: below 800 bytes plus 12 for each page of skipped keys.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SIZE_HINT);
-        out.push(VERSION);
-        out.put_u32(self.next_state);
-        out.push(self.current.is_some().into());
-        if let Some(state) = &self.current {
-            state.encode_into(&mut out);
-        }
+        self.write_to(&mut out);
         out
+    }
+
+    /// Writes the record behind what `out` holds.
+    pub fn write_to(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
+        out.put_u32(self.next_state);
+        out.put_u8(self.current.is_some().into());
+        if let Some(state) = &self.current {
+            state.encode_into(out);
+        }
     }
 
     /// Reads the record.

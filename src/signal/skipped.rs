@@ -3,6 +3,8 @@
 //! Counters are grouped by 64. The index has a bitmap per page and stays in the session; it alone says which keys
 //! exist. The keys themselves stand in [`SkippedPage`] records, so a message in order touches none of them.
 
+use bytes::BufMut;
+
 use crate::crypto::Secret;
 
 use super::{
@@ -57,21 +59,26 @@ pub struct SkippedPage {
 impl SkippedPage {
     /// Writes the record.
     pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.keys.len().saturating_mul(32).saturating_add(17));
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Writes the record behind what `out` holds.
+    pub fn write_to(&self, out: &mut impl BufMut) {
         let mut expanded = 0;
         for (slot, key) in slots(self.bitmap).zip(&self.keys) {
             expanded |= u64::from(matches!(key, SkippedKey::Expanded(_))) << slot;
         }
-        let mut out = Vec::with_capacity(self.keys.len().saturating_mul(32).saturating_add(17));
-        out.push(VERSION);
+        out.put_u8(VERSION);
         out.put_u64(self.bitmap);
         out.put_u64(expanded);
         for key in &self.keys {
             match key {
-                SkippedKey::Seed(seed) => out.extend_from_slice(seed.expose()),
-                SkippedKey::Expanded(keys) => out.extend_from_slice(keys.expose()),
+                SkippedKey::Seed(seed) => out.put_slice(seed.expose()),
+                SkippedKey::Expanded(keys) => out.put_slice(keys.expose()),
             }
         }
-        out
     }
 
     /// Reads the record.
@@ -269,7 +276,7 @@ impl SkippedIndex {
         self.0.binary_search_by_key(&page, |entry| entry.page).ok().and_then(|at| self.0.get(at))
     }
 
-    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode_into(&self, out: &mut impl BufMut) {
         out.put_count(self.0.len());
         for entry in &self.0 {
             out.put_u32(entry.page);

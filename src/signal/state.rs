@@ -11,6 +11,9 @@
 //!             a message of an unknown ratchet key: root step with ours, which is then dropped
 //! ```
 
+use bytes::BufMut;
+use smallvec::SmallVec;
+
 use crate::crypto::{CryptoRng, KeyPair, PublicKey, Secret};
 
 use super::{
@@ -44,10 +47,13 @@ pub struct State {
     pub(super) pending: Option<Pending>,
     pub(super) sender: Sender,
     /// Oldest first.
-    pub(super) receivers: Vec<ReceiverChain>,
+    pub(super) receivers: Receivers,
     /// The serial number of the next receiver chain.
     pub(super) next_chain: u32,
 }
+
+/// Most sessions have one or two chains to receive on.
+pub(super) type Receivers = SmallVec<[ReceiverChain; 2]>;
 
 /// The prekeys of the other side that an unanswered session was built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,9 +104,14 @@ impl State {
     /// Writes the record of an archived state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SIZE_HINT);
-        out.push(VERSION);
-        self.encode_into(&mut out);
+        self.write_to(&mut out);
         out
+    }
+
+    /// Writes the record behind what `out` holds.
+    pub fn write_to(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
+        self.encode_into(out);
     }
 
     /// Reads the record of an archived state.
@@ -223,42 +234,42 @@ impl State {
         })
     }
 
-    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode_into(&self, out: &mut impl BufMut) {
         out.put_u32(self.id.0);
-        out.extend_from_slice(self.local_identity.as_bytes());
-        out.extend_from_slice(self.remote_identity.as_bytes());
+        out.put_slice(self.local_identity.as_bytes());
+        out.put_slice(self.remote_identity.as_bytes());
         out.put_u32(self.local_registration_id);
         out.put_u32(self.remote_registration_id);
-        out.extend_from_slice(self.base_key.as_bytes());
-        out.extend_from_slice(self.root.expose());
+        out.put_slice(self.base_key.as_bytes());
+        out.put_slice(self.root.expose());
         out.put_u32(self.previous_counter);
         match self.pending {
-            None => out.push(0),
+            None => out.put_u8(0),
             Some(Pending { pre_key: None, signed_pre_key }) => {
-                out.push(1);
+                out.put_u8(1);
                 out.put_u32(signed_pre_key.0);
             }
             Some(Pending { pre_key: Some(pre_key), signed_pre_key }) => {
-                out.push(2);
+                out.put_u8(2);
                 out.put_u32(signed_pre_key.0);
                 out.put_u32(pre_key.0);
             }
         }
         match &self.sender {
-            Sender::Missing => out.push(0),
+            Sender::Missing => out.put_u8(0),
             Sender::Chain(sender) => {
-                out.push(if sender.lease.is_some() { 3 } else { 1 });
+                out.put_u8(if sender.lease.is_some() { 3 } else { 1 });
                 out.put_pair(&sender.ratchet);
                 encode_chain(out, &sender.chain);
                 sender.lease.iter().for_each(|lease| lease.encode_into(out));
             }
-            Sender::Due => out.push(2),
+            Sender::Due => out.put_u8(2),
         }
         out.put_u32(self.next_chain);
         out.put_count(self.receivers.len());
         for receiver in &self.receivers {
             out.put_u32(receiver.serial);
-            out.extend_from_slice(receiver.ratchet.as_bytes());
+            out.put_slice(receiver.ratchet.as_bytes());
             encode_chain(out, &receiver.chain);
             receiver.skipped.encode_into(out);
         }
@@ -290,7 +301,7 @@ impl State {
         let next_chain = reader.u32()?;
         let count = reader.count(MAX_RECEIVERS)?;
         reader.ensure(count > 0 || sender != Sender::Due, "nobody turned, but a turn is due")?;
-        let mut receivers: Vec<ReceiverChain> = Vec::with_capacity(count);
+        let mut receivers = Receivers::with_capacity(count);
         for _ in 0..count {
             let (serial, ratchet, chain) = (reader.u32()?, reader.public()?, decode_chain(reader)?);
             let unique = receivers.iter().all(|other| other.serial != serial) && serial < next_chain;
@@ -315,8 +326,8 @@ impl State {
     }
 }
 
-fn encode_chain(out: &mut Vec<u8>, chain: &ChainKey) {
-    out.extend_from_slice(chain.key.expose());
+fn encode_chain(out: &mut impl BufMut, chain: &ChainKey) {
+    out.put_slice(chain.key.expose());
     out.put_u32(chain.index);
 }
 

@@ -1,14 +1,18 @@
-//! `<message>` as it comes in (spec 03 §5.1), and as it is sent again to one device (§5.7).
+//! `<message>` as it comes in (spec 03 §5.1).
 
 use bytes::Bytes;
+use compact_str::CompactString;
+use smallvec::SmallVec;
 
 use crate::{
     jid::Jid,
-    node::{Node, NodeRef},
-    signal::{Ciphertext, CiphertextKind},
-    stanza::{MAX_ID, StanzaError, ack::AckTarget, required_id, required_jid},
+    node::{NodeRef, Value},
+    signal::CiphertextKind,
+    stanza::{MAX_ID, StanzaError, ack::AckTarget},
 };
 
+/// Its tag.
+const MESSAGE: CompactString = CompactString::const_new("message");
 /// Most `<enc>` elements of one stanza that are looked at: official clients send at most three.
 const MAX_ENCS: usize = 16;
 /// Most recipients of an own broadcast whose identities are taken from the stanza.
@@ -79,15 +83,15 @@ pub struct InboundMessage {
     /// Unix seconds.
     pub timestamp: u64,
     /// Push name of the sender.
-    pub push_name: Option<String>,
+    pub push_name: Option<CompactString>,
     /// Part of the backlog.
     pub offline: bool,
     /// `category="peer"`: housekeeping between own devices.
     pub peer: bool,
     /// The `edit` attribute.
     pub edit: Option<String>,
-    /// The ciphertexts for this device.
-    pub encs: Vec<Enc>,
+    /// The ciphertexts for this device; nearly always one.
+    pub encs: SmallVec<[Enc; 1]>,
     /// The type of an `<unavailable>` placeholder.
     pub unavailable: Option<String>,
     /// The `<plaintext>` of a newsletter: a `Message`, without padding.
@@ -124,8 +128,8 @@ impl Default for InboundMessage {
         let nobody = Jid::whatsapp_server();
         Self {
             ack: AckTarget {
-                class: "message".to_owned(),
-                id: String::new(),
+                class: MESSAGE,
+                id: CompactString::default(),
                 from: nobody.clone(),
                 participant: None,
                 recipient: None,
@@ -142,7 +146,7 @@ impl Default for InboundMessage {
             offline: false,
             peer: false,
             edit: None,
-            encs: Vec::new(),
+            encs: SmallVec::new(),
             unavailable: None,
             plaintext: None,
             server_id: None,
@@ -172,11 +176,11 @@ impl InboundMessage {
     /// # Errors
     /// [`StanzaError::Attribute`] when id, sender or (in groups) participant is missing, or the id is too long.
     pub fn parse(node: NodeRef<'_>, own: &Own<'_>) -> Result<Self, StanzaError> {
-        let from = required_jid(node, "message", "from")?;
-        let id = required_id(node, "message")?;
-        let participant = node.attr_jid("participant");
-        let recipient = node.attr_jid("recipient");
-        let jid = |name| node.attr_jid(name);
+        let (attrs, children) = (Attributes::of(node), Parts::of(node));
+        let from = jid(attrs.from).ok_or(StanzaError::Attribute { tag: "message", name: "from" })?;
+        let id = attrs.id.map(Value::as_text).filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+        let id = CompactString::from(id.ok_or(StanzaError::Attribute { tag: "message", name: "id" })?);
+        let (participant, recipient) = (jid(attrs.participant), jid(attrs.recipient));
 
         let by_participant = from.is_group() || from.is_broadcast();
         let sender = if by_participant {
@@ -185,9 +189,8 @@ impl InboundMessage {
             from.clone()
         };
         let from_me = own.is_account(&sender);
-        let meta = node.child("meta");
         // A bot may answer in the chat where it was asked, and still write from its own.
-        let target_chat = meta.filter(|_| from.is_bot()).and_then(|meta| meta.attr_jid("target_chat_jid"));
+        let target_chat = children.meta.filter(|_| from.is_bot()).and_then(|meta| meta.attr_jid("target_chat_jid"));
         let chat = match (&recipient, target_chat) {
             (Some(recipient), _) if from_me && !by_participant => recipient.to_account(),
             _ if by_participant => from.to_bare(),
@@ -195,49 +198,131 @@ impl InboundMessage {
             _ => from.to_account(),
         };
         let (pn, lid) = match by_participant {
-            true => ("participant_pn", "participant_lid"),
-            false => ("sender_pn", "sender_lid"),
+            true => (attrs.participant_pn, attrs.participant_lid),
+            false => (attrs.sender_pn, attrs.sender_lid),
         };
         let sender_alt = if sender.is_lid_family() { jid(pn) } else { jid(lid) };
         let chat_alt = match from_me && !by_participant {
-            true if chat.is_lid_family() => jid("peer_recipient_pn").or_else(|| jid("recipient_pn")),
-            true => jid("peer_recipient_lid").or_else(|| jid("recipient_lid")),
+            true if chat.is_lid_family() => jid(attrs.peer_recipient_pn).or_else(|| jid(attrs.recipient_pn)),
+            true => jid(attrs.peer_recipient_lid).or_else(|| jid(attrs.recipient_lid)),
             false => None,
         };
-        let ack = AckTarget {
-            class: "message".to_owned(),
-            id,
-            from,
-            participant,
-            recipient,
-            kind: node.attr_str("type").map(|kind| kind.into_owned()),
-        };
-        let text = |name| node.attr_str(name).map(|text| text.into_owned());
+        let text = |value: Option<Value<'_>>| value.map(|value| value.as_text().into_owned());
+        let compact = |value: Option<Value<'_>>| value.map(|value| CompactString::from(value.as_text()));
         Ok(Self {
-            ack,
+            ack: AckTarget { class: MESSAGE, id, from, participant, recipient, kind: compact(attrs.kind) },
             chat,
             sender,
             from_me,
             sender_alt: sender_alt.map(|alt| alt.to_account()),
             chat_alt: chat_alt.map(|alt| alt.to_account()),
-            timestamp: node.attr_u64("t").unwrap_or(0),
-            push_name: text("notify").filter(|name| !name.is_empty()),
-            offline: node.attr_str("offline").is_some(),
-            peer: node.attr_str("category").as_deref() == Some("peer"),
-            edit: text("edit"),
-            encs: encs(node, own),
-            unavailable: node.child("unavailable").map(|child| child.attr_str("type").unwrap_or_default().into_owned()),
-            plaintext: node.child("plaintext").map(|child| child.bytes().unwrap_or_default()),
-            server_id: text("server_id").filter(|number| number.len() <= MAX_ID),
-            audience: if from_me && by_participant { audience(node) } else { Vec::new() },
-            bot: bot_info(meta, node.child("bot")),
+            timestamp: attrs.timestamp.and_then(Value::as_u64).unwrap_or(0),
+            push_name: compact(attrs.notify).filter(|name| !name.is_empty()),
+            offline: attrs.offline.is_some(),
+            peer: attrs.category.is_some_and(|category| category == "peer"),
+            edit: text(attrs.edit),
+            encs: encs(node, children.participants, own),
+            unavailable: children.unavailable.map(|child| child.attr_str("type").unwrap_or_default().into_owned()),
+            plaintext: children.plaintext.map(|child| child.bytes().unwrap_or_default()),
+            server_id: text(attrs.server_id).filter(|number| number.len() <= MAX_ID),
+            audience: if from_me && by_participant { audience(children.participants) } else { Vec::new() },
+            bot: bot_info(children.meta, children.bot),
         })
     }
 }
 
+/// The attributes that matter, found in one pass. Of duplicates the last one counts.
+#[derive(Default)]
+struct Attributes<'a> {
+    from: Option<Value<'a>>,
+    id: Option<Value<'a>>,
+    participant: Option<Value<'a>>,
+    recipient: Option<Value<'a>>,
+    kind: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    notify: Option<Value<'a>>,
+    offline: Option<Value<'a>>,
+    category: Option<Value<'a>>,
+    edit: Option<Value<'a>>,
+    server_id: Option<Value<'a>>,
+    participant_pn: Option<Value<'a>>,
+    participant_lid: Option<Value<'a>>,
+    sender_pn: Option<Value<'a>>,
+    sender_lid: Option<Value<'a>>,
+    recipient_pn: Option<Value<'a>>,
+    recipient_lid: Option<Value<'a>>,
+    peer_recipient_pn: Option<Value<'a>>,
+    peer_recipient_lid: Option<Value<'a>>,
+}
+
+impl<'a> Attributes<'a> {
+    fn of(node: NodeRef<'a>) -> Self {
+        let mut found = Self::default();
+        for (key, value) in node.attrs() {
+            let place = match key {
+                "from" => &mut found.from,
+                "id" => &mut found.id,
+                "participant" => &mut found.participant,
+                "recipient" => &mut found.recipient,
+                "type" => &mut found.kind,
+                "t" => &mut found.timestamp,
+                "notify" => &mut found.notify,
+                "offline" => &mut found.offline,
+                "category" => &mut found.category,
+                "edit" => &mut found.edit,
+                "server_id" => &mut found.server_id,
+                "participant_pn" => &mut found.participant_pn,
+                "participant_lid" => &mut found.participant_lid,
+                "sender_pn" => &mut found.sender_pn,
+                "sender_lid" => &mut found.sender_lid,
+                "recipient_pn" => &mut found.recipient_pn,
+                "recipient_lid" => &mut found.recipient_lid,
+                "peer_recipient_pn" => &mut found.peer_recipient_pn,
+                "peer_recipient_lid" => &mut found.peer_recipient_lid,
+                _ => continue,
+            };
+            *place = Some(value);
+        }
+        found
+    }
+}
+
+/// The children that matter beside `<enc>`; the first of each kind.
+#[derive(Default)]
+struct Parts<'a> {
+    participants: Option<NodeRef<'a>>,
+    meta: Option<NodeRef<'a>>,
+    bot: Option<NodeRef<'a>>,
+    unavailable: Option<NodeRef<'a>>,
+    plaintext: Option<NodeRef<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(node: NodeRef<'a>) -> Self {
+        let mut found = Self::default();
+        for child in node.children() {
+            let place = match child.tag() {
+                "participants" => &mut found.participants,
+                "meta" => &mut found.meta,
+                "bot" => &mut found.bot,
+                "unavailable" => &mut found.unavailable,
+                "plaintext" => &mut found.plaintext,
+                _ => continue,
+            };
+            place.get_or_insert(child);
+        }
+        found
+    }
+}
+
+/// As [`NodeRef::attr_jid`] reads it.
+fn jid(value: Option<Value<'_>>) -> Option<Jid> {
+    value.and_then(Value::to_jid).filter(Jid::has_text_form)
+}
+
 /// The identities in `<participants><to jid peer_recipient_pn|peer_recipient_lid/>` of an own broadcast.
-fn audience(node: NodeRef<'_>) -> Vec<(Jid, Jid)> {
-    let recipients = node.child("participants").into_iter().flat_map(|participants| participants.children());
+fn audience(participants: Option<NodeRef<'_>>) -> Vec<(Jid, Jid)> {
+    let recipients = participants.into_iter().flat_map(|participants| participants.children());
     let pairs = recipients.filter_map(|to| {
         let other = to.attr_jid("peer_recipient_pn").or_else(|| to.attr_jid("peer_recipient_lid"))?;
         Some((to.attr_jid("jid")?.to_account(), other.to_account()))
@@ -261,93 +346,94 @@ fn bot_info(meta: Option<NodeRef<'_>>, bot: Option<NodeRef<'_>>) -> BotInfo {
 }
 
 /// The ciphertexts for this device: direct children, or those addressed to it inside `<participants>`.
-fn encs(node: NodeRef<'_>, own: &Own<'_>) -> Vec<Enc> {
-    let addressed = node
-        .child("participants")
+fn encs(node: NodeRef<'_>, participants: Option<NodeRef<'_>>, own: &Own<'_>) -> SmallVec<[Enc; 1]> {
+    let addressed = participants
         .into_iter()
         .flat_map(|participants| participants.children())
         .filter(|to| to.attr_jid("jid").is_some_and(|jid| own.is_device(&jid)))
         .flat_map(|to| to.children());
-    let direct = node.children();
-    direct.chain(addressed).filter(|child| child.tag() == "enc").take(MAX_ENCS).map(enc).collect()
+    let all = node.children().chain(addressed).filter(|child| child.tag() == "enc");
+    let mut encs = SmallVec::new();
+    for child in all.take(MAX_ENCS) {
+        encs.push(enc(child));
+    }
+    encs
 }
 
 fn enc(node: NodeRef<'_>) -> Enc {
-    let kind = match node.attr_str("type").as_deref() {
-        Some("pkmsg") => EncKind::Pairwise(CiphertextKind::PreKey),
-        Some("msg") => EncKind::Pairwise(CiphertextKind::Whisper),
-        Some("skmsg") => EncKind::SenderKey,
-        Some("msmsg") => EncKind::MessageSecret,
+    let mut enc =
+        Enc { kind: EncKind::Unknown, version: 0, bytes: node.bytes().unwrap_or_default(), count: 0, hide: false };
+    for (key, value) in node.attrs() {
+        match key {
+            "type" => enc.kind = enc_kind(&value.as_text()),
+            "v" => enc.version = value.as_u64().unwrap_or(0),
+            "count" => enc.count = value.as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+            "decrypt-fail" => enc.hide = value == "hide",
+            _ => {}
+        }
+    }
+    enc
+}
+
+fn enc_kind(kind: &str) -> EncKind {
+    match kind {
+        "pkmsg" => EncKind::Pairwise(CiphertextKind::PreKey),
+        "msg" => EncKind::Pairwise(CiphertextKind::Whisper),
+        "skmsg" => EncKind::SenderKey,
+        "msmsg" => EncKind::MessageSecret,
         _ => EncKind::Unknown,
-    };
-    Enc {
-        kind,
-        version: node.attr_u64("v").unwrap_or(0),
-        bytes: node.bytes().unwrap_or_default(),
-        count: node.attr_u64("count").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
-        hide: node.attr_str("decrypt-fail").as_deref() == Some("hide"),
     }
 }
 
-/// A message that one device asked for again (spec 03 §5.7).
-#[derive(Clone, Debug)]
-pub struct Resend<'a> {
-    /// The `from` of the retry receipt, verbatim.
-    pub to: &'a Jid,
-    /// Its `participant`, verbatim.
-    pub participant: Option<&'a Jid>,
-    /// Its `recipient`, verbatim.
-    pub recipient: Option<&'a Jid>,
-    /// Message id.
-    pub id: &'a str,
-    /// `text`, `media` …
-    pub kind: &'static str,
-    /// When it was sent, unix seconds.
-    pub timestamp: Option<u64>,
-    /// `edit` attribute.
-    pub edit: Option<&'static str>,
-    /// `lid` or `pn`, in groups.
-    pub addressing_mode: Option<&'static str>,
-    /// The chat is a group, the status or a broadcast list.
-    pub is_shared: bool,
-    /// `mediatype` of the `<enc>`.
-    pub media_type: Option<&'static str>,
-    /// Whether a failure to decrypt stays hidden.
-    pub hide_failure: bool,
-    /// Attributes of `<meta>`; without any there is none.
-    pub meta: &'a [(&'static str, &'static str)],
-    /// How often it was asked for.
-    pub count: u32,
-    /// For the device that asked.
-    pub ciphertext: &'a Ciphertext,
-    /// Our serialised `ADVSignedDeviceIdentity`; sent with a `pkmsg`.
-    pub device_identity: &'a Bytes,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Decoder, NodeWriter};
 
-impl Resend<'_> {
-    /// The stanza.
-    pub fn to_node(&self) -> Node {
-        let enc = Node::new("enc")
-            .attr("v", "2")
-            .attr("type", self.ciphertext.kind.as_str())
-            .attr("count", self.count)
-            .attr_opt("mediatype", self.media_type)
-            .attr_opt("decrypt-fail", self.hide_failure.then_some("hide"))
-            .bytes(self.ciphertext.bytes.clone());
-        let has_pre_key = self.ciphertext.kind == CiphertextKind::PreKey;
-        let meta = self.meta.iter().fold(Node::new("meta"), |meta, (name, value)| meta.attr(*name, *value));
-        Node::new("message")
-            .attr("to", self.to)
-            .attr("id", self.id)
-            .attr("type", self.kind)
-            .attr_opt("t", self.timestamp)
-            .attr_opt("device_fanout", (!self.is_shared).then_some("false"))
-            .attr_opt("edit", self.edit)
-            .attr_opt("addressing_mode", self.addressing_mode)
-            .attr_opt("participant", self.participant)
-            .attr_opt("recipient", self.recipient)
-            .child(enc)
-            .children(has_pre_key.then(|| Node::new("device-identity").bytes(self.device_identity.clone())))
-            .children((!self.meta.is_empty()).then_some(meta))
+    #[test]
+    fn of_duplicates_the_last_attribute_and_the_first_child_count() {
+        let (own, other) = (Jid::lid("200").with_device(5), Jid::lid("200").with_device(6));
+        let enc = |node: &mut NodeWriter<'_>, kind: &str, byte: u8| {
+            node.child("enc", |enc| {
+                enc.attr("type", "msg").attr("v", "1").attr("v", "2").attr("type", kind).bytes(&[byte])
+            });
+        };
+        let mut frame = Vec::new();
+        let written = NodeWriter::frame(&mut frame, "message", |message| {
+            message.attr("id", "first").attr("from", &Jid::lid("1")).attr("notify", "first").attr("t", "1");
+            message
+                .attr("from", &Jid::lid("100").with_device(3))
+                .attr("t", "x")
+                .attr("notify", "last")
+                .attr("id", "last");
+            message.child("participants", |participants| {
+                for (jid, byte) in [(&other, 3), (&own, 4)] {
+                    participants.child("to", |to| {
+                        to.attr("jid", jid);
+                        enc(to, "pkmsg", byte);
+                    });
+                }
+            });
+            message.child("unavailable", |node| {
+                node.attr("type", "view_once");
+            });
+            message.child("unavailable", |node| {
+                node.attr("type", "hosted");
+            });
+            enc(message, "msg", 1);
+            enc(message, "skmsg", 2);
+        });
+        written.unwrap();
+        let mut decoder = Decoder::default();
+        let node = decoder.decode(frame.into()).unwrap();
+        let found = InboundMessage::parse(node, &Own { pn: &own, lid: None }).unwrap();
+        assert_eq!((found.ack.id.as_str(), found.push_name.as_deref(), found.timestamp), ("last", Some("last"), 0));
+        assert_eq!((found.sender, found.chat), (Jid::lid("100").with_device(3), Jid::lid("100")));
+        assert_eq!(found.unavailable.as_deref(), Some("view_once"));
+        let encs: Vec<_> = found.encs.iter().map(|enc| (enc.kind.clone(), enc.version, enc.bytes[0])).collect();
+        let (pairwise, pre_key) = (CiphertextKind::Whisper, CiphertextKind::PreKey);
+        let expected =
+            [(EncKind::Pairwise(pairwise), 2, 1), (EncKind::SenderKey, 2, 2), (EncKind::Pairwise(pre_key), 2, 4)];
+        assert_eq!(encs, expected);
     }
 }

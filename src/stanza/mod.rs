@@ -7,8 +7,9 @@
 //! | file | stanzas | spec |
 //! |---|---|---|
 //! | [`iq`] | requests and answers, one file per namespace | 01 §6, 03 §1, §4.9 |
-//! | [`message`] | `<message>` in, and sent again | 03 §5.1, §5.7 |
+//! | [`message`] | `<message>` in | 03 §5.1 |
 //! | [`outgoing`] | `<message>` out | 03 §4.5 |
+//! | [`resend`] | `<message>` out, to a device that asked for it again | 03 §5.7 |
 //! | [`receipt`] | `<receipt>` in and out | 03 §5.5, §5.6, §6.2 |
 //! | [`ack`] | `<ack>` in and out | 01 §6.11, 03 §6.1 |
 //! | [`group`], [`group_notice`] | `<group>`, notifications about groups | 06 §7 |
@@ -24,6 +25,7 @@ pub mod iq;
 pub mod message;
 pub mod outgoing;
 pub mod receipt;
+pub mod resend;
 pub mod stream;
 
 use crate::{jid::Jid, node::NodeRef};

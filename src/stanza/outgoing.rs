@@ -92,15 +92,24 @@ impl UserMessage<'_> {
     /// # Errors
     /// [`NodeError`] for what cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, NodeError> {
+        let mut out = Vec::new();
+        self.encode_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Errors
+    /// [`NodeError`] for what cannot be encoded; `out` is left as it was.
+    pub fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), NodeError> {
         let head = &self.head;
-        let mut out = Vec::with_capacity(head.room(self.devices));
-        NodeWriter::frame(&mut out, "message", |message| {
+        out.reserve(head.room(self.devices));
+        NodeWriter::frame(out, "message", |message| {
             head.attrs(message);
             message.attr_opt("peer_recipient_pn", self.recipient_pn);
             message.child("participants", |participants| head.targets(participants, self.devices, head.media_type));
             head.rest(message, self.devices);
-        })?;
-        Ok(out)
+        })
     }
 }
 
@@ -110,11 +119,20 @@ impl SenderKeyMessage<'_> {
     /// # Errors
     /// [`NodeError`] for what cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, NodeError> {
+        let mut out = Vec::new();
+        self.encode_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Errors
+    /// [`NodeError`] for what cannot be encoded; `out` is left as it was.
+    pub fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), NodeError> {
         let head = &self.head;
         let viewers = self.viewers.len().saturating_mul(PER_DEVICE);
-        let room = head.room(self.distribution).saturating_add(viewers).saturating_add(self.body.len());
-        let mut out = Vec::with_capacity(room);
-        NodeWriter::frame(&mut out, "message", |message| {
+        out.reserve(head.room(self.distribution).saturating_add(viewers).saturating_add(self.body.len()));
+        NodeWriter::frame(out, "message", |message| {
             head.attrs(message);
             message.attr_opt("phash", self.phash).attr_opt("addressing_mode", self.addressing_mode);
             if !self.distribution.is_empty() || !self.viewers.is_empty() {
@@ -129,8 +147,7 @@ impl SenderKeyMessage<'_> {
             }
             message.child("enc", |enc| head.enc(enc, "skmsg", head.media_type, self.body));
             head.rest(message, self.distribution);
-        })?;
-        Ok(out)
+        })
     }
 }
 

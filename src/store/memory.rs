@@ -266,7 +266,9 @@ impl State {
         for key in &batch.deletes {
             tables.records.remove(key);
         }
-        tables.records.extend(batch.puts);
+        // Values of a batch share memory, which one of them would keep.
+        let puts = batch.puts.into_iter().map(|(key, value)| (key, Bytes::copy_from_slice(&value)));
+        tables.records.extend(puts);
         tables.outbox.extend(batch.events.into_iter().map(|event| (event.seq, event.body)));
         Ok(())
     }

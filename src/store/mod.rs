@@ -243,7 +243,8 @@ impl fmt::Debug for OutboxEntry {
 pub struct Batch {
     /// Removes every record of the account first; its outbox stays.
     pub clear: bool,
-    /// Records written; at most one entry per key, and none of a key in `deletes`.
+    /// Records written; at most one entry per key, and none of a key in `deletes`. Values may share memory with each other: who keeps
+    /// one for long copies it.
     pub puts: Vec<(Key, Bytes)>,
     /// Records removed; removing an absent one is not an error.
     pub deletes: Vec<Key>,

@@ -57,6 +57,13 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Whether [`run`] would measure any of these cases: for tables whose cases take long to set up.
+pub fn wanted(title: &str, names: impl IntoIterator<Item = &'static str>) -> bool {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let counted = std::env::var_os(COUNTING).is_none_or(|counted| counted == title);
+    counted && names.into_iter().any(|name| name.contains(&filter))
+}
+
 /// Measures the cases, and prints a table of them. Cases whose name does not contain the first argument of the program
 /// are left out.
 pub fn run(title: &str, cases: Vec<Case<'_>>) {
@@ -194,6 +201,30 @@ fn run_counted(cases: &mut [Case<'_>]) {
 fn counted_region(work: &mut Work<'_>) {
     for _ in 0..REPEAT {
         black_box(work());
+    }
+}
+
+/// What an operation takes, made ahead in chunks, so that making it is not in its time, but for one chunk in many.
+pub struct Queue<T, F> {
+    chunk: usize,
+    make: F,
+    made: std::vec::IntoIter<T>,
+}
+
+impl<T, F: FnMut() -> T> Queue<T, F> {
+    /// `chunk` should be more than a case takes in all of its rounds.
+    pub fn new(chunk: usize, make: F) -> Self {
+        Self { chunk, make, made: Vec::new().into_iter() }
+    }
+
+    pub fn next(&mut self) -> T {
+        if let Some(next) = self.made.next() {
+            return next;
+        }
+        // The check and one count.
+        let count = if std::env::var_os(COUNTING).is_some() { REPEAT as usize + 1 } else { self.chunk };
+        self.made = (0..count).map(|_| (self.make)()).collect::<Vec<_>>().into_iter();
+        self.made.next().expect("a chunk is not empty")
     }
 }
 

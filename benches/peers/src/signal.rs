@@ -5,21 +5,23 @@
 
 mod cases;
 mod ours;
+mod party;
 mod primitives;
-mod theirs;
+pub mod theirs;
 pub mod transcripts;
 
-use ours::Ours;
-use theirs::Theirs;
 use wacore_libsignal::protocol as peer;
 use wamd::crypto::PublicKey;
 use wamd::signal::{PreKeyBundle, PreKeyId, SignedPreKeyId};
 
-pub use cases::run_all;
+pub use cases::{established, established_theirs, group_theirs, run_all};
+pub use ours::Ours;
+pub use party::Party;
+pub use theirs::Theirs;
 
 /// The published keys of a device of either kind.
 #[derive(Clone, Copy)]
-struct Bundle {
+pub struct Bundle {
     identity: [u8; 32],
     signed_pre_key: [u8; 32],
     signature: [u8; 64],

@@ -11,15 +11,13 @@
 mod migrate;
 mod table;
 
-use bytes::Bytes;
-
 use crate::{
     engine::{
         account::Account,
         step::{Miss, Step},
     },
     event::{LidMappingUpdated, MappingSource},
-    jid::Jid,
+    jid::{Jid, ShortText},
     signal::Address,
     store::{Key, RecordKind},
 };
@@ -158,8 +156,8 @@ pub(crate) fn note(step: &mut Step<'_>, a: &Jid, b: &Jid, source: MappingSource)
         migrate::leave(step, before, &lid)?;
         step.delete(map_key(before));
     }
-    step.put(map_key(&pn), Bytes::from(lid.to_string()));
-    step.put(map_key(&lid), Bytes::from(pn.to_string()));
+    step.put(map_key(&pn), lid.to_string().as_bytes());
+    step.put(map_key(&lid), pn.to_string().as_bytes());
     let corrects = lid_before.is_some() || pn_before.is_some();
     Ok(Some(Noted { event: LidMappingUpdated::new(lid, pn, source), corrects }))
 }
@@ -191,5 +189,5 @@ pub(crate) fn device(step: &mut Step<'_>, jid: &Jid) -> Result<Address, Miss> {
 
 /// The address of a device of a user, as it is.
 pub(crate) fn address_of(user: &Jid, device: u16) -> Address {
-    Address::new(&user.with_device(device).to_string())
+    Address::new(ShortText::of(&user.with_device(device)).as_str())
 }

@@ -6,7 +6,6 @@ use super::{
 use crate::{
     engine::{
         address::{self, User},
-        records::Record,
         restrictions,
         step::{Miss, Step},
         tokens,
@@ -168,6 +167,6 @@ fn own_devices(step: &mut Step<'_>, user: &Jid, devices: &[Device], hash: Option
         hash: None,
         ..known
     };
-    step.put(list_key(&user.canonical), record.to_bytes());
+    step.put(list_key(&user.canonical), &record);
     Ok(())
 }

@@ -8,7 +8,6 @@ use crate::{
     engine::{
         address::{self, User},
         keys,
-        records::Record,
         send::marks,
         step::{Miss, Step},
         tokens,
@@ -67,7 +66,7 @@ pub(crate) fn changed_implicitly(step: &mut Step<'_>, jid: &Jid, offline: bool) 
     drop_sessions(step, &user, &record, false)?;
     // The list is asked for anew; that the change was told is remembered.
     let noted = DeviceListRecord { identity_changed: step.now.unix_seconds(), ..DeviceListRecord::default() };
-    step.put(list_key(&user.canonical), noted.to_bytes());
+    step.put(list_key(&user.canonical), &noted);
     forget_sender_keys(step, &user)?;
     tokens::reissue(step, &user)?;
     step.emit_from(offline, notices::identity_changed(jid, true));

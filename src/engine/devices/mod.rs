@@ -28,7 +28,7 @@ use crate::{
     engine::{
         address::{self, User},
         receive::sender_keys,
-        records::{DeviceListRecord, DeviceRecord, Record},
+        records::{DeviceListRecord, DeviceRecord},
         send::marks,
         step::{Miss, Step},
     },
@@ -44,7 +44,7 @@ pub(crate) use identity::changed_implicitly;
 pub(crate) use query::{Asked, Held};
 
 fn list_key(user: &Jid) -> Key {
-    Key::new(RecordKind::DeviceList, user.to_string())
+    Key::texts(RecordKind::DeviceList, &[user])
 }
 
 /// The devices of a user; `None` when they must be asked for. A bot has one, and nobody need be asked.
@@ -89,7 +89,7 @@ fn forget_record(step: &mut Step<'_>, key: Key) {
     match step.record::<DeviceListRecord>(&key) {
         Ok(Some(record)) => {
             let stale = DeviceListRecord { fetched: 0, hash: None, ..record };
-            step.put(key, stale.to_bytes());
+            step.put(key, &stale);
         }
         Ok(None) => {}
         Err(Miss) => step.delete(key),
@@ -130,7 +130,7 @@ pub(crate) fn move_list(step: &mut Step<'_>, pn: &Jid, lid: &Jid) -> Result<(), 
     let (before, after) = (step.record::<DeviceListRecord>(&list_key(pn)), step.read(&list_key(lid)));
     if let (Some(record), None) = (before?, after?) {
         // The hash was that of the list under the PN.
-        step.put(list_key(lid), DeviceListRecord { hash: None, ..record }.to_bytes());
+        step.put(list_key(lid), &DeviceListRecord { hash: None, ..record });
         step.delete(list_key(pn));
     }
     Ok(())

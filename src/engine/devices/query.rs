@@ -13,7 +13,6 @@ use crate::{
         Answer, Job, address,
         notices::SendFailure,
         queries::{Query, QueryError},
-        records::Record,
         send::Subject,
         slices::{SLICE, Work},
         step::{Miss, Step},
@@ -220,7 +219,7 @@ fn renew(step: &mut Step<'_>, users: &[Jid], longer: Option<Duration>) -> Result
         match record.filter(|record| !record.devices.is_empty() && record.fetched != 0) {
             Some(record) => {
                 let fetched = fetched.max(record.fetched);
-                step.put(key, DeviceListRecord { fetched, ..record }.to_bytes());
+                step.put(key, &DeviceListRecord { fetched, ..record });
             }
             None => unknown.push(user.clone()),
         }

@@ -4,7 +4,6 @@ use super::{DeviceListRecord, DeviceRecord, PRIMARY, drop_device, is_own, list_k
 use crate::{
     engine::{
         address::User,
-        records::Record,
         step::{Miss, Step},
     },
     pairing::key_index::{self, KeyIndexList, KnownList, ListChange, ListSignature},
@@ -41,7 +40,7 @@ pub(super) fn take(
         match signed.change(known_list(&known).as_ref()) {
             ListChange::Older => {
                 tracing::debug!(user = %user.canonical.redacted(), "an older device list, the known one stays");
-                step.put(list_key(&user.canonical), record.to_bytes());
+                step.put(list_key(&user.canonical), &record);
                 return Ok(());
             }
             ListChange::Registered => {
@@ -67,7 +66,7 @@ pub(super) fn take(
         record.raw_id = Some(signed.raw_id());
         record.timestamp = signed.timestamp();
     }
-    step.put(list_key(&user.canonical), record.to_bytes());
+    step.put(list_key(&user.canonical), &record);
     Ok(())
 }
 
@@ -84,7 +83,7 @@ fn distrust(step: &mut Step<'_>, user: &User, before: &[Device], record: &Device
     all?;
     let devices = vec![DeviceRecord::of(&PRIMARY)];
     let record = DeviceListRecord { devices, hash: None, raw_id: None, timestamp: 0, ..record.clone() };
-    step.put(list_key(&user.canonical), record.to_bytes());
+    step.put(list_key(&user.canonical), &record);
     Ok(())
 }
 

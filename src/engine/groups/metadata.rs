@@ -11,7 +11,6 @@ use super::{
 use crate::{
     engine::{
         address,
-        records::Record,
         send::marks,
         step::{Miss, Step},
     },
@@ -120,7 +119,7 @@ fn put(step: &mut Step<'_>, info: &GroupInfo, mark: Mark) -> Result<(), Miss> {
     let generation = generation(step)?;
     let mut record = GroupRecord::of(info);
     (record.generation, record.stale, record.learned) = (generation, mark.stale, mark.learned);
-    step.put(group_key(&info.id), record.to_bytes());
+    step.put(group_key(&info.id), &record);
     Ok(())
 }
 
@@ -131,7 +130,7 @@ fn put(step: &mut Step<'_>, info: &GroupInfo, mark: Mark) -> Result<(), Miss> {
 pub(crate) fn forget(step: &mut Step<'_>, jid: &Jid) -> Result<(), Miss> {
     if let Some(mut record) = step.record::<GroupRecord>(&group_key(jid))? {
         record.stale = true;
-        step.put(group_key(jid), record.to_bytes());
+        step.put(group_key(jid), &record);
     }
     Ok(())
 }
@@ -144,7 +143,7 @@ pub(super) fn remove(step: &mut Step<'_>, jid: &Jid) {
 /// Any group may have changed: none is certain any more.
 pub(crate) fn all_changed(step: &mut Step<'_>) {
     let generation = step.rng.next_u64();
-    step.put(generation_key(), GenerationRecord { generation }.to_bytes());
+    step.put(generation_key(), &GenerationRecord { generation });
 }
 
 /// Notes both identities of people, in one round of loads.

@@ -20,7 +20,7 @@ pub(super) fn generation_key() -> Key {
 }
 
 pub(super) fn group_key(group: &Jid) -> Key {
-    Key::new(RecordKind::Group, group.to_string())
+    Key::texts(RecordKind::Group, &[group])
 }
 
 /// Another number whenever all groups may have changed.

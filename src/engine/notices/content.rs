@@ -183,7 +183,7 @@ pub(crate) fn reaction(
     };
     let as_content = ReactionMessage { key: Some(Box::new(own_view)), ..reaction.clone() };
     let mut reacted = ReactedMessage::new(key, shown, context.message.timestamp);
-    reacted.push_name.clone_from(&context.message.push_name);
+    reacted.push_name = context.message.push_name.as_ref().map(ToString::to_string);
     reacted.message = content(&Message { reaction_message: Some(Box::new(as_content)), ..Default::default() });
     reacted.orphan = orphan;
     MessageReaction::new(vec![reacted]).into()
@@ -270,7 +270,7 @@ pub(crate) fn comment(context: &Context<'_>, target: &Target, message: &Message,
     let inbound = context.message;
     let mut comment = object(inbound_key(context, prefer), message);
     comment.message_timestamp = Some(inbound.timestamp);
-    comment.push_name.clone_from(&inbound.push_name);
+    comment.push_name = inbound.push_name.as_ref().map(ToString::to_string);
     comment.source = Some(context.source);
     MessageComment::new(target_key(target, prefer), comment).into()
 }

@@ -22,7 +22,7 @@ use rand_core::SeedableRng;
 
 use crate::{
     crypto::{KeyPair, Secret},
-    engine::{keys, signal_store::pair_record, step::Step},
+    engine::{keys, step::Step},
 };
 
 pub(crate) use upkeep::Rotation;
@@ -49,6 +49,6 @@ impl MakeKeys {
 pub(crate) fn single(step: &mut Step<'_>) -> (u32, KeyPair) {
     let id = step.account_mut().take_pre_key_ids(1).first().copied().unwrap_or(1);
     let pair = KeyPair::generate(step.rng);
-    step.put(keys::pre_key(id), pair_record(&pair));
+    step.put(keys::pre_key(id), &pair);
     (id, pair)
 }

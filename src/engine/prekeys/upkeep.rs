@@ -12,7 +12,7 @@ use crate::{
         keys,
         login::log_failure,
         queries::{Answer, Query, QueryError},
-        signal_store::{pair_of, pair_record},
+        signal_store::pair_of,
         step::{Miss, Step},
     },
     stanza::iq::prekeys::{self, Digest},
@@ -97,7 +97,7 @@ impl Engine {
         let signature = xeddsa::sign(account.identity.private(), &[&pair.public().to_typed()], &mut self.rng);
         let query = self.queries.ask(Query::Rotate(id), now.mono.saturating_add(self.config.query_timeout));
         self.act(now, |step| {
-            step.put(keys::signed_pre_key(id), pair_record(&pair));
+            step.put(keys::signed_pre_key(id), &pair);
             let since = step.now.unix_seconds();
             step.account_mut().retired_pre_keys.push((id, since));
             step.send(&prekeys::rotate_request(id, pair.public(), &signature).attr("id", query));

@@ -11,7 +11,6 @@ use crate::{
         cpu::CpuId,
         keys,
         queries::{Query, QueryError},
-        signal_store::pair_record,
     },
     stanza::iq::prekeys,
 };
@@ -105,7 +104,7 @@ impl Engine {
         upload.made.extend(with_ids.iter().map(|(id, pair)| (*id, *pair.public())));
         self.act(now, |step| {
             for (id, pair) in with_ids {
-                step.put(keys::pre_key(id), pair_record(pair));
+                step.put(keys::pre_key(id), pair);
             }
         });
         self.upload = Some(upload);

@@ -1,7 +1,5 @@
 //! What a decrypted message does: it is told, it changes another message, or it is housekeeping between our own devices.
 
-use bytes::Bytes;
-
 use super::{
     Context, Outcome, addons,
     target::{self, Target, target},
@@ -306,7 +304,7 @@ fn keep_keys(step: &mut Step<'_>, share: &e2e::AppStateSyncKeyShare) -> Result<(
     step.require(shared.iter().map(|(name, _)| name))?;
     for (name, key) in shared {
         match step.read(&name)? {
-            None => step.put(name, Bytes::copy_from_slice(&key)),
+            None => drop(step.put(name, &key[..])),
             Some(known) if known[..] != key[..] => tracing::warn!("another key of app state under a known id"),
             Some(_) => {}
         }

@@ -82,5 +82,5 @@ pub(super) fn mark_keys(step: &mut Step<'_>, context: &Context<'_>) -> Result<()
 }
 
 fn put(step: &mut Step<'_>, context: &Context<'_>, keys_only: bool) {
-    step.put(context.received.clone(), ReceivedRecord { at: step.now.unix_seconds(), keys_only }.to_bytes());
+    step.put(context.received.clone(), &ReceivedRecord { at: step.now.unix_seconds(), keys_only });
 }

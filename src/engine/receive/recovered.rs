@@ -49,7 +49,7 @@ fn decode(bytes: &[u8]) -> Option<web::WebMessageInfo> {
 fn recover(step: &mut Step<'_>, answer: &Context<'_>, info: web::WebMessageInfo) -> Result<(), Miss> {
     let (Some(key), Some(mut content)) = (info.key, info.message) else { return Ok(()) };
     let Some(mut message) = placeholder::find(step, &key)? else { return Ok(()) };
-    message.push_name = info.push_name.filter(|name| !name.is_empty());
+    message.push_name = info.push_name.filter(|name| !name.is_empty()).map(Into::into);
     message.offline = answer.message.offline;
     let (chat, sender) = (address::user(step, &message.chat)?, address::user(step, &message.sender)?);
     let context = Context::new(&message, Source::PhoneResend, &chat, &sender);

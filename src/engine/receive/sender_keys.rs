@@ -8,7 +8,7 @@ use super::Context;
 use crate::{
     engine::{
         address, devices, keys,
-        records::{Record, SenderKeyChatsRecord},
+        records::SenderKeyChatsRecord,
         step::{Miss, Step},
     },
     jid::Jid,
@@ -95,7 +95,7 @@ fn note_chat(step: &mut Step<'_>, context: &Context<'_>, sender: &Address) -> Re
     let mut record = step.record::<SenderKeyChatsRecord>(&key)?.unwrap_or_default();
     if record.chats.len() < MAX_CHATS && !record.chats.contains(&chat) {
         record.chats.push(chat);
-        step.put(key, record.to_bytes());
+        step.put(key, &record);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::{
     engine::{
         keys, prekeys,
         receive::{Context, Failure, Seen, seen},
-        records::{Record, RetryCountRecord},
+        records::RetryCountRecord,
         retry::Note,
         signal_store::pair_of,
         step::{Miss, Step},
@@ -96,7 +96,7 @@ pub(crate) fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: &Fa
     };
     let record =
         RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
-    step.put(retry_key(context), record.to_bytes());
+    step.put(retry_key(context), &record);
     step.send(&receipt.to_node());
     step.note(Note::Asked(user.clone()));
     Ok(true)
@@ -124,6 +124,6 @@ fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
         return Ok(false);
     }
     let record = RetryCountRecord { at: step.now.unix_seconds(), ..RetryCountRecord::default() };
-    step.put(retry_key(context), record.to_bytes());
+    step.put(retry_key(context), &record);
     Ok(true)
 }

@@ -24,7 +24,7 @@ use crate::{
         account::Linked,
         address::{self, User},
         devices, groups,
-        records::{Record, ResendRecord, SentRecord},
+        records::{ResendRecord, SentRecord},
         send::{self, marks, sent_record},
         step::{Miss, Step, own},
     },
@@ -38,8 +38,8 @@ use crate::{
     signal::{self, Address, StepError, sender_key::SenderKeyStore},
     stanza::{
         ack::AckTarget,
-        message::Resend,
         receipt::{InboundReceipt, RetryRequest},
+        resend::Resend,
     },
 };
 
@@ -194,7 +194,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
         Renewal::Fetch => {
             // What was remembered now counts for the next request.
             for Wanted { id, resend, .. } in wanted {
-                step.put(resend_key(&asker.address, &id), resend.to_bytes());
+                step.put(resend_key(&asker.address, &id), &resend);
             }
             return Ok(Outcome::Keys(asker.device));
         }
@@ -214,7 +214,7 @@ fn remember(step: &mut Step<'_>, asker: &Asker, wanted: Vec<Wanted>) {
     for Wanted { id, mut resend, .. } in wanted {
         resend.count = resend.count.saturating_add(1);
         resend.at = step.now.unix_seconds();
-        step.put(resend_key(&asker.address, &id), resend.to_bytes());
+        step.put(resend_key(&asker.address, &id), &resend);
     }
 }
 

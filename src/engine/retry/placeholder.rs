@@ -177,13 +177,13 @@ pub(crate) fn want(step: &mut Step<'_>, context: &Context<'_>, delay: Duration) 
         chat: inbound.chat.to_string(),
         sender: inbound.sender.to_string(),
         from_me: inbound.from_me,
-        id: inbound.ack.id.clone(),
+        id: inbound.ack.id.to_string(),
         timestamp: inbound.timestamp,
         edit: inbound.edit.clone(),
         due_ms: step.now.wall_ms.saturating_add(millis),
         asked: 0,
     };
-    step.put(key.clone(), record.to_bytes());
+    step.put(key.clone(), &record);
     step.note(Note::Wanted(key, record));
     true
 }
@@ -237,7 +237,7 @@ fn message_of(record: &PlaceholderRecord) -> Option<InboundMessage> {
     let (chat, sender) = (record.chat.parse::<Jid>().ok()?, record.sender.parse().ok()?);
     let blank = InboundMessage::default();
     Some(InboundMessage {
-        ack: AckTarget { id: record.id.clone(), from: chat.clone(), ..blank.ack },
+        ack: AckTarget { id: record.id.as_str().into(), from: chat.clone(), ..blank.ack },
         chat,
         sender,
         from_me: record.from_me,
@@ -311,7 +311,7 @@ impl Engine {
                         true => record.asked = now.unix_seconds(),
                         false => record.due_ms = now.wall_ms.saturating_add(LATER_MS),
                     }
-                    step.put(key.clone(), record.to_bytes());
+                    step.put(key.clone(), &record);
                     step.note(Note::Wanted(key, record));
                 }
             });

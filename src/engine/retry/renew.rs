@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::{
     engine::{
         keys,
-        records::{Record, RenewedRecord, ResendRecord},
+        records::{RenewedRecord, ResendRecord},
         send,
         step::{Miss, Step},
     },
@@ -76,7 +76,7 @@ pub(super) fn renew(
         if current.is_none() {
             return Ok(Renewal::Refused);
         }
-        step.put(renewed_key, RenewedRecord { at: now }.to_bytes());
+        step.put(renewed_key, &RenewedRecord { at: now });
         return Ok(Renewal::Ready);
     }
     if retry.registration_id == 0 && current.is_some_and(|state| state.remote_registration_id() != 0) {
@@ -95,7 +95,7 @@ pub(super) fn renew(
         if !send::establish_sent(step, device, &sent)? {
             return Ok(Renewal::Refused);
         }
-        step.put(renewed_key, RenewedRecord { at: now }.to_bytes());
+        step.put(renewed_key, &RenewedRecord { at: now });
         return Ok(Renewal::Ready);
     }
     let Some(current) = current else { return Ok(Renewal::Fetch) };

@@ -11,6 +11,7 @@ use super::{
     outgoing_key, plan,
     seal::{self, Sealed},
     sent_record,
+    stored::Outgoing,
 };
 use crate::{
     clock::Now,
@@ -18,7 +19,7 @@ use crate::{
         CommandError, CommandId, Content, Engine, Job, Reply, SendRequest,
         address::{self, User},
         content,
-        records::{OutgoingRecord, Record},
+        records::OutgoingRecord,
         restrictions,
         step::{Miss, Needs, Step},
     },
@@ -208,7 +209,7 @@ fn accept(
         viewers: audience.map(|audience| audience.viewers.as_slice().into()).unwrap_or_default(),
         setting: audience.map(|audience| audience.setting),
         client_ref: request.client_ref.clone(),
-        ..SendOp::new(order, id.clone(), &message, step.now)
+        ..SendOp::new(order, id.clone(), &message, step.keep(&message), step.now)
     };
     let plan = match at_once {
         Some(AtOnce { ops, fanout }) if !op.must_wait(ops) => plan_at_once(step, &op, fanout.as_deref())?,
@@ -216,7 +217,7 @@ fn accept(
     };
     // With the stanza, if there is one, it is stored already.
     if !matches!(plan, Some(Plan::Sent(_) | Plan::Distributed(_) | Plan::Failed)) {
-        step.put(outgoing_key(id.as_str()), op.to_record(&op.lane.chat, None).to_bytes());
+        Outgoing::new(&op, &op.lane.chat).put(step);
     }
     step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp: step.now.unix_seconds() }));
     Ok(Some((op, plan)))

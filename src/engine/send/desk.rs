@@ -23,7 +23,7 @@ use crate::{
     jid::Jid,
     message::{self, MessageId, padding},
     node::Node,
-    proto::e2e,
+    proto::{Message as _, e2e},
     signal::{
         self, Address, CiphertextKind, Own, PreKeyBundle, PreKeyId, SignedPreKeyId,
         memory::MemorySignalStore,
@@ -118,7 +118,7 @@ fn decoded(frame: Frame) -> Node {
 /// A send to nobody yet.
 pub(super) fn op(id: &str, message: &e2e::Message) -> SendOp {
     let now = Now { mono: std::time::Duration::ZERO, wall_ms: 1_760_000_000_000 };
-    SendOp::new(0, MessageId::new(id).unwrap(), message, now)
+    SendOp::new(0, MessageId::new(id).unwrap(), message, message.encode_to_vec().into(), now)
 }
 
 /// A device of somebody.

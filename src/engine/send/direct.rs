@@ -1,25 +1,28 @@
 //! A message to a user (spec 03 §4.2, §4.5): which devices, which sessions, one ciphertext each.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::{Plan, SendOp, fail, outgoing_key, padded, padded_message, sent_key};
+use super::{
+    Plan, SendOp, fail, sent_key,
+    stored::{Outgoing, Sent},
+};
 use crate::{
     engine::{
-        account::Linked,
+        account::{Account, Linked},
         address::{self, User},
-        content, devices, keys,
+        content, devices,
         notices::SendFailure,
-        records::{Record, SentRecord},
         restrictions,
         step::{Miss, Step, own},
         tokens,
     },
     jid::Jid,
-    message::{self, build},
+    message::{self, build, padding},
+    node::NodeError,
+    proto::Message as _,
     signal::{self, Address, Ciphertext, Session, SignalStore},
     stanza::{
         iq::usync::Device,
@@ -44,9 +47,8 @@ struct Target {
 /// # Errors
 /// [`Miss`].
 pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<Plan, Miss> {
-    let Some(linked) = step.account().linked.clone() else {
-        return Ok(fail(step, op, &SendFailure::logged_out()));
-    };
+    let account = Arc::clone(step.account());
+    let Some(linked) = &account.linked else { return Ok(fail(step, op, &SendFailure::logged_out())) };
     let user = address::user(step, recipient)?;
     let own_user = address::user(step, &linked.pn)?;
 
@@ -71,20 +73,22 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
         return Ok(fail(step, op, &SendFailure::not_on_whatsapp()));
     }
 
-    let targets = targets(step, (&user, &recipients), (&own_user, &own_devices), &linked)?;
-    let session_keys: Vec<_> = targets.iter().map(|target| keys::session(&target.address)).collect();
-    step.require(&session_keys)?;
-    let mut usable = Vec::new();
-    let mut missing = Vec::new();
+    let targets = targets(step, (&user, &recipients), (&own_user, &own_devices), linked)?;
+    let (mut usable, mut missing, mut missed) = (Vec::with_capacity(targets.len()), Vec::new(), Ok(()));
     for mut target in targets {
-        // A damaged record is none.
-        target.session = step.session(&target.address)?.filter(|session| session.current().is_some());
-        match &target.session {
-            Some(_) => usable.push(target),
-            None if op.skipped.contains(&target.keys) => {}
-            None => missing.push(target.keys),
+        match step.session(&target.address) {
+            // All are read before one is missed.
+            Err(miss) => missed = Err(miss),
+            // A damaged record is none.
+            Ok(Some(session)) if session.current().is_some() => {
+                target.session = Some(session);
+                usable.push(target);
+            }
+            Ok(_) if op.skipped.contains(&target.keys) => {}
+            Ok(_) => missing.push(target.keys),
         }
     }
+    missed?;
     if !missing.is_empty() {
         return Ok(Plan::Bundles(missing));
     }
@@ -93,7 +97,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
         let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
         return Ok(fail(step, op, &failure));
     }
-    seal(step, op, &user, &linked, usable)
+    seal(step, op, &user, &account, linked, usable)
 }
 
 /// The recipient's devices and our own other ones, in the namespace of the chat, each once and in order.
@@ -109,11 +113,11 @@ fn targets(
         _ => linked.pn.to_bare(),
     };
     let to_self = linked.own().is_account(&chat);
-    let recipients = recipients.iter().filter(|_| !to_self).map(|device| (device, &chat, user, false));
+    let theirs = recipients.iter().filter(|_| !to_self).map(|device| (device, &chat, user, false));
     let own = own_devices.iter().map(|device| (device, &own_chat, own_user, true));
-    let mut targets = BTreeMap::new();
+    let mut targets = Vec::with_capacity(recipients.len().saturating_add(own_devices.len()));
     let mut all = Ok(());
-    for (device, chat, user, own) in recipients.chain(own) {
+    for (device, chat, user, own) in theirs.chain(own) {
         let jid = device.jid(chat);
         if linked.own().is_device(&jid) {
             continue;
@@ -122,16 +126,26 @@ fn targets(
         match address::device(step, &jid) {
             Ok(address) => {
                 let keys = device.jid(&user.canonical);
-                targets.insert((jid.clone(), own), Target { jid, keys, address, session: None, own });
+                targets.push(Target { jid, keys, address, session: None, own });
             }
             Err(miss) => all = Err(miss),
         }
     }
-    all.map(|()| targets.into_values().collect())
+    all?;
+    targets.sort_by(|a, b| (&a.jid, a.own).cmp(&(&b.jid, b.own)));
+    targets.dedup_by(|a, b| (&a.jid, a.own) == (&b.jid, b.own));
+    Ok(targets)
 }
 
 /// Encrypts for every device and puts the stanza behind the batch.
-fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: Vec<Target>) -> Result<Plan, Miss> {
+fn seal(
+    step: &mut Step<'_>,
+    op: &SendOp,
+    user: &User,
+    account: &Account,
+    linked: &Linked,
+    targets: Vec<Target>,
+) -> Result<Plan, Miss> {
     let chat = if op.to.is_status_broadcast() { &op.to } else { &user.addressed(step.account()).clone() };
     let Ok(message) = message::decode(&op.message) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
@@ -141,20 +155,25 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         true => tokens::attach(step, user)?,
         false => None,
     };
-    let plain = padded(&op.message, step.rng);
-    let copy = padded_message(&build::device_sent(chat, message), step.rng);
-
-    let account = Arc::clone(step.account());
-    let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
-    for target in targets {
-        let plaintext = if target.own { &copy } else { &plain };
-        let session = target.session.unwrap_or_default();
-        match signal::encrypt_with(step, &own(&account), &target.address, session, plaintext, &mut rng) {
-            Ok(ciphertext) => ciphertexts.push((target.jid, ciphertext)),
-            Err(error) => tracing::warn!(%error, "a device cannot be encrypted for"),
+    step.draft(|step, plaintexts| {
+        plaintexts.extend_from_slice(&op.message);
+        padding::pad(plaintexts, step.rng);
+        let plain_len = plaintexts.len();
+        build::device_sent(chat, message).encode_raw(plaintexts);
+        padding::pad(plaintexts, step.rng);
+        let (plain, copy) = plaintexts.split_at(plain_len);
+
+        let mut rng = ChaCha20Rng::from_rng(step.rng);
+        for target in targets {
+            let plaintext = if target.own { copy } else { plain };
+            let session = target.session.unwrap_or_default();
+            match signal::encrypt_with(step, &own(account), &target.address, session, plaintext, &mut rng) {
+                Ok(ciphertext) => ciphertexts.push((target.jid, ciphertext)),
+                Err(error) => tracing::warn!(%error, "a device cannot be encrypted for"),
+            }
         }
-    }
+    });
     if ciphertexts.is_empty() {
         return Ok(fail(step, op, &SendFailure::new("no_session", "no device of the recipient has usable keys")));
     }
@@ -172,13 +191,17 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
-    let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
-    let encoded = Bytes::from(encoded);
     // What is said of a status is for its author alone.
-    let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
-    step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
-    step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
-    step.send_message(encoded.clone());
-    Ok(Plan::Sent(encoded))
+    let (kept_under, audience) = match chat.is_broadcast() {
+        true => (chat, std::slice::from_ref(&user.canonical)),
+        false => (&user.canonical, &[][..]),
+    };
+    let frame = step.draft(|step, frame| {
+        stanza.encode_into(frame)?;
+        step.put(sent_key(kept_under, op.id.as_str()), &Sent { op, chat, audience });
+        Ok::<_, NodeError>(Outgoing::new(op, chat).put_encrypted(step, frame))
+    });
+    let Ok(frame) = frame else { return Ok(fail(step, op, &SendFailure::encoding())) };
+    step.send_message(frame.clone());
+    Ok(Plan::Sent(frame))
 }

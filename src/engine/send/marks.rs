@@ -17,7 +17,7 @@ use crate::{
     engine::{
         account::Linked,
         address::User,
-        records::{DistributedRecord, Loss, LossesRecord, MarkedDevices, MarksRecord, Record},
+        records::{DistributedRecord, Loss, LossesRecord, MarkedDevices, MarksRecord},
         step::{Miss, Step},
     },
     jid::Jid,
@@ -100,7 +100,7 @@ pub(crate) fn add(step: &mut Step<'_>, chat: &Jid, distributed: &DistributedReco
         }
     }
     let marks = MarksRecord { key: distributed.key, losses: losses.count, users: marks.users };
-    step.put(marks_key(chat), marks.to_bytes());
+    step.put(marks_key(chat), &marks);
     Ok(())
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn unmark(step: &mut Step<'_>, chat: &Jid, device: &Address) -> Resul
     } else if marked.devices.len() == before {
         return Ok(());
     }
-    step.put(marks_key(chat), marks.to_bytes());
+    step.put(marks_key(chat), &marks);
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn lose(step: &mut Step<'_>, user: &User, device: Option<u16>) -> Result<(), Mis
     losses.last.push(Loss { user: user.canonical.to_string(), device: device.map(u32::from) });
     let surplus = losses.last.len().saturating_sub(MAX_LOSSES);
     losses.last.drain(..surplus);
-    step.put(losses_key(), losses.to_bytes());
+    step.put(losses_key(), &losses);
     Ok(())
 }
 

@@ -21,6 +21,7 @@
 //! | `marks` | which devices have our sender key of a chat |
 //! | `sessions` | sessions with devices that there are none with yet |
 //! | `settle` | the server has it, refuses it, or does not answer |
+//! | `stored` | what a send leaves in the store |
 
 mod accept;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod seal;
 mod sessions;
 mod settle;
 mod status;
+mod stored;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,7 +60,7 @@ use crate::{
     event::{Event, Prefer},
     jid::Jid,
     message::{self, Classification, MessageId, StanzaType, classify, padding, reporting},
-    proto::{Message as _, e2e},
+    proto::e2e,
     stanza::iq::groups,
     store::Key,
 };
@@ -168,8 +170,8 @@ pub(crate) struct SendOp {
 }
 
 impl SendOp {
-    /// A send that can go on, to nobody yet.
-    fn new(order: u64, id: MessageId, message: &e2e::Message, now: Now) -> Self {
+    /// A send that can go on, to nobody yet. `encoded` is the message.
+    fn new(order: u64, id: MessageId, message: &e2e::Message, encoded: Bytes, now: Now) -> Self {
         Self {
             order,
             id,
@@ -178,7 +180,7 @@ impl SendOp {
             peer: None,
             viewers: Arc::default(),
             setting: None,
-            message: message.encode_to_vec().into(),
+            message: encoded,
             words: classify(message),
             report: reporting::secret_of(message),
             client_ref: None,
@@ -216,25 +218,6 @@ impl SendOp {
             && users.iter().any(|user| subjects.contains(&Subject::Devices(user.clone())))
         {
             self.failure = Some(why.clone());
-        }
-    }
-
-    pub(crate) fn to_record(&self, chat: &Jid, stanza: Option<Bytes>) -> OutgoingRecord {
-        OutgoingRecord {
-            order: self.order,
-            to: self.to.to_text(),
-            message: self.message.clone(),
-            client_ref: self.client_ref.clone(),
-            accepted_ms: self.accepted_ms,
-            stanza,
-            chat: chat.to_text(),
-            other: self.lane.other.as_ref().map(Jid::to_string),
-            peer: self.peer.map_or(0, |urgency| urgency as u32),
-            distributed: None,
-            viewers: self.viewers.iter().map(Jid::to_string).collect(),
-            setting: self.setting.map_or(0, AudienceSetting::number),
-            phash: None,
-            rebuilt: self.rebuilt,
         }
     }
 
@@ -439,14 +422,6 @@ fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
 pub(crate) fn padded(message: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     let mut padded = Vec::with_capacity(message.len().saturating_add(padding::MAX_PAD.into()));
     padded.extend_from_slice(message);
-    padding::pad(&mut padded, rng);
-    padded
-}
-
-/// A message as a plaintext, padded.
-fn padded_message(message: &e2e::Message, rng: &mut impl Rng) -> Vec<u8> {
-    let mut padded = Vec::with_capacity(message.encoded_len().saturating_add(padding::MAX_PAD.into()));
-    message.encode_raw(&mut padded);
     padding::pad(&mut padded, rng);
     padded
 }

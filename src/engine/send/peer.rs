@@ -5,22 +5,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::{Lane, Plan, SendOp, fail, outgoing_key, padded};
+use super::{Lane, Plan, SendOp, fail, padded, stored::Outgoing};
 use crate::{
     clock::Now,
     engine::{
         Engine, address,
         notices::SendFailure,
-        records::Record,
         step::{Miss, Step, own},
     },
     jid::Jid,
     message::MessageId,
-    proto::e2e,
+    proto::{Message as _, e2e},
     signal::{self, StepError},
     stanza::outgoing::PeerMessage,
 };
@@ -78,9 +76,9 @@ impl Engine {
             to,
             lane: Lane::of(LANE),
             peer: Some(urgency),
-            ..SendOp::new(self.sends.next_order(), id.clone(), message, now)
+            ..SendOp::new(self.sends.next_order(), id.clone(), message, message.encode_to_vec().into(), now)
         };
-        self.act(now, |step| step.put(outgoing_key(op.id.as_str()), op.to_record(&LANE, None).to_bytes()));
+        self.act(now, |step| Outgoing::new(&op, &LANE).put(step));
         let order = op.order;
         self.sends.insert(op);
         self.run_send(now, order);
@@ -126,17 +124,19 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, urgency: Urgency) -> Result
         device_identity: &linked.device_identity,
     };
     let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
-    let encoded = Bytes::from(encoded);
-    step.put(outgoing_key(op.id.as_str()), op.to_record(&LANE, Some(encoded.clone())).to_bytes());
-    step.send_encoded(encoded.clone());
-    Ok(Plan::Sent(encoded))
+    let frame = Outgoing::new(op, &LANE).put_encrypted(step, &encoded);
+    step.send_encoded(frame.clone());
+    Ok(Plan::Sent(frame))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        engine::send::desk::{Desk, Device, OWN_LID, OWN_PN, jid, op},
+        engine::send::{
+            desk::{Desk, Device, OWN_LID, OWN_PN, jid, op},
+            outgoing_key,
+        },
         message::build,
     };
 
@@ -177,7 +177,7 @@ mod tests {
         let mut op = SendOp { peer: Some(Urgency::Normal), ..op("3EB0AA", &build::text("x")) };
         op.skipped.insert(phone);
         desk.get(|step| {
-            step.put(outgoing_key("3EB0AA"), op.to_record(&LANE, None).to_bytes());
+            Outgoing::new(&op, &LANE).put(step);
             Ok(())
         });
         let planned = desk.get(|step| {

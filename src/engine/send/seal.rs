@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use smallvec::SmallVec;
 
 use super::{
     Plan, SendOp, fail,
     fanout::{Fanout, Target},
-    marks, outgoing_key, padded, padded_message, sent_key, status,
+    marks, sent_key, status,
+    stored::{Outgoing, Sent},
 };
 use crate::{
     clock::Now,
@@ -18,12 +19,12 @@ use crate::{
         Engine,
         account::Account,
         notices::SendFailure,
-        records::{OutgoingRecord, Record, SentRecord},
         step::{Miss, Needs, Step, own},
     },
     event::AddressingMode,
     jid::Jid,
-    message::{build, distribution::ROTATE_AFTER},
+    message::{build, distribution::ROTATE_AFTER, padding},
+    node::NodeError,
     signal::{
         self, Ciphertext, Session, SignalStore, StepError,
         sender_key::{self, SenderKeyStore, wire::DistributionMessage},
@@ -57,6 +58,9 @@ pub(super) struct Handing {
     again: u8,
     ciphertexts: Vec<(Jid, Ciphertext)>,
 }
+
+/// The key for each device; mostly our own phone alone gets it.
+type Ciphertexts = SmallVec<[(Jid, Ciphertext); 1]>;
 
 /// So often it begins anew because somebody joined, left or changed a device. Then it is done at once, or it might never be done.
 const MAX_AGAIN: u8 = 3;
@@ -118,7 +122,7 @@ impl Engine {
 /// What came of one part.
 enum Part {
     Met,
-    Made(Vec<(Jid, Ciphertext)>),
+    Made(Ciphertexts),
     Instead(Sealed),
 }
 
@@ -178,7 +182,7 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
     let usable = match usable {
         Some(Sessions::There(usable)) => usable,
         Some(Sessions::Missing(devices)) => return Ok(Sealed::Plan(Plan::Bundles(devices))),
-        None => Vec::new(),
+        None => Usable::new(),
     };
 
     let mut rng = ChaCha20Rng::from_rng(step.rng);
@@ -191,14 +195,18 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
     };
     let made;
     let devices = match handed {
-        Some(handing) => &handing.ciphertexts,
+        Some(handing) => &handing.ciphertexts[..],
         None => {
             made = distribute(step, &account, op, usable, &distribution);
-            &made
+            &made[..]
         }
     };
-    let plaintext = padded(&op.message, step.rng);
-    let body = match sender_key::encrypt(step, &fanout.key_name, &plaintext, &mut rng) {
+    let body = step.draft(|step, plaintext| {
+        plaintext.extend_from_slice(&op.message);
+        padding::pad(plaintext, step.rng);
+        sender_key::encrypt(step, &fanout.key_name, plaintext, &mut rng)
+    });
+    let body = match body {
         Ok(body) => body,
         Err(StepError::Miss(miss)) => return Err(miss),
         Err(StepError::Signal(error)) => {
@@ -236,28 +244,32 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         viewers: &viewers,
         body: &body,
     };
-    let Ok(encoded) = stanza.encode() else {
-        return Ok(Sealed::Plan(fail(step, op, &SendFailure::encoding())));
-    };
-    let encoded = Bytes::from(encoded);
     let chat = &op.lane.chat;
     let distributed = fanout.distributes.clone().map(|mut distributed| {
         distributed.key = distribution.id.0;
         distributed
     });
-    let holds = distributed.is_some();
-    let audience = op.viewers.iter().map(Jid::to_text).collect();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
-    step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
     let outgoing =
-        OutgoingRecord { distributed, phash: Some(fanout.phash.clone()), ..op.to_record(chat, Some(encoded.clone())) };
-    step.put(outgoing_key(op.id.as_str()), outgoing.to_bytes());
-    match holds {
+        Outgoing { distributed: distributed.as_ref(), phash: Some(&fanout.phash), ..Outgoing::new(op, chat) };
+    let frame = step.draft(|step, frame| {
+        stanza.encode_into(frame)?;
+        step.put(sent_key(chat, op.id.as_str()), &Sent { op, chat, audience: &op.viewers });
+        Ok::<_, NodeError>(outgoing.put_encrypted(step, frame))
+    });
+    let Ok(frame) = frame else {
+        return Ok(Sealed::Plan(fail(step, op, &SendFailure::encoding())));
+    };
+    Ok(Sealed::Plan(match distributed {
         // Who is to have our key must be known for certain.
-        true => step.send_encoded(encoded.clone()),
-        false => step.send_message(encoded.clone()),
-    }
-    Ok(Sealed::Plan(if holds { Plan::Distributed(encoded) } else { Plan::Sent(encoded) }))
+        Some(_) => {
+            step.send_encoded(frame.clone());
+            Plan::Distributed(frame)
+        }
+        None => {
+            step.send_message(frame.clone());
+            Plan::Sent(frame)
+        }
+    }))
 }
 
 const fn mode(mode: AddressingMode) -> &'static str {
@@ -267,16 +279,19 @@ const fn mode(mode: AddressingMode) -> &'static str {
     }
 }
 
+type Usable<'f> = SmallVec<[(&'f Target, Session); 1]>;
+
 /// Whether all targets have sessions.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 enum Sessions<'f> {
     /// The targets that have one, with it; the others have no keys.
-    There(Vec<(&'f Target, Session)>),
+    There(Usable<'f>),
     /// The keys of these devices must be fetched.
     Missing(Vec<Jid>),
 }
 
 fn with_sessions<'f>(step: &mut Step<'_>, op: &SendOp, targets: &'f [Target]) -> Result<Sessions<'f>, Miss> {
-    let (mut usable, mut missing, mut missed) = (Vec::with_capacity(targets.len()), Vec::new(), Ok(()));
+    let (mut usable, mut missing, mut missed) = (Usable::with_capacity(targets.len()), Vec::new(), Ok(()));
     for target in targets {
         match step.session(&target.address) {
             Err(miss) => missed = Err(miss),
@@ -294,22 +309,24 @@ fn distribute(
     step: &mut Step<'_>,
     account: &Account,
     op: &SendOp,
-    targets: Vec<(&Target, Session)>,
+    targets: Usable<'_>,
     key: &DistributionMessage,
-) -> Vec<(Jid, Ciphertext)> {
+) -> Ciphertexts {
+    let mut ciphertexts = Ciphertexts::with_capacity(targets.len());
     if targets.is_empty() {
-        return Vec::new();
+        return ciphertexts;
     }
-    let message = build::sender_key_distribution(&op.lane.chat, key.encode());
-    let plaintext = padded_message(&message, step.rng);
-    let mut rng = ChaCha20Rng::from_rng(step.rng);
-    let mut ciphertexts = Vec::with_capacity(targets.len());
-    for (target, session) in targets {
-        match signal::encrypt_with(step, &own(account), &target.address, session, &plaintext, &mut rng) {
-            Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
-            Err(error) => tracing::warn!(%error, "a device cannot be given the sender key"),
+    step.draft(|step, plaintext| {
+        build::write_sender_key_distribution(plaintext, &op.lane.chat, key);
+        padding::pad(plaintext, step.rng);
+        let mut rng = ChaCha20Rng::from_rng(step.rng);
+        for (target, session) in targets {
+            match signal::encrypt_with(step, &own(account), &target.address, session, plaintext, &mut rng) {
+                Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
+                Err(error) => tracing::warn!(%error, "a device cannot be given the sender key"),
+            }
         }
-    }
+    });
     ciphertexts
 }
 
@@ -318,11 +335,12 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            records::{DeviceListRecord, DeviceRecord, OutgoingRecord},
+            records::{DeviceListRecord, DeviceRecord, OutgoingRecord, Record},
             send::{
                 Lane,
                 desk::{Desk, Device, OWN_LID, jid, op},
                 fanout::{Found, find},
+                outgoing_key,
             },
         },
         node::Node,

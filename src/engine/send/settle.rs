@@ -10,7 +10,7 @@ use crate::{
         address::{self, User},
         devices, groups,
         notices::{self, SendFailure},
-        records::{OutgoingRecord, Record, SentRecord},
+        records::{OutgoingRecord, SentRecord},
         restrictions,
         step::{Miss, Step},
         tokens,
@@ -90,7 +90,7 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<Acke
         }
         if chat.is_group() && code == STALE_MODE && !outgoing.rebuilt {
             let again = OutgoingRecord { stanza: None, distributed: None, phash: None, rebuilt: true, ..outgoing };
-            step.put(key, again.to_bytes());
+            step.put(key, &again);
             return Ok(Acked::Again);
         }
         step.delete(key);
@@ -173,7 +173,7 @@ pub(crate) fn settle_as_sent(
     let timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
     let sent = SentRecord { timestamp, message: outgoing.message.clone(), ..sent };
     step.delete(outgoing_key(id));
-    step.put(sent_key, sent.to_bytes());
+    step.put(sent_key, &sent);
     let client_ref = outgoing.client_ref.as_deref();
     let event = notices::sent(chat, user, id, timestamp, &outgoing.message, client_ref, step.config.prefer);
     step.emit(event);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::BufMut;
+
 use super::{MAX_JUMP, SenderKeyId, wire::DistributionMessage};
 use crate::{
     crypto::{CryptoRng, PublicKey, Secret, xeddsa::SigningKey},
@@ -46,14 +48,19 @@ impl OwnSenderKey {
     /// Writes the record: 137 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(145);
-        out.push(VERSION);
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Writes the record behind what `out` holds.
+    pub fn write_to(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
         out.put_u32(self.id.0);
         out.put_u32(self.chain.index);
-        out.extend_from_slice(self.chain.key.expose());
+        out.put_slice(self.chain.key.expose());
         out.put_pair(self.signing.pair());
-        out.extend_from_slice(&self.signing.edwards());
-        self.lease.iter().for_each(|lease| lease.encode_into(&mut out));
-        out
+        out.put_slice(&self.signing.edwards());
+        self.lease.iter().for_each(|lease| lease.encode_into(out));
     }
 
     /// Reads the record.

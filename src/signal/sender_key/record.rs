@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::BufMut;
+
 use super::{
     MAX_JUMP, Processed, SenderKeyId, SenderKeyPageId, SenderKeySerial,
     wire::{DistributionMessage, SenderKeyMessage},
@@ -64,20 +66,25 @@ impl SenderKeyRecord {
     /// Writes the record: version, next serial, the keys with 111 bytes each and 12 for each page of skipped message keys.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.keys.len().saturating_mul(128).saturating_add(7));
-        out.push(VERSION);
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Writes the record behind what `out` holds.
+    pub fn write_to(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
         out.put_u32(self.next_serial);
         out.put_count(self.keys.len());
         for key in &self.keys {
             out.put_u32(key.serial.0);
             out.put_u32(key.id.0);
-            out.extend_from_slice(key.signing.as_bytes());
-            out.push(key.verifying.is_some().into());
-            key.verifying.iter().for_each(|key| out.extend_from_slice(key.as_bytes()));
+            out.put_slice(key.signing.as_bytes());
+            out.put_u8(key.verifying.is_some().into());
+            key.verifying.iter().for_each(|key| out.put_slice(key.as_bytes()));
             out.put_u32(key.chain.index);
-            out.extend_from_slice(key.chain.key.expose());
-            key.skipped.encode_into(&mut out);
+            out.put_slice(key.chain.key.expose());
+            key.skipped.encode_into(out);
         }
-        out
     }
 
     /// Reads the record.
@@ -116,6 +123,11 @@ impl SenderKeyRecord {
     /// The pages that belong to the record.
     pub fn page_ids(&self) -> impl Iterator<Item = SenderKeyPageId> {
         self.keys.iter().flat_map(SenderKey::page_ids)
+    }
+
+    /// The keys that verify messages.
+    pub fn verifying_keys_mut(&mut self) -> impl Iterator<Item = &mut VerifyingKey> {
+        self.keys.iter_mut().filter_map(|key| key.verifying.as_mut())
     }
 
     /// The key with an id; there is one at most.

@@ -68,13 +68,25 @@ impl DistributionMessage {
 
     /// Writes the message: secret bytes, for `axolotlSenderKeyDistributionMessage` inside a pairwise message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(82);
-        out.push(VERSION);
-        put_varint(&mut out, 1, self.id.0.into());
-        put_varint(&mut out, 2, self.iteration.into());
-        put_bytes(&mut out, 3, self.chain_key.expose());
-        put_bytes(&mut out, 4, &self.signing.to_typed());
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.write_to(&mut out);
         out
+    }
+
+    /// Writes the message behind what `out` holds.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        put_varint(out, 1, self.id.0.into());
+        put_varint(out, 2, self.iteration.into());
+        put_bytes(out, 3, self.chain_key.expose());
+        put_bytes(out, 4, &self.signing.to_typed());
+    }
+
+    /// The bytes of the message.
+    pub fn encoded_len(&self) -> usize {
+        let fixed = const { 1 + 1 + 1 + (2 + 32) + (2 + 33) };
+        let numbers = raw_len(self.id.0.into()).saturating_add(raw_len(self.iteration.into()));
+        numbers.saturating_add(fixed)
     }
 }
 

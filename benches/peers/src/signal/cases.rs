@@ -16,7 +16,7 @@ use wamd::signal::{Address, CiphertextKind};
 
 use super::primitives::Material;
 use super::{Bundle, Ours, Theirs, theirs};
-use crate::measure::{Case, run};
+use crate::measure::{Case, Queue, run};
 
 const PLAINTEXT: [u8; 256] = [0x5A; 256];
 
@@ -82,7 +82,7 @@ fn responder<'a>() -> Case<'a> {
 }
 
 /// Two parties that have answered each other and turned often enough to have five receiver chains. Bob was the last to send.
-fn established() -> (Ours, Ours) {
+pub fn established() -> (Ours, Ours) {
     let (mut alice, mut bob) = (Ours::new(1), Ours::new(2));
     alice.establish(&Bundle::of_ours(&mut bob, true).ours());
     for _ in 0..6 {
@@ -94,7 +94,7 @@ fn established() -> (Ours, Ours) {
     (alice, bob)
 }
 
-fn established_theirs() -> (Theirs, Theirs) {
+pub fn established_theirs() -> (Theirs, Theirs) {
     let (mut alice, mut bob) = (Theirs::new(1), Theirs::new(2));
     alice.establish(&Bundle::of_theirs(&mut bob, true).theirs());
     for round in 0..12 {
@@ -352,7 +352,7 @@ impl Group {
     }
 }
 
-fn group_theirs() -> (Theirs, Theirs, TheirName) {
+pub fn group_theirs() -> (Theirs, Theirs, TheirName) {
     let name = TheirName::from_parts("120363000000000000@g.us", "100000012345678:3@lid");
     let (mut sender, mut receiver) = (Theirs::new(1), Theirs::new(2));
     sender.distribute(&name);
@@ -478,36 +478,10 @@ fn primitives<'a>() -> Vec<Case<'a>> {
     vec![start, answer, key, encrypt, decrypt]
 }
 
-/// Messages made ahead in chunks, so that writing them is not in the time of reading them, but for one chunk in many.
-struct Queue<F> {
-    chunk: usize,
-    make: F,
-    made: std::vec::IntoIter<Bytes>,
-}
-
-impl<F: FnMut() -> Bytes> Queue<F> {
-    fn new(chunk: usize, make: F) -> Self {
-        Self { chunk, make, made: Vec::new().into_iter() }
-    }
-
-    fn next(&mut self) -> Bytes {
-        if let Some(next) = self.made.next() {
-            return next;
-        }
-        let count = if std::env::var_os(COUNTING).is_some() { COUNTED } else { self.chunk };
-        self.made = (0..count).map(|_| (self.make)()).collect::<Vec<_>>().into_iter();
-        self.made.next().expect("a chunk is not empty")
-    }
-}
-
 /// More than a case of two microseconds takes in all of its rounds, about.
 const MANY: usize = 60_000;
 /// The same for ten and more.
 const FEW: usize = 10_000;
-/// As many as the check and one count take.
-const COUNTED: usize = 17;
-/// Set in the run that counts instructions (see `measure.rs`).
-const COUNTING: &str = "WAMD_PEERS_COUNT";
 
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte)).sum()

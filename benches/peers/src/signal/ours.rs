@@ -17,7 +17,8 @@ pub struct Ours {
     pub signature: [u8; 64],
     pub store: MemorySignalStore,
     next_pre_key: u32,
-    peer: Address,
+    /// The device that [`Self::establish`], [`Self::encrypt`] and [`Self::decrypt`] are about.
+    pub peer: Address,
     pub rng: ChaCha20Rng,
 }
 
@@ -54,6 +55,12 @@ impl Ours {
     pub fn encrypt(&mut self, plaintext: &[u8]) -> Ciphertext {
         let own = Own { identity: &self.identity, registration_id: 1 };
         signal::encrypt(&mut self.store, &own, &self.peer, plaintext, &mut self.rng).expect("a session")
+    }
+
+    /// As [`Self::encrypt`], for one of several.
+    pub fn encrypt_to(&mut self, address: &Address, plaintext: &[u8]) -> Ciphertext {
+        let own = Own { identity: &self.identity, registration_id: 1 };
+        signal::encrypt(&mut self.store, &own, address, plaintext, &mut self.rng).expect("a session")
     }
 
     pub fn decrypt(&mut self, kind: CiphertextKind, bytes: &[u8]) -> Result<Vec<u8>, SignalError> {

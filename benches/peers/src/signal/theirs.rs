@@ -36,7 +36,8 @@ pub struct Theirs {
     signed_pre_keys: SignedPreKeys,
     sender_keys: SenderKeys,
     next_pre_key: u32,
-    peer: ProtocolAddress,
+    /// The device that [`Self::establish`], [`Self::encrypt`] and [`Self::decrypt`] are about.
+    pub peer: ProtocolAddress,
     pub rng: ChaCha20Rng,
 }
 
@@ -84,6 +85,12 @@ impl Theirs {
     pub fn encrypt(&mut self, plaintext: &[u8]) -> CiphertextMessage {
         let Self { peer, sessions, identities, .. } = self;
         now(message_encrypt(plaintext, peer, sessions, identities)).expect("a session")
+    }
+
+    /// As [`Self::encrypt`], for one of several.
+    pub fn encrypt_to(&mut self, address: &ProtocolAddress, plaintext: &[u8]) -> CiphertextMessage {
+        let Self { sessions, identities, .. } = self;
+        now(message_encrypt(plaintext, address, sessions, identities)).expect("a session")
     }
 
     /// Reads a message from bytes that are kept.

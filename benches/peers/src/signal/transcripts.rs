@@ -16,7 +16,7 @@ use wamd::signal::sender_key::{self, SenderKeyName};
 use wamd::signal::wire::{PreKeyMessage, WhisperMessage};
 use wamd::signal::{Address, CiphertextKind};
 
-use super::{Bundle, Ours, Theirs, theirs};
+use super::{Ours, Party, Theirs};
 
 /// Runs them, in both places of both parties, and says how many messages were read.
 pub fn run() {
@@ -64,67 +64,6 @@ impl Totals {
     fn is_complete(&self) -> bool {
         let all = [self.read, self.read_by_theirs, self.pkmsgs, self.repeated, self.damaged, self.crossed];
         all.into_iter().chain([self.group_messages, self.group_refused]).all(|count| count > 0)
-    }
-}
-
-/// A party of either kind.
-enum Party {
-    Ours(Box<Ours>),
-    Theirs(Box<Theirs>),
-}
-
-impl Party {
-    fn bundle(&mut self, with_pre_key: bool) -> Bundle {
-        match self {
-            Self::Ours(party) => Bundle::of_ours(party, with_pre_key),
-            Self::Theirs(party) => Bundle::of_theirs(party, with_pre_key),
-        }
-    }
-
-    fn establish(&mut self, bundle: &Bundle) {
-        match self {
-            Self::Ours(party) => party.establish(&bundle.ours()),
-            Self::Theirs(party) => party.establish(&bundle.theirs()),
-        }
-    }
-
-    fn has_session(&mut self) -> bool {
-        match self {
-            Self::Ours(party) => party.has_session(),
-            Self::Theirs(party) => party.has_session(),
-        }
-    }
-
-    fn encrypt(&mut self, text: &[u8]) -> (CiphertextKind, Vec<u8>) {
-        match self {
-            Self::Ours(party) => {
-                let sent = party.encrypt(text);
-                (sent.kind, sent.bytes.to_vec())
-            }
-            Self::Theirs(party) => {
-                let sent = party.encrypt(text);
-                (theirs::kind(&sent), sent.serialize().to_vec())
-            }
-        }
-    }
-
-    fn decrypt(&mut self, kind: CiphertextKind, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        match self {
-            Self::Ours(party) => {
-                let before = party.store.encode();
-                let result = party.decrypt(kind, bytes).map_err(|error| error.to_string());
-                assert!(result.is_ok() || party.store.encode() == before, "a refused message changed our store");
-                result
-            }
-            Self::Theirs(party) => party.decrypt(kind, bytes).map_err(|error| error.to_string()),
-        }
-    }
-
-    fn reload(&mut self) {
-        match self {
-            Self::Ours(party) => party.reload(),
-            Self::Theirs(party) => party.reload(),
-        }
     }
 }
 
