@@ -31,6 +31,8 @@ struct Cost {
     bytes: u64,
     time: Duration,
     longest: Duration,
+    /// What took longest.
+    what: &'static str,
 }
 
 /// An engine on a wire to the server.
@@ -87,18 +89,27 @@ impl Line {
 
     /// Gives an input to the engine, and measures what that takes.
     fn tell(&mut self, input: Input) {
+        let what = match &input {
+            Input::Received(..) => "received",
+            Input::Command(..) => "command",
+            Input::Loaded(..) => "loaded",
+            Input::Computed(..) => "computed",
+            _ => "other",
+        };
         let mut input = Some(input);
         let begin = Instant::now();
         let used = measure(|| self.engine.handle(NOW, input.take().expect("once")));
-        self.count(used.count_total, used.bytes_total, begin.elapsed());
+        self.count(what, used.count_total, used.bytes_total, begin.elapsed());
     }
 
-    fn count(&mut self, allocations: u64, bytes: u64, time: Duration) {
+    fn count(&mut self, what: &'static str, allocations: u64, bytes: u64, time: Duration) {
         let cost = &mut self.cost;
         cost.allocations += allocations;
         cost.bytes += bytes;
         cost.time += time;
-        cost.longest = cost.longest.max(time);
+        if time > cost.longest {
+            (cost.longest, cost.what) = (time, what);
+        }
     }
 
     /// Until nothing is to be done.
@@ -107,7 +118,7 @@ impl Line {
             let mut output = None;
             let begin = Instant::now();
             let used = measure(|| output = self.engine.poll());
-            self.count(used.count_total, used.bytes_total, begin.elapsed());
+            self.count("output", used.count_total, used.bytes_total, begin.elapsed());
             if let Some(output) = output {
                 self.carry_out(output);
                 continue;
@@ -223,7 +234,9 @@ impl Line {
                 sum.allocations += cost.allocations;
                 sum.bytes += cost.bytes;
                 sum.time += cost.time;
-                sum.longest = sum.longest.max(cost.longest);
+                if cost.longest > sum.longest {
+                    (sum.longest, sum.what) = (cost.longest, cost.what);
+                }
             }
         }
         sum.map(|sum| Cost {
@@ -231,13 +244,14 @@ impl Line {
             bytes: sum.bytes / u64::from(rounds),
             time: sum.time / rounds,
             longest: sum.longest,
+            what: sum.what,
         })
     }
 }
 
 fn print(name: &str, cost: &Cost) {
-    let Cost { allocations, bytes, time, longest } = cost;
-    println!("{name:<44} {allocations:>9} {bytes:>10} {time:>12.1?} {longest:>12.1?}");
+    let Cost { allocations, bytes, time, longest, what } = cost;
+    println!("{name:<44} {allocations:>9} {bytes:>10} {time:>12.1?} {longest:>12.1?} ({what})");
 }
 
 fn main() {

@@ -384,6 +384,15 @@ impl Jid {
         !self.user.bytes().any(separates)
     }
 
+    /// The text, as `Display` writes it, in a string that is as long as that.
+    pub(crate) fn to_text(&self) -> String {
+        // An integrator and a device have five digits at most.
+        let mut text =
+            String::with_capacity(self.user.len().saturating_add(self.server.as_str().len()).saturating_add(13));
+        let _written = write_text(&mut text, &self.user, self.server.as_str(), self.device, self.integrator);
+        text
+    }
+
     /// The form for logs: all of the user part but its last two digits is hidden.
     pub fn redacted(&self) -> Redacted<'_> {
         Redacted(self)

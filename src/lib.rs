@@ -7,7 +7,7 @@
 //!                ◄──events────        (tokio)   (no I/O at all)
 //!
 //!   engine    the state machine: connection, lanes, sends, receipts, outbox
-//!   pairing, message                   linking; content of messages
+//!   pairing, message, appstate         linking; content of messages; shared settings
 //!   signal, stanza                     end-to-end encryption; typed stanzas
 //!   node                               binary nodes
 //!   noise                              handshake, certificates, frames
@@ -68,6 +68,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo))]
 
+pub mod appstate;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;

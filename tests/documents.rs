@@ -8,6 +8,7 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/guarantees.md",
     "docs/protocol-notes.md",
     "loopback/README.md",
     "proto/README.md",
@@ -56,7 +57,7 @@ fn links_lead_to_files() {
 #[test]
 fn paths_that_are_named_are_there() {
     let mut seen = 0;
-    for document in &DOCUMENTS[..6] {
+    for document in &DOCUMENTS[..7] {
         let text = read(document);
         for path in paths(&text) {
             let there = root().join(path).exists() || root().join("src").join(path).exists();
@@ -65,6 +66,23 @@ fn paths_that_are_named_are_there() {
         }
     }
     assert!(seen >= 20, "only {seen} paths were found");
+}
+
+#[test]
+fn every_guarantee_names_a_test_that_is_there() {
+    let text = read("docs/guarantees.md");
+    let mut seen = 0;
+    for quoted in text.split('`').skip(1).step_by(2).filter(|quoted| quoted.starts_with("tests/")) {
+        let Some((file, test)) = quoted.split_once(": ") else { continue };
+        assert!(
+            read(file).contains(&format!("\nfn {test}()")) || read(file).contains(&format!("\nasync fn {test}()")),
+            "there is no {quoted}"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 25, "only {seen} tests are named");
+    let promises = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"));
+    promises.for_each(|line| assert!(line.contains("`tests/"), "nothing proves: {line}"));
 }
 
 #[test]

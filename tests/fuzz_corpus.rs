@@ -28,6 +28,8 @@ type Target = fn(&[u8]);
 
 /// As in `fuzz/targets`.
 const TARGETS: &[(&str, Target)] = &[
+    ("appstate_patch", wamd::appstate::fuzz::appstate_patch),
+    ("appstate_snapshot", wamd::appstate::fuzz::appstate_snapshot),
     ("cert_chain", fuzz::cert_chain),
     ("engine", script::run),
     ("envelope", wamd::event::fuzz::envelope),
@@ -176,7 +178,36 @@ fn seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
     arbitrary_nodes(&mut seeds);
     scripts(&mut seeds);
     retry_receipts(&mut seeds);
+    app_state(&mut seeds);
     seeds.0
+}
+
+/// Patches and snapshots as they are, and plaintexts for the modes that seal them.
+fn app_state(seeds: &mut Seeds) {
+    let file = vectors("appstate");
+    let scenario = &file["scenario"];
+    for patch in scenario["patches"].as_array().unwrap() {
+        let name = format!("version {}", patch["version"]);
+        seeds.add("appstate_patch", &name, &[&[0], &hex(&patch["syncd_patch"])]);
+    }
+    seeds.add("appstate_snapshot", "raw", &[&[0], &hex(&scenario["snapshot"]["syncd_snapshot"])]);
+    let mut all = Vec::new();
+    for mutation in file["mutations"].as_array().unwrap() {
+        let (name, plaintext) = (mutation["name"].as_str().unwrap(), hex(&mutation["action_data"]));
+        let operation = mutation["operation"].as_u64().unwrap() as u8;
+        let piece = [&[operation, plaintext.len() as u8], &plaintext[..]].concat();
+        seeds.add("appstate_patch", &format!("sealed {name}"), &[&[1], &piece]);
+        all.extend(piece);
+    }
+    seeds.add("appstate_snapshot", "sealed", &[&[1], &all[..600]]);
+    seeds.add("appstate_snapshot", "sealed twice", &[&[1], &all[..200], &all[..200]]);
+    let changes: Vec<u8> = (0..12_u8).flat_map(|i| [i.wrapping_mul(37), 1, i]).collect();
+    seeds.add("appstate_patch", "many changes", &[&[2], &changes]);
+    let key = &file["key_share"]["app_state_sync_key_share"];
+    seeds.add("appstate_snapshot", "key", &[&[4], &hex(key)[14..70]]);
+    seeds.add("appstate_snapshot", "page", &[&[4, 1], &[5; 128]]);
+    let state = [&[1, 1, 0, 0, 0, 0, 0, 0, 0, 9][..], &[3; 128], &[0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 2]].concat();
+    seeds.add("appstate_snapshot", "collection", &[&[4], &state]);
 }
 
 fn nodes(seeds: &mut Seeds) {

@@ -10,9 +10,10 @@ use wamd::{
     Jid,
     engine::{Command, CommandError, Reply, SendRequest},
     node::Node,
+    store::{Batch, RecordKind},
 };
 use wamd_loopback::{GroupChange, GroupMode};
-use world::{World, named};
+use world::{Disk, World, named};
 
 const ALICE: &str = "15550000001";
 const BOB: &str = "15550000002";
@@ -296,4 +297,35 @@ fn a_process_lost_in_the_middle() {
         assert_eq!(named(world.all_events("alice"), "message.sent").len(), 2, "after {steps} steps");
         assert_eq!(world.snapshot("alice").sends, 0);
     }
+}
+
+#[test]
+fn hundreds_get_our_key_in_parts() {
+    let mut world = World::online(&["alice"]);
+    let numbers: Vec<String> = (0..300).map(|n| format!("1777{n:07}")).collect();
+    let now = world.now();
+    numbers.iter().for_each(|number| drop(world.server.phone(now, number).unwrap()));
+    let members: Vec<&str> = numbers.iter().map(String::as_str).collect();
+    let group = make(&mut world, GroupMode::Lid, &members);
+
+    world.disk("alice", Disk::Stuck);
+    world.begin("alice", text(&group, "hello"));
+    world.settle();
+    let sessions = |batch: &Batch| batch.puts.iter().filter(|(key, _)| key.kind == RecordKind::Session).count();
+    let batches: Vec<usize> = world.actor("alice").held_batches().iter().map(sessions).collect();
+    // Sessions are begun with 32 devices at a time; our own phone gets the key, too.
+    let parts: Vec<usize> = batches.iter().copied().filter(|sessions| *sessions > 32).collect();
+    assert_eq!(parts, [256, 45]);
+    assert_eq!(batches.last(), Some(&0), "the stanza is made of all of them");
+    assert!(heard(&mut world).messages.is_empty(), "it waits for every part");
+
+    world.disk("alice", Disk::Works);
+    world.settle();
+    let messages = heard(&mut world).messages;
+    assert_eq!((messages.len(), targets(&messages[0]).len()), (1, 301));
+    for number in &numbers {
+        assert_eq!(read(&world, number, &group), ["hello"]);
+    }
+    world.command("alice", text(&group, "again")).unwrap();
+    assert_eq!(targets(&heard(&mut world).messages[0]).len(), 1, "everybody has it");
 }

@@ -7,8 +7,11 @@ mod world;
 use std::collections::BTreeSet;
 
 use wamd::{
-    engine::{Command, Config},
-    message::MessageId,
+    engine::{Command, Config, Content},
+    message::{
+        MessageId,
+        build::{self, Choice},
+    },
     node::Node,
     store::{Key, RecordKind},
 };
@@ -50,7 +53,7 @@ fn has(world: &mut World, kind: RecordKind, id: &str) -> bool {
 fn check(world: &mut World) {
     let records = world.actor("alice").records(RecordKind::Expiry);
     let mut named = BTreeSet::new();
-    for queue in 0..3_u8 {
+    for queue in 0..4_u8 {
         let entries: Vec<_> = records.iter().filter(|(key, _)| key.id.len() == 10 && key.id[0] == queue).collect();
         let numbers: Vec<u64> =
             entries.iter().map(|(key, _)| u64::from_be_bytes(key.id[2..].try_into().unwrap())).collect();
@@ -63,6 +66,7 @@ fn check(world: &mut World) {
         RecordKind::RetryCount,
         RecordKind::ResendBaseKey,
         RecordKind::MessageSecret,
+        RecordKind::Placeholder,
     ] {
         for key in keys(world, kind) {
             let is_named = named.iter().any(|entry| entry.ends_with(&key));
@@ -148,16 +152,30 @@ fn what_is_old_goes_in_slices() {
     check(&mut world);
     let secrets = keys(&mut world, RecordKind::MessageSecret).len();
     assert!(secrets >= 400, "{secrets} secrets");
-    away(&mut world, 30 * DAY);
+    away(&mut world, 29 * DAY);
     check(&mut world);
     assert!(keys(&mut world, RecordKind::Sent).is_empty());
     assert_eq!(keys(&mut world, RecordKind::MessageSecret).len(), secrets);
-    away(&mut world, 61 * DAY);
-    assert!(keys(&mut world, RecordKind::MessageSecret).is_empty(), "after 90 days");
-    // The states of the three queues, and what the logins led to.
+    away(&mut world, 2 * DAY);
+    assert!(keys(&mut world, RecordKind::MessageSecret).is_empty(), "after 30 days");
+    // The states of the queues, and what the logins led to.
     let left = keys(&mut world, RecordKind::Expiry).len();
-    assert!(left <= 3 + 2, "{left} left");
+    assert!(left <= 4 + 2, "{left} left");
     world.talk("alice", "bob");
+}
+
+#[test]
+fn secrets_of_polls_are_kept_longer_than_those_of_texts() {
+    let mut world = world(|_| {});
+    let poll = build::poll("Lunch?", &["Yes", "No"], Choice::Single).expect("a poll");
+    let poll = world.send_content("alice", "bob", Content::Message(Box::new(poll)));
+    let text = world.send("alice", "bob", "hello");
+    check(&mut world);
+    away(&mut world, 31 * DAY);
+    assert!(!has(&mut world, RecordKind::MessageSecret, text.as_str()));
+    assert!(has(&mut world, RecordKind::MessageSecret, poll.as_str()));
+    away(&mut world, 60 * DAY);
+    assert!(!has(&mut world, RecordKind::MessageSecret, poll.as_str()));
 }
 
 #[test]

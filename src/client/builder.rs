@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::{
     client::{
-        Client, Error, FixedVersion, Proxy, VersionProvider,
-        driver::Driver,
+        Client, Delivery, Error, FixedVersion, Proxy, VersionProvider,
+        driver::{Consumer, Driver, Setup},
         network::Network,
         socket::{Connector, DEFAULT_URL},
     },
@@ -129,12 +131,34 @@ impl ClientBuilder {
     /// [`Error::Store`] when the outbox cannot be read, or with [`StoreError::Leased`](crate::store::StoreError::Leased) when the account runs
     /// elsewhere and is not given back within 5 s; [`Error::Url`], [`Error::Random`].
     pub async fn start(mut self) -> Result<Client, Error> {
+        let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        let consumer = Consumer::Own(self.event_capacity);
+        self.run(store, consumer).await
+    }
+
+    /// Starts it as one of many, which share the store and the consumer of events.
+    pub(super) async fn start_in(
+        self,
+        store: Arc<dyn Store>,
+        consumer: mpsc::Sender<Delivery>,
+    ) -> Result<Client, Error> {
+        self.run(store, Consumer::Shared(consumer)).await
+    }
+
+    async fn run(mut self, store: Arc<dyn Store>, consumer: Consumer) -> Result<Client, Error> {
         let network = Network::new(self.proxy, self.tls, self.config.handshake_timeout)?;
         let connector = Connector::new(&self.url, network)?;
-        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
         if let Some(known) = self.versions.as_ref().and_then(|provider| provider.known()) {
             self.config.client.version = known;
         }
-        Driver::start(self.account, self.config, store, connector, self.versions, self.event_capacity).await
+        Driver::start(Setup {
+            account: self.account,
+            config: self.config,
+            store,
+            connector,
+            versions: self.versions,
+            consumer,
+        })
+        .await
     }
 }

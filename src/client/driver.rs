@@ -10,10 +10,11 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::Instrument as _;
 
 use crate::{
     client::{
-        Client, Error, Events, VersionError, VersionProvider,
+        Client, Delivery, Error, Events, VersionError, VersionProvider, metrics,
         socket::{Connector, Socket},
     },
     clock::Now,
@@ -52,7 +53,7 @@ type Answer = oneshot::Sender<Result<Reply, CommandError>>;
 
 /// What handles ask of the task.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every request is a command")]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is a command, and it is boxed")]
 pub(super) enum Request {
     Command(Command, Answer),
     Shutdown(oneshot::Sender<()>),
@@ -69,9 +70,10 @@ enum Worked {
 }
 
 /// What the task waited for.
+#[expect(clippy::large_enum_variant, reason = "handled at once, and never kept")]
 enum Happened {
     Worked(Worked),
-    Request(Option<Request>),
+    Request(Option<Box<Request>>),
     Acknowledged(u64),
     ConsumerGone,
     Input(Input),
@@ -91,17 +93,21 @@ pub(super) struct Driver {
     engine: Engine,
     connector: Connector,
     started: Instant,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Box<Request>>,
+    /// Goes with every event to the consumer.
+    acknowledge: mpsc::UnboundedSender<u64>,
     acknowledged: mpsc::UnboundedReceiver<u64>,
-    events: mpsc::Sender<Envelope>,
+    events: mpsc::Sender<Delivery>,
     /// Events that the channel has no room for. Bounded: the engine stops reading when too many are not acknowledged, and of
     /// those that nobody acknowledges the last [`MAX_EPHEMERAL`] wait.
-    waiting_events: VecDeque<Envelope>,
+    waiting_events: VecDeque<Box<Envelope>>,
     /// How long a provider of versions may take.
     version_timeout: Duration,
     snapshot: watch::Sender<Arc<Snapshot>>,
     socket: Option<Socket>,
     answers: BTreeMap<CommandId, Answer>,
+    /// Answers of this round.
+    replies: Vec<(Answer, Result<Reply, CommandError>)>,
     next_command: u64,
     work: FuturesUnordered<BoxFuture<'static, Worked>>,
     /// A commit is under way.
@@ -121,15 +127,29 @@ pub(super) struct Driver {
     stopping: Option<Vec<oneshot::Sender<()>>>,
 }
 
+/// What an account is started with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) account: AccountId,
+    pub(super) config: Config,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) connector: Connector,
+    pub(super) versions: Option<Arc<dyn VersionProvider>>,
+    pub(super) consumer: Consumer,
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub(super) enum Consumer {
+    /// To a channel of the account's own, with room for so many.
+    Own(usize),
+    /// To one that several accounts share.
+    Shared(mpsc::Sender<Delivery>),
+}
+
 impl Driver {
-    pub(super) async fn start(
-        account: AccountId,
-        config: Config,
-        store: Arc<dyn Store>,
-        connector: Connector,
-        versions: Option<Arc<dyn VersionProvider>>,
-        event_capacity: usize,
-    ) -> Result<Client, Error> {
+    pub(super) async fn start(setup: Setup) -> Result<Client, Error> {
+        let Setup { account, config, store, connector, versions, consumer } = setup;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
         let lease = acquire(&*store, &account).await?;
@@ -142,8 +162,14 @@ impl Driver {
             engine.handle(now(started), Input::Acknowledged(seq.saturating_sub(1)));
         }
         let (requests, request_queue) = mpsc::channel(REQUEST_CAPACITY);
-        let (events, queue) = mpsc::channel(event_capacity);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
+        let (events, queue) = match consumer {
+            Consumer::Own(capacity) => {
+                let (events, queue) = mpsc::channel(capacity);
+                (events, Some(Events { queue, acknowledged: acknowledge.clone(), handled: None }))
+            }
+            Consumer::Shared(events) => (events, None),
+        };
         let (snapshot, snapshots) = watch::channel(Arc::new(engine.snapshot()));
         let driver = Self {
             account,
@@ -154,6 +180,7 @@ impl Driver {
             connector,
             started,
             requests: request_queue,
+            acknowledge,
             acknowledged,
             events,
             waiting_events,
@@ -161,6 +188,7 @@ impl Driver {
             snapshot,
             socket: None,
             answers: BTreeMap::new(),
+            replies: Vec::new(),
             next_command: 0,
             work: FuturesUnordered::new(),
             committing: false,
@@ -173,38 +201,50 @@ impl Driver {
             refused: None,
             stopping: None,
         };
-        tokio::spawn(driver.run());
-        let events = Events { queue, acknowledged: acknowledge, handled: None };
-        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(Some(events))) })
+        let span = tracing::info_span!("account", id = %driver.account);
+        tokio::spawn(driver.run().instrument(span));
+        Ok(Client { requests, snapshot: snapshots, events: Arc::new(Mutex::new(queue)) })
     }
 
     /// Runs until the account is stopped, everything is stored, and the consumer has what is left or is gone.
     async fn run(mut self) {
+        metrics::state(None, Some(self.snapshot.borrow().state));
         loop {
             while let Some(output) = self.engine.poll() {
                 self.carry_out(output);
             }
+            // Before the answers: who has one finds the state that it is about.
             self.snapshot.send_if_modified(|known| {
                 let current = self.engine.snapshot();
                 let changed = **known != current;
                 if changed {
+                    if known.state != current.state {
+                        metrics::state(Some(known.state), Some(current.state));
+                    }
                     *known = Arc::new(current);
                 }
                 changed
             });
+            for (answer, reply) in self.replies.drain(..) {
+                metrics::command(reply.is_ok());
+                let _ = answer.send(reply);
+            }
             if self.lost || (self.stopping.is_some() && self.work.is_empty()) {
                 break;
             }
             self.wait().await;
         }
+        metrics::state(Some(self.snapshot.borrow().state), None);
         self.finish().await;
     }
 
     /// Everything is stored. The consumer takes what is left in its own time, and what it acknowledges on the way out does
     /// not come again. Whoever waits for the end is told when the consumer is done, or after [`GRACE`].
     async fn finish(self) {
-        let Self { events, mut acknowledged, store, account, stopping, mut waiting_events, mut lease, .. } = self;
-        let mut events = Some(events);
+        let Self {
+            events, acknowledge, mut acknowledged, store, account, stopping, mut waiting_events, mut lease, ..
+        } = self;
+        let mut consumer = Some((events, acknowledge));
         let mut waiting = stopping.unwrap_or_default();
         let grace = tokio::time::sleep(GRACE);
         tokio::pin!(grace);
@@ -217,11 +257,14 @@ impl Driver {
             }
             if waiting_events.is_empty() {
                 // The consumer sees the end of its events.
-                events = None;
+                consumer = None;
             }
             tokio::select! {
-                room = room(events.as_ref()) => match (room, waiting_events.pop_front()) {
-                    (Some(room), Some(envelope)) => room.send(envelope),
+                room = room(consumer.as_ref()) => match (room, waiting_events.pop_front()) {
+                    (Some((room, acknowledged)), Some(envelope)) => {
+                        metrics::event(&envelope);
+                        room.send(Delivery { envelope, acknowledged: acknowledged.clone() });
+                    }
                     _ => waiting_events.clear(),
                 },
                 seq = acknowledged.recv() => match seq {
@@ -250,7 +293,8 @@ impl Driver {
             Some(seq) = self.acknowledged.recv() => Happened::Acknowledged(seq),
             room = self.events.reserve(), if has_events => match (room, self.waiting_events.pop_front()) {
                 (Ok(room), Some(envelope)) => {
-                    room.send(envelope);
+                    metrics::event(&envelope);
+                    room.send(Delivery { envelope, acknowledged: self.acknowledge.clone() });
                     return;
                 }
                 _ => Happened::ConsumerGone,
@@ -259,6 +303,14 @@ impl Driver {
             found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
+        if let Happened::Input(input) = &happened {
+            match input {
+                Input::Opened(_) => metrics::connection("opened"),
+                Input::Received(_, bytes) => metrics::message("in", bytes.len()),
+                Input::Closed(..) => metrics::connection("closed"),
+                _ => {}
+            }
+        }
         match happened {
             Happened::Worked(worked) => self.worked(worked),
             Happened::Request(Some(request)) => self.request(request),
@@ -276,8 +328,8 @@ impl Driver {
         self.engine.handle(now(self.started), input);
     }
 
-    fn request(&mut self, request: Request) {
-        match request {
+    fn request(&mut self, request: Box<Request>) {
+        match *request {
             Request::Command(command, answer) => {
                 if let Command::SetVersion(version) = &command {
                     self.stated = *version;
@@ -303,7 +355,7 @@ impl Driver {
         // Nothing is taken any more; commands that came too late are dropped, which answers them.
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
-            if let Request::Shutdown(stopped) = request {
+            if let Request::Shutdown(stopped) = *request {
                 stopping.push(stopped);
             }
         }
@@ -314,11 +366,13 @@ impl Driver {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Open(id) => {
+                metrics::connection("dialled");
                 self.socket = Some(self.connector.open(id));
                 self.look_up(None);
             }
             Output::Send(id, bytes) => {
                 if let Some(socket) = self.socket.as_ref().filter(|socket| socket.id == id) {
+                    metrics::message("out", bytes.len());
                     socket.send(bytes);
                 }
             }
@@ -342,16 +396,21 @@ impl Driver {
                     let _place = CPU_PLACES.acquire().await.ok()?;
                     tokio::task::spawn_blocking(move || job.run()).await.ok()
                 };
-                self.work.push(computed.map(move |result| Worked::Computed(id, result)).boxed());
+                let asked = Instant::now();
+                let computed = computed.map(move |result| {
+                    metrics::computed(asked.elapsed());
+                    Worked::Computed(id, result)
+                });
+                self.work.push(computed.boxed());
             }
-            Output::Event(envelope) => queue(&mut self.waiting_events, *envelope),
+            Output::Event(envelope) => queue(&mut self.waiting_events, envelope),
             Output::RefreshVersion => {
                 self.refused = Some(self.stated);
                 self.look_up(self.refused);
             }
             Output::Reply(id, reply) => {
                 if let Some(answer) = self.answers.remove(&id) {
-                    let _ = answer.send(reply);
+                    self.replies.push((answer, reply));
                 }
             }
         }
@@ -364,8 +423,13 @@ impl Driver {
         }
         if let Some((seq, batch)) = self.waiting_batch.take() {
             self.committing = true;
-            let commit = self.store.commit(&self.account, batch);
-            self.work.push(commit.map(move |result| Worked::Committed(seq, result)).boxed());
+            metrics::batch(&batch);
+            let (commit, given) = (self.store.commit(&self.account, batch), Instant::now());
+            let committed = move |result: Result<_, _>| {
+                metrics::committed(given.elapsed(), result.is_ok());
+                Worked::Committed(seq, result)
+            };
+            self.work.push(commit.map(committed).boxed());
         }
     }
 
@@ -443,8 +507,8 @@ impl Driver {
                 self.trimming = false;
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
-                    // Nobody else will ask for it again: the consumer may be waiting for what the engine reads next.
                     Err(StoreError::LeaseLost) => return self.store_failed(&StoreError::LeaseLost),
+                    // Nobody else will ask for it again: the consumer may be waiting for what the engine reads next.
                     Err(error) => {
                         tracing::warn!(%error, "acknowledged events cannot be removed");
                         self.to_trim = self.to_trim.max(Some(seq));
@@ -498,12 +562,12 @@ impl Driver {
 }
 
 /// Queues an event for the consumer.
-fn queue(waiting: &mut VecDeque<Envelope>, envelope: Envelope) {
+fn queue(waiting: &mut VecDeque<Box<Envelope>>, envelope: Box<Envelope>) {
     let is_ephemeral = |envelope: &Envelope| envelope.seq.is_none();
     if is_ephemeral(&envelope)
         && waiting.len() >= MAX_EPHEMERAL
         && waiting.iter().filter(|envelope| is_ephemeral(envelope)).count() >= MAX_EPHEMERAL
-        && let Some(oldest) = waiting.iter().position(is_ephemeral)
+        && let Some(oldest) = waiting.iter().position(|envelope| is_ephemeral(envelope))
     {
         waiting.remove(oldest);
     }
@@ -518,9 +582,11 @@ fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
 }
 
 /// Room for an event; `None` when the consumer is gone. Never ready without a channel.
-async fn room(events: Option<&mpsc::Sender<Envelope>>) -> Option<mpsc::Permit<'_, Envelope>> {
-    match events {
-        Some(events) => events.reserve().await.ok(),
+async fn room(
+    consumer: Option<&(mpsc::Sender<Delivery>, mpsc::UnboundedSender<u64>)>,
+) -> Option<(mpsc::Permit<'_, Delivery>, &mpsc::UnboundedSender<u64>)> {
+    match consumer {
+        Some((events, acknowledge)) => Some((events.reserve().await.ok()?, acknowledge)),
         None => std::future::pending().await,
     }
 }
@@ -555,7 +621,9 @@ async fn load(store: Arc<dyn Store>, account: AccountId, id: LoadId, keys: Vec<K
         }
         Ok(Loaded { records: keys.iter().cloned().zip(values).collect(), scanned })
     };
+    let asked = Instant::now();
     let loaded = load.await;
+    metrics::loaded(asked.elapsed(), loaded.is_ok());
     Worked::Loaded(id, loaded)
 }
 
@@ -581,7 +649,7 @@ async fn give_back(lease: &mut Option<Lease>) {
 }
 
 /// The events that were not acknowledged when the account stopped.
-async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envelope>, StoreError> {
+async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Box<Envelope>>, StoreError> {
     let mut events = VecDeque::new();
     let mut after = 0;
     loop {
@@ -590,7 +658,7 @@ async fn replay(store: &dyn Store, account: &AccountId) -> Result<VecDeque<Envel
         after = last.seq;
         for entry in page {
             match Envelope::from_json(&entry.body) {
-                Ok(envelope) => events.push_back(envelope),
+                Ok(envelope) => events.push_back(Box::new(envelope)),
                 Err(error) => tracing::error!(seq = entry.seq, %error, "a stored event is unusable"),
             }
         }
@@ -612,8 +680,8 @@ mod tests {
         let event = |at| Envelope::new(&Event::from(SessionConnecting::new(1)), "a", EventId::random(at, &[0; 10]), at);
         let mut waiting = VecDeque::new();
         for at in 0..1_000 {
-            queue(&mut waiting, event(at));
-            queue(&mut waiting, event(at).with_seq(at));
+            queue(&mut waiting, Box::new(event(at)));
+            queue(&mut waiting, Box::new(event(at).with_seq(at)));
         }
         let (stored, ephemeral): (Vec<_>, Vec<_>) = waiting.iter().partition(|envelope| envelope.seq.is_some());
         assert_eq!(stored.len(), 1_000, "what the store has is never dropped");

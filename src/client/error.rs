@@ -23,6 +23,9 @@ pub enum Error {
     /// Somebody has taken the events already.
     #[error("the events were taken already")]
     EventsTaken,
+    /// The fleet has as many accounts as it may.
+    #[error("{0} accounts run, which is the limit")]
+    TooManyAccounts(usize),
     /// The account was stopped.
     #[error("the account was stopped")]
     Stopped,
@@ -39,7 +42,7 @@ impl Error {
                     || matches!(error, CommandError::Refused { code: 429 | 500..=599, .. })
             }
             Self::Store(error) => matches!(error, StoreError::Backend(_) | StoreError::Leased { until: Some(_), .. }),
-            Self::Url(_) | Self::Random | Self::EventsTaken | Self::Stopped => false,
+            Self::Url(_) | Self::Random | Self::EventsTaken | Self::TooManyAccounts(_) | Self::Stopped => false,
         }
     }
 

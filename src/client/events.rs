@@ -11,7 +11,7 @@ use crate::event::Envelope;
 /// The events of one account, in order. Not cloneable: there is one consumer.
 #[derive(Debug)]
 pub struct Events {
-    pub(super) queue: mpsc::Receiver<Envelope>,
+    pub(super) queue: mpsc::Receiver<Delivery>,
     pub(super) acknowledged: mpsc::UnboundedSender<u64>,
     /// Given out by `recv` and not acknowledged yet.
     pub(super) handled: Option<u64>,
@@ -20,8 +20,9 @@ pub struct Events {
 /// An event that waits for its acknowledgement.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    envelope: Envelope,
-    acknowledged: mpsc::UnboundedSender<u64>,
+    // Boxed: a channel has room for some dozens of them from the start.
+    pub(super) envelope: Box<Envelope>,
+    pub(super) acknowledged: mpsc::UnboundedSender<u64>,
 }
 
 impl Events {
@@ -32,15 +33,14 @@ impl Events {
         if let Some(seq) = self.handled.take() {
             let _ = self.acknowledged.send(seq);
         }
-        let envelope = self.queue.recv().await?;
+        let envelope = self.queue.recv().await?.into_envelope();
         self.handled = envelope.seq;
         Some(envelope)
     }
 
     /// The next event, to be acknowledged by [`Delivery::acknowledge`]. `None` when the account was stopped.
     pub async fn next(&mut self) -> Option<Delivery> {
-        let envelope = self.queue.recv().await?;
-        Some(Delivery { envelope, acknowledged: self.acknowledged.clone() })
+        self.queue.recv().await
     }
 
     /// Acknowledges every event up to and including `seq`.
@@ -60,13 +60,13 @@ impl Drop for Events {
 
 impl Delivery {
     /// The event.
-    pub const fn envelope(&self) -> &Envelope {
+    pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
     /// Takes the event out; acknowledge it by [`Events::acknowledge`].
     pub fn into_envelope(self) -> Envelope {
-        self.envelope
+        *self.envelope
     }
 
     /// The consumer has this event and all before it for good. Ephemeral events need none.

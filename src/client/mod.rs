@@ -28,8 +28,10 @@ mod builder;
 mod driver;
 mod error;
 mod events;
+mod fleet;
 mod groups;
 mod messages;
+pub mod metrics;
 mod network;
 mod proxy;
 pub mod qr;
@@ -55,6 +57,7 @@ use driver::Request;
 pub use builder::ClientBuilder;
 pub use error::Error;
 pub use events::{Delivery, Events};
+pub use fleet::{Fleet, FleetBuilder, FleetEvents, Started};
 pub use groups::Groups;
 pub use network::{Network, NetworkError, Stream};
 pub use proxy::{Proxy, ProxyError, ProxyUrlError};
@@ -84,7 +87,7 @@ pub struct LinkCode {
 /// A handle of one account. Cheap to clone; when the last one is dropped, the account stops.
 #[derive(Clone, Debug)]
 pub struct Client {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Box<Request>>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     /// The consumer's end, until somebody takes it.
     events: Arc<Mutex<Option<Events>>>,
@@ -255,14 +258,14 @@ impl Client {
     /// waited for half a second; what is not acknowledged comes again when the account is started the next time.
     pub async fn shutdown(self) {
         let (done, stopped) = oneshot::channel();
-        if self.requests.send(Request::Shutdown(done)).await.is_ok() {
+        if self.requests.send(Box::new(Request::Shutdown(done))).await.is_ok() {
             let _ = stopped.await;
         }
     }
 
     async fn command(&self, command: Command) -> Result<Reply, Error> {
         let (answer, reply) = oneshot::channel();
-        self.requests.send(Request::Command(command, answer)).await.map_err(|_| Error::Stopped)?;
+        self.requests.send(Box::new(Request::Command(command, answer))).await.map_err(|_| Error::Stopped)?;
         Ok(reply.await.map_err(|_| Error::Stopped)??)
     }
 }

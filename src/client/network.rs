@@ -117,7 +117,7 @@ pub(super) async fn encrypt(
 
 /// TLS with ring and Mozilla's roots, which all accounts share; sessions are resumed within one account only. Never installs
 /// a provider for the process.
-fn default_tls() -> Result<ClientConfig, Error> {
+pub(super) fn default_tls() -> Result<ClientConfig, Error> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }));
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

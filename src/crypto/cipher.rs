@@ -4,7 +4,7 @@ use std::fmt;
 
 use aes::Aes256;
 use aes_gcm::aead::{AeadInOut, KeyInit as _};
-use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, StreamCipher, block_padding::Pkcs7};
+use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyIvInit, StreamCipher, block_padding::Pkcs7};
 
 use super::CryptoError;
 
@@ -85,6 +85,32 @@ pub fn aes256_cbc_decrypt(key: &[u8; 32], iv: &[u8; 16], ciphertext: &[u8]) -> R
         .map_err(|_| CryptoError::Padding)
 }
 
+/// AES-256-CBC with PKCS#7 padding under a key that is used more than once. The key is wiped when it is dropped.
+pub struct AesCbc(Aes256);
+
+impl AesCbc {
+    /// Expands the key.
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(Aes256::new(key.into()))
+    }
+
+    /// Decrypts `buffer` in place and returns the length of the plaintext, which is at its front. Only call it on
+    /// ciphertext whose MAC was checked.
+    ///
+    /// # Errors
+    /// [`CryptoError::Padding`] for an empty or ragged ciphertext or wrong padding; the buffer is then unspecified.
+    pub fn decrypt(&self, iv: &[u8; 16], buffer: &mut [u8]) -> Result<usize, CryptoError> {
+        let plaintext = cbc::Decryptor::inner_iv_init(&self.0, iv.into()).decrypt_padded::<Pkcs7>(buffer);
+        plaintext.map(<[u8]>::len).map_err(|_| CryptoError::Padding)
+    }
+}
+
+impl fmt::Debug for AesCbc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AesCbc([redacted])")
+    }
+}
+
 /// AES-256-CTR with a 128-bit big-endian counter that starts at `iv`; encrypting and decrypting are the same.
 pub fn aes256_ctr(key: &[u8; 32], iv: &[u8; 16], data: &mut [u8]) {
     ctr::Ctr128BE::<Aes256>::new(key.into(), iv.into()).apply_keystream(data);
@@ -112,8 +138,11 @@ mod tests {
     fn cbc_refuses_ragged_input() {
         let sealed = aes256_cbc_encrypt(&[1; 32], &[2; 16], b"hello");
         assert_eq!(aes256_cbc_decrypt(&[1; 32], &[2; 16], &sealed).as_deref(), Ok(&b"hello"[..]));
+        let cbc = AesCbc::new(&[1; 32]);
+        assert_eq!(cbc.decrypt(&[2; 16], &mut sealed.clone()), Ok(5));
         for bad in [&[][..], &sealed[..15]] {
             assert_eq!(aes256_cbc_decrypt(&[1; 32], &[2; 16], bad), Err(CryptoError::Padding));
+            assert_eq!(cbc.decrypt(&[2; 16], &mut bad.to_vec()), Err(CryptoError::Padding));
         }
     }
 }

@@ -1,8 +1,5 @@
-//! Hashes and what is built on them.
+//! Hashes, and the slow derivation of keys from passwords.
 
-use std::fmt;
-
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -28,45 +25,6 @@ pub fn md5(data: &[u8]) -> [u8; 16] {
     md5::Md5::digest(data).into()
 }
 
-/// HMAC-SHA-256 over the concatenation of `parts`.
-pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    HmacSha256::new(key).mac(parts)
-}
-
-/// HMAC-SHA-256 with a key that is used more than once: half of a short MAC is the key.
-#[derive(Clone)]
-pub struct HmacSha256(Hmac<Sha256>);
-
-impl HmacSha256 {
-    /// Takes a key of any length.
-    pub fn new(key: &[u8]) -> Self {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
-        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of every length"))
-    }
-
-    /// The MAC over the concatenation of `parts`.
-    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        parts.iter().for_each(|part| mac.update(part));
-        mac.finalize().into_bytes().into()
-    }
-}
-
-impl fmt::Debug for HmacSha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HmacSha256([redacted])")
-    }
-}
-
-/// HKDF-SHA-256 (RFC 5869): `N` bytes from `ikm`. An absent salt is 32 zero bytes. `N` is at most 8,160.
-pub fn hkdf_sha256<const N: usize>(salt: Option<&[u8]>, ikm: &[u8], info: &[u8]) -> [u8; N] {
-    const { assert!(N <= 255 * 32, "HKDF gives at most 255 blocks") };
-    let mut okm = [0; N];
-    #[expect(clippy::expect_used, reason = "the only failure is a length above 8,160, refused at compile time")]
-    hkdf::Hkdf::<Sha256>::new(salt, ikm).expand(info, &mut okm).expect("length checked at compile time");
-    okm
-}
-
 /// PBKDF2-HMAC-SHA-256 (RFC 8018 §5.2): 32 bytes from a password. `iterations` counts from 1; 0 counts as 1.
 ///
 /// The cost is two compressions per iteration: 131,072 of them, as linking by code wants (spec 01 §5.3), take tens of
@@ -85,27 +43,6 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rfc5869_case_1() {
-        let okm: [u8; 42] = hkdf_sha256(
-            Some(&hex::decode("000102030405060708090a0b0c").unwrap()),
-            &[0x0b; 22],
-            &hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap(),
-        );
-        assert_eq!(
-            hex::encode(okm),
-            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
-        );
-    }
-
-    #[test]
-    fn rfc4231_case_2() {
-        assert_eq!(
-            hex::encode(hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"])),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
-    }
 
     #[test]
     fn rfc7914_pbkdf2() {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, optimization_barrier};
 
 use super::{CryptoError, Rng, x25519 as curve};
 
@@ -14,8 +14,18 @@ use super::{CryptoError, Rng, x25519 as curve};
 pub const KEY_TYPE: u8 = 0x05;
 
 /// `N` secret bytes: wiped when dropped, never printed, compared in constant time.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct Secret<const N: usize>([u8; N]);
+
+impl<const N: usize> Drop for Secret<N> {
+    /// A message passes two dozen secrets along; wiped byte by byte, as `Zeroize` does it, they cost more than its protobuf.
+    fn drop(&mut self) {
+        self.0 = [0; N];
+        optimization_barrier(self);
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 
 impl<const N: usize> Secret<N> {
     /// Takes the bytes over.

@@ -10,19 +10,22 @@
 //! | [`keys`] | `PrivateKey`, `PublicKey`, `KeyPair`, `Secret<N>`, and X25519 on them |
 //! | `x25519` | the curve behind it, on bare bytes (RFC 7748) |
 //! | [`xeddsa`] | signatures by X25519 keys (spec 03 §1.2) |
-//! | [`hash`] | SHA-256, SHA-1, MD5, HMAC-SHA-256, HKDF-SHA-256 (RFC 5869), PBKDF2 |
+//! | [`hash`] | SHA-256, SHA-1, MD5, PBKDF2 |
+//! | `hmac` | HMAC-SHA-256, HMAC-SHA-512, HKDF-SHA-256 (RFC 5869) |
 //! | [`cipher`] | AES-256-GCM, AES-256-CBC with PKCS#7, AES-256-CTR |
 //! | [`xaes`] | AES-256-GCM with nonces of 24 bytes |
 
 pub mod cipher;
 pub mod hash;
+mod hmac;
 pub mod keys;
 mod x25519;
 pub mod xaes;
 pub mod xeddsa;
 
-pub use cipher::{AesGcm, aes256_cbc_append, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
-pub use hash::{HmacSha256, constant_time_eq, hkdf_sha256, hmac_sha256, md5, pbkdf2_hmac_sha256, sha1, sha256};
+pub use cipher::{AesCbc, AesGcm, aes256_cbc_append, aes256_cbc_decrypt, aes256_cbc_encrypt, aes256_ctr};
+pub use hash::{constant_time_eq, md5, pbkdf2_hmac_sha256, sha1, sha256};
+pub use hmac::{HmacSha256, HmacSha512, hkdf_sha256, hmac_sha256};
 pub use keys::{KeyPair, PrivateKey, PublicKey, Secret, x25519};
 pub use rand_core::{CryptoRng, Rng};
 pub use xaes::XAesGcm;

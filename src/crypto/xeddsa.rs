@@ -6,6 +6,8 @@
 //! Both sides need the public key in its Edwards form. Keys that are used again and again keep it: [`SigningKey`] spares half of
 //! signing, [`VerifyingKey`] a fifth of verifying.
 
+use std::sync::OnceLock;
+
 use curve25519_dalek::{
     edwards::{CompressedEdwardsY, EdwardsPoint},
     montgomery::MontgomeryPoint,
@@ -30,32 +32,9 @@ pub fn sign(private: &PrivateKey, parts: &[&[u8]], rng: &mut impl Rng) -> [u8; S
 
 /// Signs with the 64 bytes of nonce input given. Deterministic: for vectors; elsewhere [`sign`] is right.
 pub fn sign_with(private: &PrivateKey, parts: &[&[u8]], random: &[u8; 64]) -> [u8; SIGNATURE_LEN] {
-    sign_as(private, &edwards(private), parts, random)
-}
-
-/// Signs with the Edwards form of the public key at hand. Were it another key's, the signature would verify nowhere and give
-/// nothing away: no nonce comes twice, since each is of fresh random bytes.
-fn sign_as(private: &PrivateKey, public: &[u8; 32], parts: &[&[u8]], random: &[u8; 64]) -> [u8; SIGNATURE_LEN] {
-    let mut k = Scalar::from_bytes_mod_order(*private.expose());
-    let sign = public[31] & 0x80;
-
-    let mut prefix = [0xFF; 32];
-    prefix[0] = 0xFE;
-    let mut hash = Sha512::new().chain_update(prefix).chain_update(private.expose());
-    parts.iter().for_each(|part| hash.update(part));
-    hash.update(random);
-    let mut r = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
-    let big_r = EdwardsPoint::mul_base(&r).compress();
-
-    let s = r + challenge(big_r.as_bytes(), public, parts) * k;
-    r.zeroize();
-    k.zeroize();
-
-    let mut signature = [0; SIGNATURE_LEN];
-    signature[..32].copy_from_slice(big_r.as_bytes());
-    signature[32..].copy_from_slice(s.as_bytes());
-    signature[63] = signature[63] & 0x7F | sign;
-    signature
+    let nonce = Nonce::new(private, parts, random);
+    let [big_r, public] = EdwardsPoint::compress_batch(&[nonce.point, point(private)]);
+    nonce.sign(private, big_r.as_bytes(), public.as_bytes(), parts)
 }
 
 /// Verifies a signature over the concatenation of `parts`. A scalar that is not reduced is refused.
@@ -69,10 +48,18 @@ pub fn verify(public: &PublicKey, parts: &[&[u8]], signature: &[u8]) -> Result<(
 }
 
 /// A key pair that signs often: it keeps its public key in Edwards form, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SigningKey {
     pair: KeyPair,
-    edwards: [u8; 32],
+    edwards: Edwards,
+}
+
+/// The public key in Edwards form, with its sign. A fresh key has the point, whose bytes cost an inversion; its first
+/// signature has one to make anyway, and gets both from it.
+#[derive(Clone, Debug)]
+enum Edwards {
+    Point(EdwardsPoint),
+    Bytes([u8; 32]),
 }
 
 impl SigningKey {
@@ -84,18 +71,18 @@ impl SigningKey {
         bytes.zeroize();
         let point = point(&private);
         let public = PublicKey::from_bytes(point.to_montgomery().to_bytes());
-        Self { pair: KeyPair::from_parts(private, public), edwards: point.compress().to_bytes() }
+        Self { pair: KeyPair::from_parts(private, public), edwards: Edwards::Point(point) }
     }
 
     /// Completes a pair by one multiplication.
     pub fn new(pair: KeyPair) -> Self {
-        let edwards = edwards(pair.private());
+        let edwards = Edwards::Point(point(pair.private()));
         Self { pair, edwards }
     }
 
     /// Puts a stored key together. The caller vouches that its parts belong together.
     pub const fn from_parts(pair: KeyPair, edwards: [u8; 32]) -> Self {
-        Self { pair, edwards }
+        Self { pair, edwards: Edwards::Bytes(edwards) }
     }
 
     /// The pair.
@@ -103,39 +90,65 @@ impl SigningKey {
         &self.pair
     }
 
-    /// The public key in Edwards form, with its sign: for the store.
-    pub const fn edwards(&self) -> &[u8; 32] {
-        &self.edwards
+    /// The public key in Edwards form, with its sign: for the store. An inversion, unless the key has signed or was stored.
+    pub fn edwards(&self) -> [u8; 32] {
+        match &self.edwards {
+            Edwards::Point(point) => point.compress().to_bytes(),
+            Edwards::Bytes(bytes) => *bytes,
+        }
     }
 
     /// Signs the concatenation of `parts`.
-    pub fn sign(&self, parts: &[&[u8]], rng: &mut impl Rng) -> [u8; SIGNATURE_LEN] {
+    pub fn sign(&mut self, parts: &[&[u8]], rng: &mut impl Rng) -> [u8; SIGNATURE_LEN] {
         let mut random = [0; 64];
         rng.fill_bytes(&mut random);
-        let signature = sign_as(self.pair.private(), &self.edwards, parts, &random);
+        let nonce = Nonce::new(self.pair.private(), parts, &random);
         random.zeroize();
-        signature
+        let (big_r, public) = match &self.edwards {
+            Edwards::Bytes(public) => (nonce.point.compress(), *public),
+            Edwards::Point(point) => {
+                let [big_r, public] = EdwardsPoint::compress_batch(&[nonce.point, *point]);
+                (big_r, public.to_bytes())
+            }
+        };
+        self.edwards = Edwards::Bytes(public);
+        nonce.sign(self.pair.private(), big_r.as_bytes(), &public, parts)
     }
 }
 
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.pair == other.pair && self.edwards() == other.edwards()
+    }
+}
+
+impl Eq for SigningKey {}
+
 /// A public key that verifies often, in Edwards form. Its sign comes with each signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifyingKey([u8; 32]);
+///
+/// It decompresses its point once, and a clone has what its origin had by then.
+#[derive(Clone, Debug)]
+pub struct VerifyingKey {
+    y: [u8; 32],
+    /// With the sign 0; `None` inside if there is no such point.
+    point: OnceLock<Option<EdwardsPoint>>,
+}
 
 impl VerifyingKey {
     /// Converts a key; `None` if it is no point of the curve, and verifies nothing.
     pub fn new(public: &PublicKey) -> Option<Self> {
-        MontgomeryPoint(*public.as_bytes()).to_edwards(0).map(|point| Self(point.compress().to_bytes()))
+        let point = MontgomeryPoint(*public.as_bytes()).to_edwards(0)?;
+        Some(Self { y: point.compress().to_bytes(), point: Some(point).into() })
     }
 
     /// Takes what [`Self::as_bytes`] gave.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { y: bytes, point: OnceLock::new() }
     }
 
     /// The y-coordinate, for the store.
     pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.y
     }
 
     /// Verifies a signature, as [`verify`] does.
@@ -144,10 +157,57 @@ impl VerifyingKey {
     /// As there.
     pub fn verify(&self, parts: &[&[u8]], signature: &[u8]) -> Result<(), CryptoError> {
         let (big_r, s, sign) = split(signature)?;
-        let mut public = self.0;
-        public[31] = public[31] & 0x7F | sign << 7;
-        let a = CompressedEdwardsY(public).decompress().ok_or(CryptoError::Signature)?;
-        check(big_r, &s, &a, &public, parts)
+        let mut public = self.y;
+        public[31] &= 0x7F;
+        let point = self.point.get_or_init(|| CompressedEdwardsY(public).decompress());
+        let point = point.as_ref().ok_or(CryptoError::Signature)?;
+        public[31] |= sign << 7;
+        if sign == 0 { check(big_r, &s, point, &public, parts) } else { check(big_r, &s, &-point, &public, parts) }
+    }
+}
+
+impl PartialEq for VerifyingKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.y == other.y
+    }
+}
+
+impl Eq for VerifyingKey {}
+
+/// The secret scalar of one signature, and its product with the base point. Were it finished with another key's public form,
+/// the signature would verify nowhere and give nothing away: no nonce comes twice, since each is of fresh random bytes.
+struct Nonce {
+    scalar: Scalar,
+    point: EdwardsPoint,
+}
+
+impl Nonce {
+    fn new(private: &PrivateKey, parts: &[&[u8]], random: &[u8; 64]) -> Self {
+        let mut prefix = [0xFF; 32];
+        prefix[0] = 0xFE;
+        let mut hash = Sha512::new().chain_update(prefix).chain_update(private.expose());
+        parts.iter().for_each(|part| hash.update(part));
+        hash.update(random);
+        let scalar = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
+        Self { scalar, point: EdwardsPoint::mul_base(&scalar) }
+    }
+
+    /// `big_r` is the point, `public` the key in Edwards form with its sign; both compressed.
+    fn sign(self, private: &PrivateKey, big_r: &[u8; 32], public: &[u8; 32], parts: &[&[u8]]) -> [u8; SIGNATURE_LEN] {
+        let mut k = Scalar::from_bytes_mod_order(*private.expose());
+        let s = self.scalar + challenge(big_r, public, parts) * k;
+        k.zeroize();
+        let mut signature = [0; SIGNATURE_LEN];
+        signature[..32].copy_from_slice(big_r);
+        signature[32..].copy_from_slice(s.as_bytes());
+        signature[63] = signature[63] & 0x7F | public[31] & 0x80;
+        signature
+    }
+}
+
+impl Drop for Nonce {
+    fn drop(&mut self) {
+        self.scalar.zeroize();
     }
 }
 
@@ -178,11 +238,7 @@ fn check(
     if expected.as_bytes() == big_r { Ok(()) } else { Err(CryptoError::Signature) }
 }
 
-/// The public key in Edwards form, with its sign.
-fn edwards(private: &PrivateKey) -> [u8; 32] {
-    point(private).compress().to_bytes()
-}
-
+/// The public key as a point.
 fn point(private: &PrivateKey) -> EdwardsPoint {
     let mut k = Scalar::from_bytes_mod_order(*private.expose());
     let point = EdwardsPoint::mul_base(&k);

@@ -75,6 +75,9 @@ pub(crate) struct Account {
     pub(crate) signed_pre_key_made: u64,
     /// Former signed prekeys, and those that the server may have without having said so: id, and since when, unix seconds.
     pub(crate) retired_pre_keys: Vec<(u32, u64)>,
+    /// How often the account was loaded, this time included: whose counter leases are good. It is stored with the first one.
+    pub(crate) run: u32,
+    pub(crate) is_run_stored: bool,
     /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
     pub(crate) kept: bool,
 }
@@ -104,6 +107,8 @@ impl Account {
             digest_checked: 0,
             signed_pre_key_made: 0,
             retired_pre_keys: Vec::new(),
+            run: 1,
+            is_run_stored: false,
             kept: false,
         }
     }
@@ -146,6 +151,7 @@ impl Account {
             restrictions: self.restrictions.iter().map(Restriction::to_record).collect(),
             lid_migrated: self.lid_migrated,
             digest_checked: self.digest_checked,
+            run: self.run,
             signed_pre_key_made: self.signed_pre_key_made,
             retired_pre_keys: self
                 .retired_pre_keys
@@ -156,7 +162,7 @@ impl Account {
         Some(record.to_bytes())
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form, which begins another run.
     pub(crate) fn from_record(bytes: &Bytes) -> Result<Self, RecordError> {
         const BAD: RecordError = RecordError(AccountRecord::NAME);
         let record = AccountRecord::from_bytes(bytes)?;
@@ -197,6 +203,8 @@ impl Account {
             digest_checked: record.digest_checked,
             signed_pre_key_made: record.signed_pre_key_made,
             retired_pre_keys: record.retired_pre_keys.iter().map(|key| (key.id, key.since)).collect(),
+            run: record.run.saturating_add(1),
+            is_run_stored: false,
             kept: true,
         })
     }

@@ -7,6 +7,8 @@
 //!                            └── the secret and version that a reporting token needs   ──► token on the stanza
 //! ```
 
+use std::sync::Arc;
+
 use crate::{
     engine::{
         CommandError, Content, MessageRef,
@@ -17,17 +19,15 @@ use crate::{
         secrets,
         send::sent_record,
         step::{Miss, Step},
-        tokens,
     },
     event::{AddressingMode, EventAnswer},
     jid::Jid,
     message::{
-        self, Action, MessageId, build,
+        Action, MessageId, build,
         content::Field,
         normalise, poll_of, protocol, reporting,
         secret::{self, UseCase, addon},
     },
-    node::Node,
     proto::{
         Message as _,
         common::MessageKey,
@@ -55,7 +55,8 @@ pub(crate) fn compose(
     id: &MessageId,
     content: &Content,
 ) -> Result<Result<Message, CommandError>, Miss> {
-    let Some(linked) = step.account().linked.clone() else { return Ok(Err(CommandError::NotLinked)) };
+    let account = Arc::clone(step.account());
+    let Some(linked) = &account.linked else { return Ok(Err(CommandError::NotLinked)) };
     let own = address::user(step, &linked.pn)?;
     // What refers to no other message is the same in every group, however large.
     let refers = !matches!(content, Content::Text(_) | Content::Message(_));
@@ -63,10 +64,10 @@ pub(crate) fn compose(
     let addressed = chat.addressed(step.account()).clone();
     let me = match group.as_ref().map(|group| group.addressing_mode) {
         Some(AddressingMode::Pn) => linked.pn.to_account(),
-        _ => own_in_family(&linked, &addressed),
+        _ => own_in_family(linked, &addressed),
     };
     let announces = group.is_some_and(|group| group.is_announcement_group);
-    let place = Place { chat, addressed, linked: &linked, own: &own, me, announces };
+    let place = Place { chat, addressed, linked, own: &own, me, announces };
     let mut message = match built(step, &place, id, content)? {
         Ok(message) => message,
         Err(error) => return Ok(Err(error)),
@@ -83,37 +84,8 @@ pub(crate) fn compose(
     Ok(Ok(message))
 }
 
-/// The children of a stanza to one user that come from its content and its recipient: `<reporting>`, and `<tctoken>` or
-/// `<cstoken>` unless it is about a status. `chat` is the `to` of the stanza; `message` is what `encoded` holds, and what every
-/// recipient gets.
-///
-/// # Errors
-/// [`Miss`].
-pub(crate) fn children(
-    step: &mut Step<'_>,
-    chat: &Jid,
-    user: &User,
-    id: &MessageId,
-    message: &Message,
-    encoded: &[u8],
-) -> Result<Vec<Node>, Miss> {
-    let token = match user.is(chat) {
-        true => tokens::attach(step, user)?,
-        false => None,
-    };
-    let me = step.account().linked.as_ref().map(|linked| own_in_family(linked, chat));
-    let report = me.and_then(|me| reporting::attach(message, encoded, id.as_str(), &me, chat));
-    Ok(report.into_iter().chain(token).collect())
-}
-
-/// `<reporting>`, for a message that goes to a group in which we are `me` (spec 03 §4.8).
-pub(crate) fn group_report(group: &Jid, me: &Jid, id: &MessageId, encoded: &[u8]) -> Option<Node> {
-    let message = message::decode(encoded).ok()?;
-    reporting::attach(&message, encoded, id.as_str(), me, group)
-}
-
 /// Our own identity in the family of somebody else's.
-fn own_in_family(linked: &Linked, other: &Jid) -> Jid {
+pub(crate) fn own_in_family(linked: &Linked, other: &Jid) -> Jid {
     match &linked.lid {
         Some(lid) if !other.is_pn_family() => lid.to_account(),
         _ => linked.pn.to_account(),

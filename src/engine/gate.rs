@@ -7,8 +7,8 @@
 //!     └───────────► held ────────────┘ durable(seq)
 //! ```
 //!
-//! Outputs leave in the order in which they were pushed, with two exceptions: a free one may overtake a held one, and the caller
-//! may [pick](Gate::pick) one from behind others.
+//! Outputs leave in the order in which they were pushed, with two exceptions: one that waits for less may overtake one that waits
+//! for more, and the caller may [pick](Gate::pick) one from behind others.
 
 use std::collections::VecDeque;
 
@@ -31,6 +31,7 @@ pub(crate) enum Pick {
 pub(crate) struct Gate<T> {
     durable: u64,
     ready: VecDeque<T>,
+    /// By batch, and for one batch in the order in which they came.
     held: VecDeque<(u64, T)>,
 }
 
@@ -49,12 +50,17 @@ impl<T> Gate<T> {
         self.ready.push_back(output);
     }
 
-    /// An output that may leave once batch `after` is durable. Batch numbers never go down from call to call.
+    /// An output that may leave once batch `after` is durable, behind all that wait for this one or for earlier ones.
     pub(crate) fn push_after(&mut self, after: u64, output: T) {
         if after <= self.durable {
             self.ready.push_back(output);
         } else {
-            self.held.push_back((after, output));
+            // Mostly the newest batch.
+            let place = match self.held.back() {
+                Some((newest, _)) if *newest > after => self.held.partition_point(|(held, _)| *held <= after),
+                _ => self.held.len(),
+            };
+            self.held.insert(place, (after, output));
         }
     }
 
@@ -151,5 +157,19 @@ mod tests {
         assert_eq!(drain(&mut gate), ["late"]);
         gate.release(2);
         assert_eq!(drain(&mut gate), ["ack 2"]);
+    }
+
+    #[test]
+    fn what_waits_for_less_overtakes_and_stays_in_order() {
+        let mut gate = Gate::new();
+        for (after, output) in [(2, "reply 2"), (3, "reply 3"), (2, "frame 2"), (1, "frame 1"), (2, "last 2")] {
+            gate.push_after(after, output);
+        }
+        gate.release(1);
+        assert_eq!(drain(&mut gate), ["frame 1"]);
+        gate.release(2);
+        assert_eq!(drain(&mut gate), ["reply 2", "frame 2", "last 2"]);
+        gate.release(3);
+        assert_eq!(drain(&mut gate), ["reply 3"]);
     }
 }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Account, Cache, Command, CommandError, CommandId, Engine, LoadId, Loaded, Needs, Output, Phase, Queued, Record,
     RecordError, Retention, Sends, Stop, asked, devices, notices, queries::Answer, records::OutboxHeadRecord,
-    retention::Queue, retry,
+    retention::Queue, retry, send,
 };
 use crate::{
     clock::Now,
@@ -98,7 +98,7 @@ impl Engine {
 
     /// Forgets every job, and with it the answers that are under way: they show what was before.
     pub(super) fn drop_jobs(&mut self) {
-        for (id, _) in std::mem::take(&mut self.accepting) {
+        for send::Waiting { command: id, .. } in std::mem::take(&mut self.accepting) {
             self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
         }
         self.interrupt_group_commands();
@@ -145,12 +145,17 @@ impl Engine {
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
         if let Some(record) = of(account_key()) {
             match Account::from_record(&record) {
-                Ok(account) => self.account = Arc::new(account),
+                Ok(mut account) => {
+                    // Also when the store failed meanwhile, and forgot the last run.
+                    account.run = account.run.max(self.account.run.saturating_add(1));
+                    self.account = Arc::new(account);
+                }
                 Err(error) => return self.broken(now, error),
             }
         } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
-            self.account = Arc::new(Account::generate(&mut self.rng));
+            let run = self.account.run.saturating_add(1);
+            self.account = Arc::new(Account { run, ..Account::generate(&mut self.rng) });
         }
         self.retention = Retention::restore(&records);
         let (wanted, sends) = scanned.into_iter().partition(|(key, _)| key.kind == RecordKind::Placeholder);

@@ -46,6 +46,11 @@ pub(crate) fn sender_key(name: &SenderKeyName) -> Key {
     sender_key_name(RecordKind::SenderKey, name)
 }
 
+/// In which chats there are sender keys of a device.
+pub(crate) fn sender_key_chats(address: &Address) -> Key {
+    Key::new(RecordKind::SenderKeyChats, address.as_str())
+}
+
 /// A page of skipped message keys of a sender key.
 pub(crate) fn sender_key_page(name: &SenderKeyName, id: SenderKeyPageId) -> Key {
     let (group, sender) = (name.group().as_bytes(), name.sender().as_str().as_bytes());

@@ -22,6 +22,10 @@
 //! an event, a reply) comes out of `poll` only after that.** The engine may be dropped at any point: what was
 //! committed is a state from which a new engine goes on, and nothing that left the old one contradicts it.
 //!
+//! One output may leave before its own batch: a message in a chat whose sender chains have reserved their next counters durably
+//! ([`LEASE`](crate::signal::LEASE)). A new engine passes all of them over, so no key is used twice. Its answer and its event wait
+//! for the batch; if they do not come, ask again with the same message id.
+//!
 //! The same seed and the same inputs give the same outputs, byte for byte.
 //!
 //! | file | what |
@@ -122,7 +126,7 @@ use retention::Retention;
 use retry::asked;
 use send::Sends;
 use slices::Slices;
-use step::{Collected, Miss, Needs, Step};
+use step::{Collected, Frame, Miss, Needs, Step};
 use told::Told;
 
 pub use command::{
@@ -225,7 +229,7 @@ pub enum Output {
 enum Queued {
     Output(Output),
     /// A stanza in the clear: sealed when it leaves, so that the order of the counters is the order on the wire.
-    Frame(ConnectionId, Vec<u8>),
+    Frame(ConnectionId, Frame),
     /// A receipt of the backlog, to be joined with others that may leave at the same time.
     Receipt(ConnectionId, Box<DeliveryReceipts>),
 }
@@ -269,7 +273,7 @@ pub struct Engine {
     lanes: Lanes,
     sends: Sends,
     /// Sends that wait to be accepted, in order.
-    accepting: VecDeque<(CommandId, SendRequest)>,
+    accepting: VecDeque<send::Waiting>,
     /// Commands that wait for what a group is.
     group_commands: GroupCommands,
     /// Requests to send again that wait for keys.
@@ -312,6 +316,10 @@ pub struct Engine {
     unconfirmed: Vec<Envelope>,
     /// When the next restriction ends.
     restriction_ends: Option<Duration>,
+    /// Room for what a step reads.
+    needs: Needs,
+    /// The newest batch that took a counter lease or that a message waits for: one whose keys are leased waits for it, too.
+    leases: u64,
 }
 
 /// What can be asked about an account at any time.
@@ -394,6 +402,8 @@ impl Engine {
             acknowledged_before: None,
             unconfirmed: Vec::new(),
             restriction_ends: None,
+            needs: Needs::default(),
+            leases: 0,
             config,
         };
         engine.load_account();
@@ -440,7 +450,7 @@ impl Engine {
                 // All were joined when they became ready.
                 Queued::Receipt(..) => {}
                 Queued::Frame(id, frame) => {
-                    if let Some(bytes) = self.seal(id, &frame) {
+                    if let Some(bytes) = self.seal(id, frame.as_ref()) {
                         return Some(Output::Send(id, bytes));
                     }
                 }
@@ -502,7 +512,7 @@ impl Engine {
         let (gate, mut passed) = (&mut self.gate, 0);
         let next = |room| {
             let judge = |queued: &Queued| match queued {
-                Queued::Frame(to, frame) if *to == id && frame.len() <= room => Pick::Take,
+                Queued::Frame(to, frame) if *to == id && frame.as_ref().len() <= room => Pick::Take,
                 Queued::Output(Output::Event(_) | Output::Reply(..)) => Pick::Pass,
                 _ => Pick::Stop,
             };
@@ -539,6 +549,7 @@ impl Engine {
     fn step<T>(&mut self, now: Now, handler: impl FnOnce(&mut Step<'_>) -> Result<T, Miss>) -> Result<T, Needs> {
         let mut step =
             Step::new(now, &self.config, &mut self.rng, &mut self.cache, &self.retries, self.account.clone());
+        step.needs = std::mem::take(&mut self.needs);
         match handler(&mut step) {
             Ok(value) => {
                 let collected = step.collect();
@@ -560,7 +571,21 @@ impl Engine {
 
     /// Makes what a step collected one batch, with everything else behind it.
     fn apply(&mut self, now: Now, collected: Collected) {
-        let Collected { account, mut overlay, frames, receipts, events, replies, asks, notes, clear } = collected;
+        let Collected {
+            account,
+            needs,
+            mut overlay,
+            frames,
+            receipts,
+            events,
+            replies,
+            asks,
+            notes,
+            clear,
+            took_lease,
+            is_covered,
+        } = collected;
+        self.needs = needs;
         for note in notes {
             self.retries.note(now, note);
         }
@@ -589,11 +614,13 @@ impl Engine {
             overlay.insert(head_key(), Some(OutboxHeadRecord { last: self.last_event }.to_bytes()));
         }
         let seq = self.batches + 1;
+        // A record, its entry among what is kept for a time, and the heads of these.
+        batch.puts.reserve(overlay.len().saturating_mul(2).saturating_add(3));
         for (key, value) in overlay {
             if let Some(value) = &value
                 && !matches!(self.cache.read(&key), Some(Some(_)))
             {
-                self.retention.note(now, &key, value.len(), &mut batch);
+                self.retention.note(now, &key, value, &mut batch);
             }
             self.sends.memo.changed(&key);
             self.cache.write(key.clone(), value.clone(), seq);
@@ -620,8 +647,13 @@ impl Engine {
         for (command, reply) in replies {
             self.gate.push_after(after, Queued::Output(Output::Reply(command, reply)));
         }
+        let is_message = |frame: &Frame| matches!(frame, Frame::Kept(_));
+        if took_lease || !is_covered && frames.iter().any(is_message) {
+            self.leases = after;
+        }
         if let Some(id) = self.connection.accepted() {
             for frame in frames {
+                let after = if is_covered && is_message(&frame) { self.leases } else { after };
                 self.gate.push_after(after, Queued::Frame(id, frame));
             }
             for receipt in receipts {
@@ -644,7 +676,7 @@ impl Engine {
         }
         let id = self.queries.ask(query, now.mono.saturating_add(self.config.query_timeout));
         match request.attr("id", id).encode() {
-            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame)),
+            Ok(frame) => self.gate.push_after(batch, Queued::Frame(connection, frame.into())),
             Err(error) => tracing::error!(%error, "a query cannot be encoded"),
         }
     }

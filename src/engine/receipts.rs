@@ -2,6 +2,7 @@
 //!
 //! A message has a status per user that only goes up: delivered, read, played. What is told twice, or late, is not an
 //! event again. In a group, and for a status, every member has a status of its own, and the first of each kind is marked.
+//! It is a small record of its own: a thousand receipts about a message do not write the message a thousand times.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +13,7 @@ use crate::{
         address::{self, User},
         command::{CommandError, CommandId, Reply},
         notices::{self, ReceiptStatus},
-        records::{OutgoingRecord, Record},
+        records::{OutgoingRecord, Record, StatusRecord},
         send::{outgoing_key, sent_record, settle_as_sent},
         step::{Miss, Step},
     },
@@ -22,6 +23,7 @@ use crate::{
         ack::AckTarget,
         receipt::{InboundReceipt, MAX_IDS, ReadReceipt, ReceiptHead, ReceiptKind},
     },
+    store::Key,
 };
 
 /// Handles a receipt. Gives the ids of sends that it settles: a message that arrived was taken by the server, even when its
@@ -116,6 +118,8 @@ fn message_receipt(
     // Both are read before either is missed.
     let (sent, outgoing) = (sent_record(step, chat, id), step.record::<OutgoingRecord>(&outgoing_key));
     let (Some((sent_key, mut sent)), outgoing) = (sent?, outgoing?) else { return Ok(false) };
+    let status_keys: Vec<Key> = readings.iter().map(|reading| status_key(&sent_key, &reading.user)).collect();
+    step.require(&status_keys)?;
     let addressed = sent.chat.parse::<Jid>().unwrap_or_else(|_| chat.canonical.clone());
     let timestamp = Some(receipt.timestamp).filter(|timestamp| *timestamp != 0);
     // Ids are the caller's: another chat may have a message with the same one.
@@ -124,13 +128,13 @@ fn message_receipt(
     if let Some(outgoing) = outgoing {
         settle_as_sent(step, id, &addressed, chat, &outgoing, (sent_key.clone(), sent.clone()), timestamp)?;
     }
+    let known = sent.clone();
     if sent.timestamp == 0 {
         sent.timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
     }
-    let mut news = false;
-    for reading in readings {
-        let (status, name) = (reading.status, reading.user.canonical.to_string());
-        let before = sent.status.get(&name).copied().unwrap_or(0);
+    for (reading, key) in readings.iter().zip(status_keys) {
+        let status = reading.status;
+        let before = step.record::<StatusRecord>(&key)?.map_or(0, |known| known.status);
         if status.number() <= before {
             continue;
         }
@@ -138,7 +142,7 @@ fn message_receipt(
         let implied = (before < delivered.number() && status != delivered).then_some(delivered);
         for (status, implied) in [(implied, true), (Some(status), false)] {
             let Some(status) = status else { continue };
-            let first = sent.status.values().all(|known| *known < status.number());
+            let first = sent.highest < status.number();
             let about = notices::ReceiptAbout {
                 chat: &addressed,
                 people: chat,
@@ -152,13 +156,22 @@ fn message_receipt(
             };
             step.emit_from(receipt.offline, notices::receipt(&about, status, reading.timestamp, implied));
         }
-        sent.status.insert(name, status.number());
-        news = true;
+        step.put(key, StatusRecord { status: status.number() }.to_bytes());
+        sent.highest = sent.highest.max(status.number());
     }
-    if news {
+    if sent != known {
         step.put(sent_key, sent.to_bytes());
     }
     Ok(settles)
+}
+
+/// How far a user got with a message.
+fn status_key(sent: &Key, user: &User) -> Key {
+    let mut id = sent.id.clone();
+    id.push(0);
+    let user = Key::texts(sent.kind, &[&user.canonical]);
+    id.extend_from_slice(&user.id);
+    Key { kind: sent.kind, id }
 }
 
 /// Tells the author of messages that they were read.
@@ -212,7 +225,7 @@ pub(super) fn join(ready: VecDeque<Queued>, now: Now, waiting: &mut usize) -> Ve
     }
     let encoded = joined.into_iter().filter_map(|queued| match queued {
         Queued::Receipt(connection, receipt) => match receipt.to_node(now.unix_seconds()).encode() {
-            Ok(frame) => Some(Queued::Frame(connection, frame)),
+            Ok(frame) => Some(Queued::Frame(connection, frame.into())),
             Err(error) => {
                 tracing::error!(%error, "receipt cannot be encoded");
                 None

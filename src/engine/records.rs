@@ -118,6 +118,9 @@ pub(crate) struct AccountRecord {
     pub(crate) nct_salt: Option<Bytes>,
     #[prost(message, repeated, tag = "41")]
     pub(crate) restrictions: Vec<RestrictionRecord>,
+    /// The newest run that has counter leases, or an earlier one without.
+    #[prost(uint32, tag = "42")]
+    pub(crate) run: u32,
 }
 record!(AccountRecord);
 
@@ -317,6 +320,16 @@ pub(crate) struct Loss {
 }
 record!(Loss);
 
+/// `RecordKind::SenderKeyChats`, of a device: where it handed us sender keys.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct SenderKeyChatsRecord {
+    /// JIDs of groups and broadcast lists.
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) chats: Vec<String>,
+}
+record!(SenderKeyChatsRecord);
+
 /// `RecordKind::Sent`: a message of ours, for receipts and resends.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
@@ -327,9 +340,10 @@ pub(crate) struct SentRecord {
     /// Server time of the acknowledgement, unix seconds.
     #[prost(uint64, tag = "2")]
     pub(crate) timestamp: u64,
-    /// The highest status reported by each user so far (spec 07 §5): 3 delivered, 4 read, 5 played.
-    #[prost(btree_map = "string, uint32", tag = "3")]
-    pub(crate) status: BTreeMap<String, u32>,
+    // Tag 3 was the status of each user, which is a record of its own now ([`StatusRecord`]).
+    /// The highest status that anybody reported so far (spec 07 §5): 3 delivered, 4 read, 5 played.
+    #[prost(uint32, tag = "7")]
+    pub(crate) highest: u32,
     /// The chat as addressed in the stanza.
     #[prost(string, tag = "4")]
     pub(crate) chat: String,
@@ -338,6 +352,16 @@ pub(crate) struct SentRecord {
     pub(crate) audience: Vec<String>,
 }
 record!(SentRecord);
+
+/// `RecordKind::Sent`, of a message of ours and a user.
+#[derive(Clone, Copy, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct StatusRecord {
+    /// The highest status that the user reported, numbered as in [`SentRecord`].
+    #[prost(uint32, tag = "1")]
+    pub(crate) status: u32,
+}
+record!(StatusRecord);
 
 /// `RecordKind::ResendBaseKey`, of a device and a message: what was sent to it again.
 #[derive(Clone, PartialEq, Message)]
@@ -428,8 +452,8 @@ record!(PlaceholderRecord);
 #[prost(skip_debug)]
 pub(crate) struct MessageSecretRecord {
     /// 32 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(crate) secret: Bytes,
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) secret: Vec<u8>,
     /// Unix seconds from which on it counts as absent.
     #[prost(uint64, tag = "2")]
     pub(crate) expires: u64,

@@ -3,8 +3,8 @@
 //! | kinds | kept |
 //! |---|---|
 //! | what we sent, to send it again | 7 days, and at most so many bytes ([`Config`]) |
-//! | that a message was received, asked for, or sent again | 14 days |
-//! | secrets of messages | 90 days |
+//! | that a message was received, asked for (of its sender or of our phone), or sent again | 14 days |
+//! | secrets of messages, what was voted | 30 days, of polls and events 90 ([`secret::retention`](crate::message::secret::retention)) |
 //!
 //! Each row is a queue. A batch that makes a record of these kinds appends an entry with its key to the queue, so the oldest
 //! record is always the one at the front, and trimming reads entries whose keys are known: they are numbers.
@@ -15,7 +15,7 @@
 //!                                                            └── no: the rest is younger, stop
 //! ```
 //!
-//! **Why it is bounded.** In memory stand three heads. Whatever was made in the time that is kept is on disk, once, with its
+//! **Why it is bounded.** In memory stand four heads. Whatever was made in the time that is kept is on disk, once, with its
 //! entry; of what we sent, no more than the cap. A slice is [`SLICE`] entries and one batch. It is due with the first record
 //! after a start, then with the first of an hour, and whenever the cap is passed; while slices are full they follow each
 //! other. An account that makes no records grows by nothing.
@@ -26,6 +26,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{Engine, Job};
@@ -33,7 +34,8 @@ use crate::{
     clock::Now,
     engine::{
         Config,
-        records::{Record, record},
+        records::{MessageSecretRecord, Record, record},
+        retry::Note,
         step::{Miss, Needs, Step},
     },
     store::{Batch, Key, RecordKind},
@@ -41,27 +43,48 @@ use crate::{
 
 /// Entries that are looked at in one step.
 const SLICE: u64 = 64;
+/// What is kept for a time, and nothing else is removed.
+const KINDS: [RecordKind; 6] = [
+    RecordKind::Sent,
+    RecordKind::Received,
+    RecordKind::RetryCount,
+    RecordKind::ResendBaseKey,
+    RecordKind::Placeholder,
+    RecordKind::MessageSecret,
+];
 /// How often at most it is looked whether something is too old.
 const PAUSE: Duration = Duration::from_secs(3_600);
 const DAY: u64 = 86_400;
+/// Seconds that most secrets are kept.
+const SHORT_SECRETS: u64 = 30 * DAY;
 
 /// A queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
     Sent,
     Marks,
+    /// Secrets that are kept longest, and votes.
     Secrets,
+    /// Secrets of everything but polls and events.
+    ShortSecrets,
 }
 
 impl Queue {
-    const ALL: [Self; 3] = [Self::Sent, Self::Marks, Self::Secrets];
+    const ALL: [Self; 4] = [Self::Sent, Self::Marks, Self::Secrets, Self::ShortSecrets];
 
-    /// The queue of a record; `None` for one that is kept until it is removed.
-    const fn of(kind: RecordKind) -> Option<Self> {
+    /// The queue of a record that is made now; `None` for one that is kept until it is removed.
+    fn of(now: Now, kind: RecordKind, value: &Bytes) -> Option<Self> {
         match kind {
             RecordKind::Sent => Some(Self::Sent),
-            RecordKind::Received | RecordKind::RetryCount | RecordKind::ResendBaseKey => Some(Self::Marks),
-            RecordKind::MessageSecret => Some(Self::Secrets),
+            RecordKind::Received | RecordKind::RetryCount | RecordKind::ResendBaseKey | RecordKind::Placeholder => {
+                Some(Self::Marks)
+            }
+            RecordKind::MessageSecret => {
+                let soon = now.unix_seconds().saturating_add(SHORT_SECRETS);
+                // A vote is no secret, and goes with the longest.
+                let is_short = MessageSecretRecord::from_bytes(value).is_ok_and(|record| record.expires <= soon);
+                Some(if is_short { Self::ShortSecrets } else { Self::Secrets })
+            }
             _ => None,
         }
     }
@@ -72,6 +95,7 @@ impl Queue {
             Self::Sent => config.sent_age.as_secs(),
             Self::Marks => 14 * DAY,
             Self::Secrets => 90 * DAY,
+            Self::ShortSecrets => SHORT_SECRETS,
         }
     }
 
@@ -79,7 +103,7 @@ impl Queue {
     const fn cap(self, config: &Config) -> u64 {
         match self {
             Self::Sent => config.sent_bytes,
-            Self::Marks | Self::Secrets => u64::MAX,
+            Self::Marks | Self::Secrets | Self::ShortSecrets => u64::MAX,
         }
     }
 
@@ -130,14 +154,14 @@ record!(EntryRecord);
 impl EntryRecord {
     fn key(&self) -> Option<Key> {
         let kind = RecordKind::ALL.into_iter().find(|kind| *kind as u32 == self.kind)?;
-        Queue::of(kind).map(|_| Key::new(kind, &self.id))
+        KINDS.contains(&kind).then(|| Key::new(kind, &self.id))
     }
 }
 
 /// All queues of the account.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
-    queues: [QueueState; 3],
+    queues: [QueueState; 4],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,7 +182,7 @@ impl Retention {
     }
 
     /// Takes over what is stored.
-    pub(crate) fn restore(records: &[(Key, Option<bytes::Bytes>)]) -> Self {
+    pub(crate) fn restore(records: &[(Key, Option<Bytes>)]) -> Self {
         let mut restored = Self::default();
         for queue in Queue::ALL {
             let found = records.iter().find(|(key, _)| *key == queue.head_key());
@@ -169,18 +193,19 @@ impl Retention {
     }
 
     fn state(&mut self, queue: Queue) -> &mut QueueState {
-        let [sent, marks, secrets] = &mut self.queues;
+        let [sent, marks, secrets, short_secrets] = &mut self.queues;
         match queue {
             Queue::Sent => sent,
             Queue::Marks => marks,
             Queue::Secrets => secrets,
+            Queue::ShortSecrets => short_secrets,
         }
     }
 
     /// A batch makes a record.
-    pub(crate) fn note(&mut self, now: Now, key: &Key, len: usize, batch: &mut Batch) {
-        let Some(queue) = Queue::of(key.kind) else { return };
-        let bytes = len.saturating_add(key.id.len()) as u64;
+    pub(crate) fn note(&mut self, now: Now, key: &Key, value: &Bytes, batch: &mut Batch) {
+        let Some(queue) = Queue::of(now, key.kind, value) else { return };
+        let bytes = value.len().saturating_add(key.id.len()) as u64;
         let entry = EntryRecord { at: now.unix_seconds(), bytes, kind: key.kind as u32, id: key.id.to_vec() };
         let state = self.state(queue);
         batch.puts.push((queue.entry_key(state.head.next), entry.to_bytes()));
@@ -235,6 +260,9 @@ fn trim(step: &mut Step<'_>, queue: Queue, mut head: QueueRecord) -> Result<Queu
             }
             head.bytes = head.bytes.saturating_sub(entry.bytes);
             if let Some(record) = entry.key() {
+                if record.kind == RecordKind::Placeholder {
+                    step.note(Note::Settled(record.clone()));
+                }
                 step.delete(record);
             }
         }

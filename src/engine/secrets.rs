@@ -122,8 +122,7 @@ impl Kept {
 }
 
 fn secret_key(chat: &Jid, author: &Jid, id: &str) -> Key {
-    let (chat, author) = (chat.to_string(), author.to_string());
-    Key::joined(RecordKind::MessageSecret, &[chat.as_bytes(), author.as_bytes(), id.as_bytes()])
+    Key::texts(RecordKind::MessageSecret, &[chat, author, &id])
 }
 
 fn vote_key(poll: &Key, voter: &Jid) -> Key {
@@ -140,7 +139,7 @@ pub(crate) fn remember(step: &mut Step<'_>, chat: &User, author: &User, id: &str
     let options = options.iter().filter_map(|option| option.option_name.clone());
     let options = options.filter(|name| name.len() <= MAX_OPTION).take(MAX_OPTIONS);
     let record = MessageSecretRecord {
-        secret: Bytes::copy_from_slice(secret),
+        secret: secret.to_vec(),
         expires: step.now.unix_seconds().saturating_add(keep.as_secs()),
         sent,
         options: options.map(|name| PollOption { name, votes: 0 }).collect(),

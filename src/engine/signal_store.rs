@@ -9,7 +9,8 @@ use crate::{
         step::{Miss, Step},
     },
     signal::{
-        Address, ArchiveIndex, PageId, PreKeyId, Session, SignalStore, SignedPreKeyId, SkippedPage, State, StateId,
+        Address, ArchiveIndex, Leased, PageId, PreKeyId, Session, SignalStore, SignedPreKeyId, SkippedPage, State,
+        StateId,
         sender_key::{OwnSenderKey, SenderKeyName, SenderKeyPageId, SenderKeyRecord, SenderKeyStore},
     },
 };
@@ -37,7 +38,8 @@ impl SignalStore for Step<'_> {
     type Miss = Miss;
 
     fn session(&mut self, address: &Address) -> Result<Option<Session>, Miss> {
-        self.signal_record(&keys::session(address), Session::decode)
+        let run = self.account().run;
+        self.signal_record(&keys::session(address), |bytes| Session::decode(bytes)?.resume(run))
     }
 
     fn archive_index(&mut self, address: &Address) -> Result<Option<ArchiveIndex>, Miss> {
@@ -45,7 +47,8 @@ impl SignalStore for Step<'_> {
     }
 
     fn archived_state(&mut self, address: &Address, id: StateId) -> Result<Option<State>, Miss> {
-        self.signal_record(&keys::archived_state(address, id), State::decode)
+        let run = self.account().run;
+        self.signal_record(&keys::archived_state(address, id), |bytes| State::decode(bytes)?.resume(run))
     }
 
     fn skipped_page(&mut self, address: &Address, id: PageId) -> Result<Option<SkippedPage>, Miss> {
@@ -64,7 +67,9 @@ impl SignalStore for Step<'_> {
         self.signal_record(&keys::signed_pre_key(id.0), read_pair)
     }
 
-    fn put_session(&mut self, address: &Address, session: Session) {
+    fn put_session(&mut self, address: &Address, mut session: Session) {
+        let run = self.account().run;
+        self.note_lease(session.current_mut().map_or(Leased::Held, |state| state.lease(run)));
         self.put(keys::session(address), session.encode());
     }
 
@@ -113,7 +118,8 @@ impl SenderKeyStore for Step<'_> {
     type Miss = Miss;
 
     fn own_sender_key(&mut self, name: &SenderKeyName) -> Result<Option<OwnSenderKey>, Miss> {
-        self.signal_record(&keys::own_sender_key(name), OwnSenderKey::decode)
+        let run = self.account().run;
+        self.signal_record(&keys::own_sender_key(name), |bytes| OwnSenderKey::decode(bytes)?.resume(run))
     }
 
     fn sender_key(&mut self, name: &SenderKeyName) -> Result<Option<SenderKeyRecord>, Miss> {
@@ -124,7 +130,9 @@ impl SenderKeyStore for Step<'_> {
         self.signal_record(&keys::sender_key_page(name, id), SkippedPage::decode)
     }
 
-    fn put_own_sender_key(&mut self, name: &SenderKeyName, key: OwnSenderKey) {
+    fn put_own_sender_key(&mut self, name: &SenderKeyName, mut key: OwnSenderKey) {
+        let run = self.account().run;
+        self.note_lease(key.lease(run));
         self.put(keys::own_sender_key(name), key.encode());
     }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     event::Event,
     node::Node,
-    signal::Own,
+    signal::{Leased, Own},
     stanza::receipt::{DeliveryReceipt, DeliveryReceipts},
     store::Key,
 };
@@ -41,11 +41,64 @@ pub(crate) struct Needs {
     pub(crate) read: Vec<Key>,
 }
 
+impl Needs {
+    /// Room for so many keys is kept from step to step.
+    const KEPT: usize = 32;
+
+    /// Its room, for another step.
+    fn emptied(mut self) -> Self {
+        for keys in [&mut self.missing, &mut self.read] {
+            keys.clear();
+            keys.shrink_to(Self::KEPT);
+        }
+        self
+    }
+}
+
 /// An event, with the mark of the backlog.
 #[derive(Debug)]
 pub(crate) struct Emitted {
     pub(crate) event: Event,
     pub(crate) offline: bool,
+}
+
+/// A stanza in the clear.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// Of its own.
+    Own(Vec<u8>),
+    /// Kept elsewhere, too, until the server has it.
+    Kept(Bytes),
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Frame {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Own(bytes)
+    }
+}
+
+impl From<Frame> for Bytes {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Own(bytes) => bytes.into(),
+            Frame::Kept(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(bytes: Bytes) -> Self {
+        Self::Kept(bytes)
+    }
 }
 
 /// Collects what a handler does.
@@ -64,27 +117,35 @@ pub(crate) struct Step<'e> {
     account_changed: bool,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
     pub(super) needs: Needs,
-    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) frames: Vec<Frame>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
+    /// A sender chain has a new lease.
+    took_lease: bool,
+    /// Leases cover the message that is sent.
+    is_covered: bool,
 }
 
 /// What is left of a step when its borrows end.
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) account: Option<Arc<Account>>,
+    /// For the next step, which need not make room again.
+    pub(super) needs: Needs,
     pub(super) overlay: BTreeMap<Key, Option<Bytes>>,
-    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) frames: Vec<Frame>,
     pub(super) receipts: Vec<DeliveryReceipts>,
     pub(super) events: Vec<Emitted>,
     pub(super) replies: Vec<(CommandId, Result<Reply, CommandError>)>,
     pub(super) asks: Vec<(Query, Node)>,
     pub(super) notes: Vec<retry::Note>,
     pub(super) clear: bool,
+    pub(super) took_lease: bool,
+    pub(super) is_covered: bool,
 }
 
 impl<'e> Step<'e> {
@@ -113,6 +174,8 @@ impl<'e> Step<'e> {
             asks: Vec::new(),
             notes: Vec::new(),
             clear: false,
+            took_lease: false,
+            is_covered: false,
         }
     }
 
@@ -120,6 +183,7 @@ impl<'e> Step<'e> {
         let account = self.account_changed.then_some(self.account);
         Collected {
             account,
+            needs: self.needs.emptied(),
             overlay: self.overlay,
             frames: self.frames,
             receipts: self.receipts,
@@ -128,6 +192,8 @@ impl<'e> Step<'e> {
             asks: self.asks,
             notes: self.notes,
             clear: self.clear,
+            took_lease: self.took_lease,
+            is_covered: self.is_covered,
         }
     }
 
@@ -199,15 +265,33 @@ impl<'e> Step<'e> {
     /// Sends a stanza once the step is durable, if the connection still stands then.
     pub(crate) fn send(&mut self, node: &Node) {
         match node.encode() {
-            Ok(frame) => self.frames.push(frame),
+            Ok(frame) => self.frames.push(frame.into()),
             // Our own stanzas are encodable; what could fail is a JID that came in and cannot go out.
             Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
         }
     }
 
+    /// Sends an encoded message as soon as no crash can make us use its keys again: once the step is durable, or, if leases
+    /// cover all that the step encrypted, once they are. It leaves after every message before it.
+    pub(crate) fn send_message(&mut self, frame: Bytes) {
+        self.is_covered = !self.took_lease;
+        self.frames.push(frame.into());
+    }
+
+    /// A sender chain was written.
+    pub(super) fn note_lease(&mut self, leased: Leased) {
+        if leased == Leased::Taken {
+            self.took_lease = true;
+            // What says which run this is stands in the store before the first lease of it.
+            if !self.account.is_run_stored {
+                self.account_mut().is_run_stored = true;
+            }
+        }
+    }
+
     /// Sends an encoded stanza once the step is durable.
-    pub(crate) fn send_encoded(&mut self, frame: &[u8]) {
-        self.frames.push(frame.to_vec());
+    pub(crate) fn send_encoded(&mut self, frame: Bytes) {
+        self.frames.push(frame.into());
     }
 
     /// Confirms that a message arrived, once the step is durable. Those of the backlog may go out together.

@@ -39,7 +39,7 @@ impl EventId {
 
     /// SHA-256 over session, event and, for each message, chat, author, id and status; every part with its length in front.
     fn derive(session_id: &str, event: &str, about: &[Subject<'_>]) -> Self {
-        let mut input = Vec::new();
+        let mut input = Vec::with_capacity(512);
         let mut part = |text: &str| {
             input.extend_from_slice(&(text.len() as u64).to_be_bytes());
             input.extend_from_slice(text.as_bytes());

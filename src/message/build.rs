@@ -119,7 +119,7 @@ pub fn device_sent(destination: &Jid, mut message: Message) -> Message {
 /// The message that hands a sender key to one device: `distribution` is the serialised key for `chat`.
 pub fn sender_key_distribution(chat: &Jid, distribution: impl Into<Bytes>) -> Message {
     let key = SenderKeyDistributionMessage {
-        group_id: Some(chat.to_string()),
+        group_id: Some(chat.to_text()),
         axolotl_sender_key_distribution_message: Some(distribution.into()),
     };
     Message { sender_key_distribution_message: Some(Box::new(key)), ..Default::default() }

@@ -11,16 +11,16 @@
 //!
 //! Limits: [`MAX_DEPTH`] levels, and the content is never longer than the message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use self::Keep::{Fields, Whole};
 use super::normalise::normalise;
 use crate::{
     crypto::{Rng, Secret, hkdf_sha256, hmac_sha256},
     jid::Jid,
-    node::Node,
     proto::{Message as _, e2e::Message},
 };
 
@@ -45,7 +45,10 @@ pub const fn takes_token(message: &Message) -> bool {
 /// Gives a message that takes a token, and has something in it that could be reported, the secret and the version that a token
 /// needs; a secret that is there stays.
 pub fn prepare(message: &mut Message, rng: &mut impl Rng) {
-    if !takes_token(message) || content(&message.encode_to_vec()).is_none() {
+    // A text always has: it need not be encoded for that.
+    let is_reportable =
+        |message: &Message| message.conversation.is_some() || content(&message.encode_to_vec()).is_some();
+    if !takes_token(message) || !is_reportable(message) {
         return;
     }
     let known = normalise(message).message_secret().is_some();
@@ -56,17 +59,11 @@ pub fn prepare(message: &mut Message, rng: &mut impl Rng) {
     context.reporting_token_version = Some(VERSION as i32);
 }
 
-/// The `<reporting>` child of a stanza, for a message that says that it has a token ([`prepare`]). `encoded` are the bytes of
-/// `message`; the rest is as in [`token`].
-pub fn attach(message: &Message, encoded: &[u8], id: &str, sender: &Jid, remote: &Jid) -> Option<Node> {
+/// The secret that the token of a message is made with, if the message says that it has one ([`prepare`]).
+pub fn secret_of(message: &Message) -> Option<Secret<32>> {
     let view = normalise(message);
-    let context = view.message_context()?;
-    if context.reporting_token_version != Some(VERSION as i32) || !takes_token(message) {
-        return None;
-    }
-    let token = token(&Secret::new(*view.message_secret()?), id, sender, remote, encoded)?;
-    let token = Node::new("reporting_token").attr("v", VERSION).bytes(token.to_vec());
-    Some(Node::new("reporting").child(token))
+    let says_so = view.message_context()?.reporting_token_version == Some(VERSION as i32) && takes_token(message);
+    says_so.then(|| view.message_secret().map(|secret| Secret::new(*secret))).flatten()
 }
 
 /// The token of a message. `message` are its encoded bytes, without padding; `sender` is our own JID in the addressing of the
@@ -84,8 +81,9 @@ pub fn token(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid, message:
 
 /// The key of the token of a message.
 pub fn derive_key(secret: &Secret<32>, id: &str, sender: &Jid, remote: &Jid) -> Secret<32> {
-    let (sender, remote) = (sender.to_account().to_string(), remote.to_account().to_string());
-    let info = [id, &sender, &remote, "Report Token"].concat();
+    let mut info = String::with_capacity(128);
+    // A string takes everything.
+    let _written = write!(info, "{id}{}{}Report Token", sender.to_account(), remote.to_account());
     Secret::new(hkdf_sha256(None, secret.expose(), info.as_bytes()))
 }
 
@@ -115,7 +113,7 @@ struct Unreadable;
 /// Keeps the fields of a list.
 fn filter(bytes: &[u8], list: List, depth: u32) -> Result<Vec<u8>, Unreadable> {
     let depth = depth.checked_sub(1).ok_or(Unreadable)?;
-    let mut kept: Vec<(u32, Cow<'_, [u8]>)> = Vec::new();
+    let mut kept: SmallVec<[(u32, Cow<'_, [u8]>); 8]> = SmallVec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
         let field = Field::read(&mut rest)?;
@@ -137,7 +135,9 @@ fn filter(bytes: &[u8], list: List, depth: u32) -> Result<Vec<u8>, Unreadable> {
         }
     }
     kept.sort_by_key(|(number, _)| *number);
-    Ok(kept.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect())
+    let mut out = Vec::with_capacity(kept.iter().map(|(_, bytes)| bytes.len()).sum());
+    kept.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
+    Ok(out)
 }
 
 /// A field of a protobuf message.

@@ -2,7 +2,7 @@
 
 use crate::crypto::{
     HmacSha256, PrivateKey, PublicKey, Secret, aes256_cbc_append, aes256_cbc_decrypt, constant_time_eq, hkdf_sha256,
-    hmac_sha256, keys::KEY_TYPE, x25519,
+    hmac_sha256, x25519,
 };
 
 use super::{SignalError, wire::MAC_LEN};
@@ -84,8 +84,8 @@ impl MessageKeys {
 
     /// The MAC that binds a message to the identities of its sender and its receiver.
     pub(super) fn mac(&self, sender: &PublicKey, receiver: &PublicKey, body: &[u8]) -> [u8; MAC_LEN] {
-        let parts = [&[KEY_TYPE], &sender.as_bytes()[..], &[KEY_TYPE], &receiver.as_bytes()[..], body];
-        let [a, b, c, d, e, f, g, h, ..] = hmac_sha256(self.mac.expose(), &parts);
+        let [a, b, c, d, e, f, g, h, ..] =
+            hmac_sha256(self.mac.expose(), &[&sender.to_typed(), &receiver.to_typed(), body]);
         [a, b, c, d, e, f, g, h]
     }
 

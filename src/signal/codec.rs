@@ -75,6 +75,11 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
+    /// Whether everything was read.
+    pub(super) const fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Refuses what stands behind the record.
     pub(super) fn finish(self) -> Result<(), SignalError> {
         self.ensure(self.rest.is_empty(), "bytes behind its end")

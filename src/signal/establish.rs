@@ -57,7 +57,7 @@ pub fn prepare(own: &Own<'_>, bundle: &PreKeyBundle, rng: &mut impl CryptoRng) -
         root,
         previous_counter: 0,
         pending: Some(Pending { pre_key: pre_key.map(|(id, _)| *id), signed_pre_key: bundle.signed_pre_key_id }),
-        sender: Sender::Chain(SenderChain { ratchet, chain: sending }),
+        sender: Sender::Chain(SenderChain { ratchet, chain: sending, lease: None }),
         receivers: vec![ReceiverChain {
             serial: 0,
             ratchet: bundle.signed_pre_key,

@@ -220,7 +220,7 @@ fn import_sender(bytes: &[u8]) -> Result<SenderChain, SignalError> {
     }
     let private = required(private, "private ratchet key is missing")?;
     let ratchet = KeyPair::from_parts(private, required(public, "ratchet key is missing")?);
-    Ok(SenderChain { ratchet, chain: required(chain, "chain key is missing")? })
+    Ok(SenderChain { ratchet, chain: required(chain, "chain key is missing")?, lease: None })
 }
 
 fn import_receiver(

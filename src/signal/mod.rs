@@ -38,6 +38,7 @@ mod establish;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod import;
+mod lease;
 pub mod memory;
 mod ratchet;
 mod record;
@@ -62,8 +63,9 @@ use crate::crypto::{KeyPair, PublicKey};
 
 pub use error::{SignalError, StepError};
 pub use establish::{Prepared, establish, install, prepare};
+pub use lease::{LEASE, Leased};
 pub use record::{ArchiveIndex, Session};
-pub use session::{decrypt, encrypt, forget, peek, relocate};
+pub use session::{decrypt, encrypt, encrypt_with, forget, peek, relocate};
 pub use skipped::{PageId, SkippedPage};
 pub use state::{SenderPosition, State};
 pub use store::SignalStore;

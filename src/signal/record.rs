@@ -50,6 +50,15 @@ impl Session {
         Ok(Self { current, next_state })
     }
 
+    /// The record was read in this run; see [`State::resume`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume(self, run: u32) -> Result<Self, SignalError> {
+        let current = self.current.map(|state| state.resume(run)).transpose()?;
+        Ok(Self { current, ..self })
+    }
+
     /// The state that messages are sent with.
     pub const fn current(&self) -> Option<&State> {
         self.current.as_ref()

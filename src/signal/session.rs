@@ -33,7 +33,22 @@ pub fn encrypt<S: SignalStore>(
     plaintext: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<Ciphertext, StepError<S::Miss>> {
-    let mut session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
+    let session = store.session(address).map_err(StepError::Miss)?.ok_or(SignalError::NoSession)?;
+    Ok(encrypt_with(store, own, address, session, plaintext, rng)?)
+}
+
+/// The same with the session that the store has for the address.
+///
+/// # Errors
+/// [`SignalError`] as there; the store is as it was then.
+pub fn encrypt_with<S: SignalStore>(
+    store: &mut S,
+    own: &Own<'_>,
+    address: &Address,
+    mut session: Session,
+    plaintext: &[u8],
+    rng: &mut impl CryptoRng,
+) -> Result<Ciphertext, SignalError> {
     let ciphertext = session.current.as_mut().ok_or(SignalError::NoSession)?.encrypt(own, plaintext, rng)?;
     store.put_session(address, session);
     Ok(ciphertext)
@@ -257,7 +272,7 @@ fn responder_state(
         root,
         previous_counter: 0,
         pending: None,
-        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain }),
+        sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain, lease: None }),
         receivers: Vec::new(),
         next_chain: 0,
     }

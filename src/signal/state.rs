@@ -17,6 +17,7 @@ use super::{
     PageId, PreKeyId, SignalError, SignedPreKeyId, StateId,
     chain::{ChainKey, root_step},
     codec::{Put, Reader, VERSION},
+    lease::{Lease, Leased},
     skipped::SkippedIndex,
 };
 
@@ -72,6 +73,7 @@ pub(super) enum Sender {
 pub(super) struct SenderChain {
     pub(super) ratchet: KeyPair,
     pub(super) chain: ChainKey,
+    pub(super) lease: Option<Lease>,
 }
 
 /// A chain that we receive on.
@@ -129,6 +131,25 @@ impl State {
         Ok(())
     }
 
+    /// Makes sure that the sender chain has a lease of this run before its record is written. Without a chain nothing was sent.
+    pub fn lease(&mut self, run: u32) -> Leased {
+        match &mut self.sender {
+            Sender::Chain(sender) => Lease::renew(&mut sender.lease, &sender.chain, run),
+            Sender::Missing | Sender::Due => Leased::Held,
+        }
+    }
+
+    /// The record was read in this run: what an earlier one may have sent is passed over.
+    ///
+    /// # Errors
+    /// [`SignalError::TooFarAhead`] for a lease that nobody takes, [`SignalError::Exhausted`] at the end of a chain.
+    pub fn resume(mut self, run: u32) -> Result<Self, SignalError> {
+        if let Sender::Chain(sender) = &mut self.sender {
+            Lease::resume(&mut sender.lease, &mut sender.chain, run)?;
+        }
+        Ok(self)
+    }
+
     /// Makes the sender chain if it is due, with a ratchet key drawn from `rng`. Encrypting does it by itself; to do it
     /// before takes the curve work out of the way of the next message.
     ///
@@ -145,7 +166,7 @@ impl State {
             let ratchet = KeyPair::generate(rng);
             let (root, chain) = root_step(&self.root, ratchet.private(), theirs)?;
             self.root = root;
-            self.sender = Sender::Chain(SenderChain { ratchet, chain });
+            self.sender = Sender::Chain(SenderChain { ratchet, chain, lease: None });
         }
         match &mut self.sender {
             Sender::Chain(sender) => Ok(sender),
@@ -226,9 +247,10 @@ impl State {
         match &self.sender {
             Sender::Missing => out.push(0),
             Sender::Chain(sender) => {
-                out.push(1);
+                out.push(if sender.lease.is_some() { 3 } else { 1 });
                 out.put_pair(&sender.ratchet);
                 encode_chain(out, &sender.chain);
+                sender.lease.iter().for_each(|lease| lease.encode_into(out));
             }
             Sender::Due => out.push(2),
         }
@@ -257,7 +279,11 @@ impl State {
         };
         let sender = match reader.u8()? {
             0 => Sender::Missing,
-            1 => Sender::Chain(SenderChain { ratchet: reader.pair()?, chain: decode_chain(reader)? }),
+            tag @ (1 | 3) => {
+                let (ratchet, chain) = (reader.pair()?, decode_chain(reader)?);
+                let lease = if tag == 3 { Some(Lease::decode_from(reader)?) } else { None };
+                Sender::Chain(SenderChain { ratchet, chain, lease })
+            }
             2 => Sender::Due,
             _ => return Err(reader.damaged("unknown tag of the sender chain")),
         };

@@ -30,5 +30,6 @@ pub fn stanza(data: &[u8]) {
     let _ = (InfoBroadcast::parse(node), Notification::parse(node));
     let _ = (iq::answer(node).is_ok(), iq::usync::devices(node), iq::prekeys::bundles(node), iq::prekeys::count(node));
     let _ = (iq::groups::info(node).is_ok(), iq::groups::participating(node).is_ok());
+    let _ = (iq::app_state::collections(node).is_ok(), iq::app_state::notified(node));
     let _ = (iq::groups::members(node, MemberAction::Add).is_ok(), iq::groups::left(node).is_ok());
 }

@@ -29,8 +29,10 @@ pub struct Head<'a> {
     pub meta: &'a [(&'static str, &'static str)],
     /// Our serialised `ADVSignedDeviceIdentity`; sent when a ciphertext is a `pkmsg`.
     pub device_identity: &'a Bytes,
-    /// Further children, at the end.
-    pub children: &'a [Node],
+    /// The reporting token, if the message has one (spec 03 §4.8).
+    pub report: Option<[u8; 16]>,
+    /// One more child, at the end.
+    pub token: Option<&'a Node>,
 }
 
 /// A message to one user: the recipient's devices and our own other ones. Also a reaction to a status, which goes to its
@@ -206,8 +208,13 @@ impl Head<'_> {
                 }
             });
         }
-        for child in self.children {
-            message.node(child);
+        if let Some(report) = &self.report {
+            message.child("reporting", |reporting| {
+                reporting.child("reporting_token", |token| token.attr("v", "2").bytes(report));
+            });
+        }
+        if let Some(token) = self.token {
+            message.node(token);
         }
     }
 }

@@ -27,7 +27,13 @@ mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::{collections::HashSet, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt::{self, Write as _},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -90,7 +96,8 @@ pub enum RecordKind {
     LidMap = 11,
     /// A send that was accepted and is not acknowledged by the server yet; id = message id.
     Outgoing = 12,
-    /// A sent message, for receipts and retries; id = chat JID, 0, message id.
+    /// A sent message, for receipts and retries; id = chat JID, 0, message id. How far a user got with it; id = chat JID, 0,
+    /// message id, 0, user JID.
     Sent = 13,
     /// A received message id; id = chat, 0, sender, 0, message id.
     Received = 14,
@@ -120,11 +127,13 @@ pub enum RecordKind {
     /// Records that are kept for a time, oldest first. The state of a queue; id = its number, u8. An entry; id = its number, 0,
     /// number of the entry, u64 big-endian.
     Expiry = 26,
+    /// The chats in which another device handed us sender keys; id = address.
+    SenderKeyChats = 27,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -151,6 +160,7 @@ impl RecordKind {
         Self::ResendBaseKey,
         Self::Placeholder,
         Self::Expiry,
+        Self::SenderKeyChats,
     ];
 }
 
@@ -159,8 +169,8 @@ impl RecordKind {
 pub struct Key {
     /// What the record holds.
     pub kind: RecordKind,
-    /// Which one of its kind; arbitrary bytes, usually below 100.
-    pub id: SmallVec<[u8; 48]>,
+    /// Which one of its kind; arbitrary bytes, usually below 80.
+    pub id: SmallVec<[u8; 80]>,
 }
 
 impl Key {
@@ -179,6 +189,29 @@ impl Key {
             id.extend_from_slice(part);
         }
         Self { kind, id }
+    }
+
+    /// A key whose id is the texts of several things with a zero byte between them.
+    pub fn texts(kind: RecordKind, parts: &[&dyn fmt::Display]) -> Self {
+        let mut key = Self { kind, id: SmallVec::new() };
+        for (i, part) in parts.iter().enumerate() {
+            if i > 0 {
+                key.id.push(0);
+            }
+            // Only a `Display` that refuses by itself can fail, and what it wrote is its text then.
+            let _written = write!(Id(&mut key.id), "{part}");
+        }
+        key
+    }
+}
+
+/// An id that is written.
+struct Id<'a>(&'a mut SmallVec<[u8; 80]>);
+
+impl fmt::Write for Id<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 

@@ -18,8 +18,8 @@ use wamd::{
     Jid,
     clock::Now,
     engine::{
-        Command, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, LoadId, Loaded, Output, Reply,
-        SendRequest,
+        Command, CommandError, CommandId, Config, ConnectionId, CpuId, CpuJob, Engine, Input, LoadId, Loaded, Output,
+        Reply, SendRequest,
     },
     event::Envelope,
     message::MessageId,
@@ -92,6 +92,8 @@ pub(crate) struct Account {
     idle: bool,
     pub(crate) disk: Disk,
     commits: VecDeque<(u64, Batch)>,
+    /// Nothing becomes durable.
+    held: bool,
     loads: VecDeque<(LoadId, Vec<Key>, Vec<RecordKind>)>,
     /// Work for the pool of threads.
     work: VecDeque<(CpuId, CpuJob)>,
@@ -171,6 +173,7 @@ impl Sim {
                 idle: false,
                 disk: Disk::default(),
                 commits: VecDeque::new(),
+                held: false,
                 loads: VecDeque::new(),
                 work: VecDeque::new(),
                 asked: BTreeMap::new(),
@@ -233,6 +236,33 @@ impl Sim {
         id
     }
 
+    /// Lets nothing of an account become durable, or lets it again.
+    pub(crate) fn hold_commits(&mut self, account: usize, on: bool) {
+        self.accounts[account].held = on;
+    }
+
+    /// The process dies with everything that is not durable.
+    pub(crate) fn crash_now(&mut self, i: usize) {
+        self.accounts[i].commits.clear();
+        self.accounts[i].held = false;
+        self.crash(i);
+    }
+
+    /// The store fails: what it does not have is lost, and the engine begins again from what it has.
+    pub(crate) fn fail_store(&mut self, i: usize) {
+        let account = &mut self.accounts[i];
+        account.commits.clear();
+        account.loads.clear();
+        account.held = false;
+        self.tell(i, Input::StoreFailed("disk full".to_owned()));
+    }
+
+    /// The counters that an account sent with to a device or a group, in order of the keys' names.
+    pub(crate) fn counters(&self, account: usize, target: &str) -> Vec<u32> {
+        let of_target = |key: &&(usize, String, Vec<u8>, u32)| key.0 == account && key.1 == target;
+        self.keys.keys().filter(of_target).map(|key| key.3).collect()
+    }
+
     // ---- running ----------------------------------------------------------------------------------------------
 
     /// Runs until the condition holds, or for so many steps.
@@ -287,12 +317,38 @@ impl Sim {
                 return true;
             }
         }
+        let possible = self.possible();
+        if possible.is_empty() {
+            self.pass_time();
+            return false;
+        }
+        let action = possible[self.pick(possible.len())];
+        match action {
+            Action::Poll(account) => self.poll(account),
+            Action::Commit(account) => self.commit(account),
+            Action::Load(account) => self.load(account),
+            Action::Work(account) => self.work(account),
+            Action::ToServer(wire) => self.deliver_to_server(wire),
+            Action::ToClient(wire) => self.deliver_to_client(wire),
+        }
+        true
+    }
+
+    /// Runs until nothing can happen but that time passes.
+    pub(crate) fn exhaust(&mut self) {
+        while !self.possible().is_empty() {
+            self.step();
+        }
+    }
+
+    /// What can happen now.
+    fn possible(&self) -> Vec<Action> {
         let mut possible: Vec<Action> = Vec::new();
         for (i, account) in self.accounts.iter().enumerate() {
             if !account.idle {
                 possible.push(Action::Poll(i));
             }
-            if !account.commits.is_empty() {
+            if !account.commits.is_empty() && !account.held {
                 possible.push(Action::Commit(i));
             }
             if !account.loads.is_empty() {
@@ -310,20 +366,7 @@ impl Sim {
                 possible.push(Action::ToClient(*id));
             }
         }
-        if possible.is_empty() {
-            self.pass_time();
-            return false;
-        }
-        let action = possible[self.pick(possible.len())];
-        match action {
-            Action::Poll(account) => self.poll(account),
-            Action::Commit(account) => self.commit(account),
-            Action::Load(account) => self.load(account),
-            Action::Work(account) => self.work(account),
-            Action::ToServer(wire) => self.deliver_to_server(wire),
-            Action::ToClient(wire) => self.deliver_to_client(wire),
-        }
-        true
+        possible
     }
 
     fn reads(&self, account: usize) -> bool {
@@ -410,6 +453,8 @@ impl Sim {
                         self.accounts[i].accepted.insert(id.as_str().to_owned());
                     }
                     Ok(_) => panic!("a send is accepted or refused"),
+                    // The store failed before it was accepted.
+                    Err(CommandError::Interrupted) => self.ask(i, request),
                     Err(error) => panic!("send {:?} refused: {error}", request.id),
                 }
             }

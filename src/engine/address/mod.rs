@@ -62,7 +62,7 @@ impl User {
 }
 
 fn map_key(jid: &Jid) -> Key {
-    Key::new(RecordKind::LidMap, jid.to_string())
+    Key::texts(RecordKind::LidMap, &[jid])
 }
 
 /// Looks both identities of a user up.

@@ -141,7 +141,7 @@ impl Engine {
         while let Some(queued) = self.gate.pop() {
             match queued {
                 Queued::Frame(to, frame) if to == id => {
-                    outputs.extend(self.seal(id, &frame).map(|bytes| Queued::Output(Output::Send(id, bytes))));
+                    outputs.extend(self.seal(id, frame.as_ref()).map(|bytes| Queued::Output(Output::Send(id, bytes))));
                 }
                 other => outputs.push(other),
             }

@@ -172,7 +172,7 @@ impl Engine {
     pub(crate) fn send_free(&mut self, node: &Node) {
         let Some(id) = self.connection.speaking() else { return };
         match node.encode() {
-            Ok(frame) => self.gate.push_free(Queued::Frame(id, frame)),
+            Ok(frame) => self.gate.push_free(Queued::Frame(id, frame.into())),
             Err(error) => tracing::error!(tag = node.tag(), %error, "stanza cannot be encoded"),
         }
     }

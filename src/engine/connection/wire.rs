@@ -39,15 +39,15 @@ impl Wire {
     /// many bytes. Empty when nothing was sealed.
     ///
     /// After a failure nothing more is sealed; what was sealed before it is good.
-    pub(crate) fn seal(&mut self, first: &[u8], mut next: impl FnMut(usize) -> Option<Vec<u8>>) -> BytesMut {
+    pub(crate) fn seal<S: AsRef<[u8]>>(&mut self, first: &[u8], mut next: impl FnMut(usize) -> Option<S>) -> BytesMut {
         self.append(first);
         let mut used = first.len().saturating_add(FRAME_OVERHEAD);
         for _ in 1..MAX_FRAMES {
             used = used.saturating_add(FRAME_OVERHEAD);
             let (None, Some(room)) = (self.failure, MAX_BYTES.checked_sub(used)) else { break };
             let Some(stanza) = next(room) else { break };
-            self.append(&stanza);
-            used = used.saturating_add(stanza.len());
+            self.append(stanza.as_ref());
+            used = used.saturating_add(stanza.as_ref().len());
         }
         self.message.take()
     }
@@ -154,8 +154,8 @@ mod tests {
         let id = ConnectionId(7);
         let link = Link::new(now.mono + Duration::from_secs(60));
         engine.connection.state = State::Linking { id, wire: Box::new(wire().0), link };
-        engine.gate.push_free(Queued::Frame(id, vec![0; MAX_PLAINTEXT + 1]));
-        engine.gate.push_free(Queued::Frame(id, b"behind it".to_vec()));
+        engine.gate.push_free(Queued::Frame(id, vec![0; MAX_PLAINTEXT + 1].into()));
+        engine.gate.push_free(Queued::Frame(id, b"behind it".to_vec().into()));
         let mut outputs = || std::iter::from_fn(|| engine.poll()).collect::<Vec<_>>();
         assert!(!outputs().iter().any(|output| matches!(output, Output::Send(..))));
 

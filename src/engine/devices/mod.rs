@@ -27,6 +27,7 @@ use super::{Engine, notices};
 use crate::{
     engine::{
         address::{self, User},
+        receive::sender_keys,
         records::{DeviceListRecord, DeviceRecord, Record},
         send::marks,
         step::{Miss, Step},
@@ -99,14 +100,15 @@ fn is_own(step: &Step<'_>, user: &Jid) -> bool {
     step.account().linked.as_ref().is_some_and(|linked| linked.own().is_account(user))
 }
 
-/// A device is not one of its user any more: its sessions go, under every identity, and the marks that say that it has our
-/// sender keys.
+/// A device is not one of its user any more: its sessions and its sender keys go, under every identity, and the marks that say
+/// that it has ours.
 fn drop_device(step: &mut Step<'_>, user: &User, id: u16) -> Result<(), Miss> {
     let mut all = marks::forget_device(step, user, id);
     for identity in user.identities() {
         // All are read before one is missed.
-        let next = signal::forget(step, &address::address_of(identity, id));
-        all = all.and(next);
+        let address = address::address_of(identity, id);
+        let (session, sender_keys) = (signal::forget(step, &address), sender_keys::forget(step, &address));
+        all = all.and(session).and(sender_keys);
     }
     all
 }

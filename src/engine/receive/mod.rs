@@ -26,7 +26,7 @@ mod decrypt;
 pub(crate) mod deliver;
 mod marks;
 mod recovered;
-mod sender_keys;
+pub(crate) mod sender_keys;
 pub(crate) mod target;
 
 use crate::{

@@ -1,12 +1,14 @@
 //! Sender keys of others (spec 03 §3.2, §3.3): taken from the messages that hand them over, found for those that need them.
 //!
 //! A key stands under the chat and the device that handed it over, by LID once that is known. What began under the number
-//! moves with the next message of the device.
+//! moves with the next message of the device. Beside the keys it is kept in which chats a device has any, so that they go with
+//! the device and the store need not be searched.
 
 use super::Context;
 use crate::{
     engine::{
         address, devices, keys,
+        records::{Record, SenderKeyChatsRecord},
         step::{Miss, Step},
     },
     jid::Jid,
@@ -41,9 +43,12 @@ pub(super) fn reads(context: &Context<'_>, sender: &Address) -> Vec<Key> {
 /// # Errors
 /// [`Miss`].
 pub(super) fn relocate(step: &mut Step<'_>, context: &Context<'_>, sender: &Address) -> Result<(), Miss> {
-    let Some(before) = before(context) else { return Ok(()) };
-    match sender_key::relocate(step, &name(context, &before), &name(context, sender)) {
-        Ok(()) => Ok(()),
+    let Some(before) = before(context).map(|before| name(context, &before)) else { return Ok(()) };
+    if step.read(&keys::sender_key(&before))?.is_none() {
+        return Ok(());
+    }
+    match sender_key::relocate(step, &before, &name(context, sender)) {
+        Ok(()) => note_chat(step, context, sender),
         Err(StepError::Miss(miss)) => Err(miss),
         Err(StepError::Signal(error)) => {
             tracing::debug!(%error, "sender keys stay under the number");
@@ -75,7 +80,7 @@ pub(super) fn take(
         return Ok(());
     }
     match sender_key::process(step, &name(context, sender), key) {
-        Ok(_) => Ok(()),
+        Ok(_) => note_chat(step, context, sender),
         Err(StepError::Miss(miss)) => Err(miss),
         Err(StepError::Signal(error)) => {
             tracing::debug!(%error, "sender key refused");
@@ -83,6 +88,37 @@ pub(super) fn take(
         }
     }
 }
+
+/// The device has sender keys in this chat.
+fn note_chat(step: &mut Step<'_>, context: &Context<'_>, sender: &Address) -> Result<(), Miss> {
+    let (key, chat) = (keys::sender_key_chats(sender), context.message.chat.to_string());
+    let mut record = step.record::<SenderKeyChatsRecord>(&key)?.unwrap_or_default();
+    if record.chats.len() < MAX_CHATS && !record.chats.contains(&chat) {
+        record.chats.push(chat);
+        step.put(key, record.to_bytes());
+    }
+    Ok(())
+}
+
+/// A device is gone: its sender keys go, in every chat (spec 03 §4.9).
+///
+/// # Errors
+/// [`Miss`].
+pub(crate) fn forget(step: &mut Step<'_>, address: &Address) -> Result<(), Miss> {
+    let key = keys::sender_key_chats(address);
+    let Some(record) = step.record::<SenderKeyChatsRecord>(&key)? else { return Ok(()) };
+    let mut all = Ok(());
+    for chat in &record.chats {
+        // All are read before one is missed.
+        let next = sender_key::forget(step, &SenderKeyName::new(chat, address.clone()));
+        all = all.and(next);
+    }
+    step.delete(key);
+    all
+}
+
+/// Chats of one device that are remembered; in further ones its keys stay when it goes, where they are of no use.
+const MAX_CHATS: usize = 4_096;
 
 /// Decrypts a message of the chat: with the keys of the very device, else with those of the user's other devices, since a
 /// stanza may name the user without the device.

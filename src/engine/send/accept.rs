@@ -1,12 +1,23 @@
 //! A send is stored before it is accepted, in the order in which it was asked for.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Lane, SendOp, outgoing_key, sent_record};
+use super::{
+    Lane, Plan, SendOp,
+    fanout::Fanout,
+    outgoing_key, plan,
+    seal::{self, Sealed},
+    sent_record,
+};
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Engine, Job, Reply, SendRequest, address, content,
+        CommandError, CommandId, Engine, Job, Reply, SendRequest,
+        address::{self, User},
+        content,
         records::{OutgoingRecord, Record},
         restrictions,
         step::{Miss, Needs, Step},
@@ -18,6 +29,22 @@ use crate::{
 /// Most viewers of a status.
 const MAX_VIEWERS: usize = 8_192;
 
+/// A send that waits to be accepted.
+pub(in crate::engine) struct Waiting {
+    pub(in crate::engine) command: CommandId,
+    request: SendRequest,
+    /// The id that it got here. Nobody else can have given it out.
+    id: Option<MessageId>,
+}
+
+/// What a send needs to be encrypted in the step that accepts it.
+struct AtOnce<'a> {
+    /// The sends that are under way.
+    ops: &'a BTreeMap<u64, SendOp>,
+    /// Whom the last message to this chat was for.
+    fanout: Option<Arc<Fanout>>,
+}
+
 impl Engine {
     /// Stores a send; the answer leaves when it is durable.
     ///
@@ -26,7 +53,7 @@ impl Engine {
         if self.accepting.len() >= self.config.max_sends {
             return self.answer(command, Err(CommandError::Busy { waiting: self.accepting.len() }));
         }
-        self.accepting.push_back((command, request));
+        self.accepting.push_back(Waiting { command, request, id: None });
         if self.accepting.len() == 1 {
             self.run_accepting(now);
         }
@@ -34,15 +61,17 @@ impl Engine {
 
     /// Goes on with the sends that wait to be accepted. The first one stays in the queue until it is.
     pub(in crate::engine) fn run_accepting(&mut self, now: Now) {
-        while let Some((command, request)) = self.accepting.front().cloned() {
-            if let Err(needs) = self.accept_one(now, command, request) {
+        while let Some(mut waiting) = self.accepting.pop_front() {
+            if let Err(needs) = self.accept_one(now, &mut waiting) {
+                self.accepting.push_front(waiting);
                 return self.park(Job::Accept, needs);
             }
-            self.accepting.pop_front();
         }
     }
 
-    fn accept_one(&mut self, now: Now, command: CommandId, mut request: SendRequest) -> Result<(), Needs> {
+    fn accept_one(&mut self, now: Now, waiting: &mut Waiting) -> Result<(), Needs> {
+        let Waiting { command, request, .. } = waiting;
+        let command = *command;
         if self.account.linked.is_none() {
             self.answer(command, Err(CommandError::NotLinked));
             return Ok(());
@@ -52,24 +81,49 @@ impl Engine {
             return Ok(());
         }
         request.to = request.to.to_account();
-        if let Err(error) = check_chat(&request.to).and_then(|()| check_audience(&mut request)) {
+        if let Err(error) = check_chat(&request.to).and_then(|()| check_audience(request)) {
             self.answer(command, Err(error));
             return Ok(());
         }
-        let id = match &request.id {
-            Some(id) => id.clone(),
-            None => self.next_message_id(now),
-        };
-        if let Some((_, waiting)) = self.accepting.front_mut() {
+        if request.id.is_none() && waiting.id.is_none() {
             // Run again, it keeps its id.
-            waiting.id = Some(id.clone());
+            waiting.id = Some(self.next_message_id(now));
         }
         let order = self.sends.next_order();
-        if let Some(op) = self.step(now, |step| accept(step, command, &request, &id, order))? {
-            self.sends.insert(op);
-            self.run_send(now, order);
+        match self.accept_at_once(now, waiting, order) {
+            Some((op, plan)) => drop(self.planned(now, op, Ok(plan))),
+            None => {
+                if let Some((op, _)) = self.step(now, |step| accept(step, waiting, order, None))? {
+                    self.sends.insert(op);
+                    self.run_send(now, order);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Accepts a send and encrypts it in the same step, if that can be done with what is at hand and nothing is in its way.
+    /// `None`: nothing has happened.
+    fn accept_at_once(&mut self, now: Now, waiting: &Waiting, order: u64) -> Option<(SendOp, Plan)> {
+        if !self.connection.is_online() {
+            return None;
+        }
+        let request = &waiting.request;
+        let viewers = request.audience.as_ref().map_or(&[][..], |audience| &audience.viewers);
+        let fanout = self.sends.memo.get(now, self.config.device_list_age.as_secs(), &request.to, viewers);
+        if fanout.as_ref().is_some_and(|fanout| !seal::is_done_at_once(fanout)) {
+            return None;
+        }
+        let ops = std::mem::take(&mut self.sends.ops);
+        let accepted = self.step(now, |step| match accept(step, waiting, order, Some(AtOnce { ops: &ops, fanout }))? {
+            Some((op, Some(plan))) => Ok((op, plan)),
+            // Known already, refused, or something else comes first.
+            _ => Err(Miss),
+        });
+        self.sends.ops = ops;
+        let (op, plan) = accepted.ok()?;
+        self.sends.next_order = self.sends.next_order.max(order.saturating_add(1));
+        Some((op, plan))
     }
 }
 
@@ -105,33 +159,27 @@ fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Stores a send unless its id is known; `None` then.
+/// Stores a send unless its id is known; `None` then. With `at_once` it is planned, too, unless something else comes first.
 fn accept(
     step: &mut Step<'_>,
-    command: CommandId,
-    request: &SendRequest,
-    id: &MessageId,
+    waiting: &Waiting,
     order: u64,
-) -> Result<Option<SendOp>, Miss> {
+    at_once: Option<AtOnce<'_>>,
+) -> Result<Option<(SendOp, Option<Plan>)>, Miss> {
+    let Waiting { command, request, .. } = waiting;
+    let command = *command;
     let user = address::user(step, &request.to)?;
-    let outgoing = outgoing_key(id.as_str());
-    // Both are read before either is missed.
-    let (pending, sent) = (step.record::<OutgoingRecord>(&outgoing), sent_record(step, &user, id.as_str()));
-    let (pending, sent) = (pending?, sent?);
-    let known = match (pending, sent) {
-        (Some(pending), _) if pending.peer != 0 || !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
-            step.reply(command, Err(CommandError::MessageId));
-            return Ok(None);
-        }
-        (Some(pending), _) => Some(pending.accepted_ms / 1_000),
-        // What was sent and neither acknowledged nor refused was told as failed, and may be tried again.
-        (None, Some((_, sent))) => Some(sent.timestamp).filter(|timestamp| *timestamp != 0),
-        (None, None) => None,
+    let id = match (&request.id, &waiting.id) {
+        (Some(id), _) => match known(step, &user, id)? {
+            None => id,
+            Some(reply) => {
+                step.reply(command, reply);
+                return Ok(None);
+            }
+        },
+        (None, Some(id)) => id,
+        (None, None) => return Ok(None),
     };
-    if let Some(timestamp) = known {
-        step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp }));
-        return Ok(None);
-    }
     let message = match restrictions::check(step, &user)? {
         Ok(()) => content::compose(step, &user, id, &request.content)?,
         Err(error) => Err(error),
@@ -152,7 +200,42 @@ fn accept(
         client_ref: request.client_ref.clone(),
         ..SendOp::new(order, id.clone(), &message, step.now)
     };
-    step.put(outgoing, op.to_record(&op.lane.chat, None).to_bytes());
+    let plan = match at_once {
+        Some(AtOnce { ops, fanout }) if !op.must_wait(ops) => plan_at_once(step, &op, fanout.as_deref())?,
+        _ => None,
+    };
+    // With the stanza, if there is one, it is stored already.
+    if !matches!(plan, Some(Plan::Sent(_) | Plan::Distributed(_) | Plan::Failed)) {
+        step.put(outgoing_key(id.as_str()), op.to_record(&op.lane.chat, None).to_bytes());
+    }
     step.reply(command, Ok(Reply::Accepted { id: id.clone(), timestamp: step.now.unix_seconds() }));
-    Ok(Some(op))
+    Ok(Some((op, plan)))
+}
+
+/// What a send needs next; `None` if it must be found out first whom it is for.
+fn plan_at_once(step: &mut Step<'_>, op: &SendOp, fanout: Option<&Fanout>) -> Result<Option<Plan>, Miss> {
+    if !op.is_fanout() {
+        return plan(step, op).map(Some);
+    }
+    Ok(match fanout.map(|fanout| seal::seal(step, op, fanout)).transpose()? {
+        Some(Sealed::Plan(plan)) => Some(plan),
+        Some(Sealed::OtherKey) | None => None,
+    })
+}
+
+/// The answer to a send whose id the caller gave before; `None` for a new one.
+fn known(step: &mut Step<'_>, user: &User, id: &MessageId) -> Result<Option<Result<Reply, CommandError>>, Miss> {
+    // Both are read before either is missed.
+    let pending = step.record::<OutgoingRecord>(&outgoing_key(id.as_str()));
+    let sent = sent_record(step, user, id.as_str());
+    let timestamp = match (pending?, sent?) {
+        (Some(pending), _) if pending.peer != 0 || !pending.to.parse().is_ok_and(|to| user.is(&to)) => {
+            return Ok(Some(Err(CommandError::MessageId)));
+        }
+        (Some(pending), _) => Some(pending.accepted_ms / 1_000),
+        // What was sent and neither acknowledged nor refused was told as failed, and may be tried again.
+        (None, Some((_, sent))) => Some(sent.timestamp).filter(|timestamp| *timestamp != 0),
+        (None, None) => None,
+    };
+    Ok(timestamp.map(|timestamp| Ok(Reply::Accepted { id: id.clone(), timestamp })))
 }

@@ -18,7 +18,7 @@ use crate::{
         cache::Cache,
         fuzz::linked_account,
         retry,
-        step::{Collected, Miss, Step, own},
+        step::{Collected, Frame, Miss, Step, own},
     },
     jid::Jid,
     message::{self, MessageId, padding},
@@ -111,7 +111,7 @@ impl Desk {
     }
 }
 
-fn decoded(frame: Vec<u8>) -> Node {
+fn decoded(frame: Frame) -> Node {
     Node::decode(frame).unwrap()
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::{Plan, SendOp, fail, outgoing_key, padded, sent_key};
+use super::{Plan, SendOp, fail, outgoing_key, padded, padded_message, sent_key};
 use crate::{
     engine::{
         account::Linked,
@@ -16,11 +16,11 @@ use crate::{
         records::{Record, SentRecord},
         restrictions,
         step::{Miss, Step, own},
+        tokens,
     },
     jid::Jid,
     message::{self, build},
-    proto::Message as _,
-    signal::{self, Address, Ciphertext, StepError},
+    signal::{self, Address, Ciphertext, Session, SignalStore},
     stanza::{
         iq::usync::Device,
         outgoing::{Head, UserMessage},
@@ -34,6 +34,7 @@ struct Target {
     /// Whose keys are fetched: the device under the identity that its session is stored under.
     keys: Jid,
     address: Address,
+    session: Option<Session>,
     /// One of our own: it gets the copy that says whom the message went to.
     own: bool,
 }
@@ -75,10 +76,10 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
     step.require(&session_keys)?;
     let mut usable = Vec::new();
     let mut missing = Vec::new();
-    for target in targets {
+    for mut target in targets {
         // A damaged record is none.
-        let session = signal::SignalStore::session(step, &target.address)?;
-        match session.as_ref().and_then(signal::Session::current) {
+        target.session = step.session(&target.address)?.filter(|session| session.current().is_some());
+        match &target.session {
             Some(_) => usable.push(target),
             None if op.skipped.contains(&target.keys) => {}
             None => missing.push(target.keys),
@@ -92,7 +93,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, recipient: &Jid) -> Result<
         let failure = SendFailure::new("no_session", "no device of the recipient has usable keys");
         return Ok(fail(step, op, &failure));
     }
-    seal(step, op, &user, &linked, &usable)
+    seal(step, op, &user, &linked, usable)
 }
 
 /// The recipient's devices and our own other ones, in the namespace of the chat, each once and in order.
@@ -121,7 +122,7 @@ fn targets(
         match address::device(step, &jid) {
             Ok(address) => {
                 let keys = device.jid(&user.canonical);
-                targets.insert((jid.clone(), own), Target { jid, keys, address, own });
+                targets.insert((jid.clone(), own), Target { jid, keys, address, session: None, own });
             }
             Err(miss) => all = Err(miss),
         }
@@ -130,25 +131,28 @@ fn targets(
 }
 
 /// Encrypts for every device and puts the stanza behind the batch.
-fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: &[Target]) -> Result<Plan, Miss> {
+fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets: Vec<Target>) -> Result<Plan, Miss> {
     let chat = if op.to.is_status_broadcast() { &op.to } else { &user.addressed(step.account()).clone() };
     let Ok(message) = message::decode(&op.message) else {
         return Ok(fail(step, op, &SendFailure::new("damaged", "the stored message cannot be read")));
     };
     let class = &op.words;
-    let children = content::children(step, chat, user, &op.id, &message, &op.message)?;
+    let token = match user.is(chat) {
+        true => tokens::attach(step, user)?,
+        false => None,
+    };
     let plain = padded(&op.message, step.rng);
-    let copy = padded(&build::device_sent(chat, message).encode_to_vec(), step.rng);
+    let copy = padded_message(&build::device_sent(chat, message), step.rng);
 
     let account = Arc::clone(step.account());
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts: Vec<(Jid, Ciphertext)> = Vec::with_capacity(targets.len());
     for target in targets {
         let plaintext = if target.own { &copy } else { &plain };
-        match signal::encrypt(step, &own(&account), &target.address, plaintext, &mut rng) {
-            Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
-            Err(StepError::Miss(miss)) => return Err(miss),
-            Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be encrypted for"),
+        let session = target.session.unwrap_or_default();
+        match signal::encrypt_with(step, &own(&account), &target.address, session, plaintext, &mut rng) {
+            Ok(ciphertext) => ciphertexts.push((target.jid, ciphertext)),
+            Err(error) => tracing::warn!(%error, "a device cannot be encrypted for"),
         }
     }
     if ciphertexts.is_empty() {
@@ -163,7 +167,8 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
         hide_failure: class.hide_failure,
         meta: &class.meta,
         device_identity: &linked.device_identity,
-        children: &children,
+        report: op.report(&content::own_in_family(linked, chat), chat),
+        token: token.as_ref(),
     };
     let recipient_pn = user.pn.as_ref().filter(|pn| chat.is_lid_family() && *pn != chat);
     let stanza = UserMessage { head, recipient_pn, devices: &ciphertexts };
@@ -171,9 +176,9 @@ fn seal(step: &mut Step<'_>, op: &SendOp, user: &User, linked: &Linked, targets:
     let encoded = Bytes::from(encoded);
     // What is said of a status is for its author alone.
     let audience = chat.is_broadcast().then(|| user.canonical.to_string()).into_iter().collect();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
     step.put(sent_key(if chat.is_broadcast() { chat } else { &user.canonical }, op.id.as_str()), sent.to_bytes());
     step.put(outgoing_key(op.id.as_str()), op.to_record(chat, Some(encoded.clone())).to_bytes());
-    step.send_encoded(&encoded);
+    step.send_message(encoded.clone());
     Ok(Plan::Sent(encoded))
 }

@@ -204,7 +204,7 @@ fn read(step: &mut Step<'_>, chat: &Jid) -> Result<(Option<MarksRecord>, LossesR
 }
 
 fn marks_key(chat: &Jid) -> Key {
-    Key::new(RecordKind::SenderKeyMarks, chat.to_string())
+    Key::texts(RecordKind::SenderKeyMarks, &[chat])
 }
 
 fn losses_key() -> Key {

@@ -56,10 +56,9 @@ pub(crate) struct Memo {
 
 impl Memo {
     /// `age` is for how long device lists hold, seconds.
-    fn get(&mut self, now: Now, age: u64, op: &SendOp) -> Option<Arc<Fanout>> {
-        let holds =
-            |kept: &&mut Kept| kept.viewers == op.viewers && now.unix_seconds().saturating_sub(kept.found) < age;
-        let kept = self.kept.get_mut(&op.lane.chat).filter(holds)?;
+    pub(super) fn get(&mut self, now: Now, age: u64, chat: &Jid, viewers: &[Jid]) -> Option<Arc<Fanout>> {
+        let holds = |kept: &&mut Kept| *kept.viewers == *viewers && now.unix_seconds().saturating_sub(kept.found) < age;
+        let kept = self.kept.get_mut(chat).filter(holds)?;
         self.uses += 1;
         kept.used = self.uses;
         Some(Arc::clone(&kept.fanout))
@@ -110,12 +109,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`Needs`]: run it again with them.
-    pub(super) fn plan_fanout(&mut self, now: Now, op: &SendOp) -> Result<Plan, Needs> {
+    pub(super) fn plan_fanout(&mut self, now: Now, op: &mut SendOp) -> Result<Plan, Needs> {
         let age = self.config.device_list_age.as_secs();
         loop {
-            let (fanout, is_new) = match self.sends.memo.get(now, age, op) {
+            let (fanout, is_new) = match self.sends.memo.get(now, age, &op.lane.chat, &op.viewers) {
                 Some(kept) => (kept, false),
                 None => {
+                    let op = &*op;
                     let look = self.step(now, |step| match op.to.is_group() {
                         true => group::look(step, op),
                         false => status::look(step, op),
@@ -129,8 +129,16 @@ impl Engine {
             // Before the step: what that changes must be seen.
             if is_new {
                 self.sends.memo.keep(now, op, Arc::clone(&fanout));
+                if !op.can_seal(&fanout) {
+                    // To look at so many took long enough.
+                    return Ok(Plan::Later);
+                }
             }
-            match self.step(now, |step| seal::seal(step, op, &fanout))? {
+            let sealed = match op.can_seal(&fanout) {
+                true => self.step(now, |step| seal::seal(step, op, &fanout))?,
+                false => self.hand_over(now, op, &fanout)?,
+            };
+            match sealed {
                 Sealed::Plan(plan) => return Ok(plan),
                 // What was found a moment ago holds.
                 Sealed::OtherKey if is_new => {

@@ -47,23 +47,25 @@ use bytes::Bytes;
 use super::{AudienceSetting, Engine, Job, Queued};
 use crate::{
     clock::Now,
-    crypto::Rng,
+    crypto::{Rng, Secret},
     engine::{
         address::User,
         notices::{self, SendFailure},
         queries::Query,
         records::{OutgoingRecord, Record},
-        step::{Miss, Step},
+        step::{Miss, Needs, Step},
     },
     event::Event,
     jid::Jid,
-    message::{self, Classification, MessageId, StanzaType, classify, padding},
+    message::{self, Classification, MessageId, StanzaType, classify, padding, reporting},
     proto::{Message as _, e2e},
     stanza::iq::groups,
     store::Key,
 };
+pub(in crate::engine) use accept::Waiting;
 use memo::Memo;
 use peer::Urgency;
+use seal::Handing;
 pub(crate) use sessions::{PrepareSessions, PreparedSessions, Sessions, Started, establish_sent};
 pub(crate) use settle::{acknowledged, outgoing_key, sent_key, sent_record, settle_as_sent};
 
@@ -138,6 +140,8 @@ pub(crate) struct SendOp {
     pub(crate) message: Bytes,
     /// What the stanza says about it.
     words: Classification,
+    /// What its reporting token is made with, if it has one.
+    report: Option<Secret<32>>,
     pub(crate) client_ref: Option<String>,
     pub(crate) accepted_ms: u64,
     /// Devices without a usable bundle.
@@ -148,6 +152,8 @@ pub(crate) struct SendOp {
     rebuilt: bool,
     /// Why it cannot go on.
     pub(crate) failure: Option<SendFailure>,
+    /// The sender key for many devices, which is encrypted some at a time.
+    handing: Option<Handing>,
     stage: Stage,
 }
 
@@ -164,12 +170,14 @@ impl SendOp {
             setting: None,
             message: message.encode_to_vec().into(),
             words: classify(message),
+            report: reporting::secret_of(message),
             client_ref: None,
             accepted_ms: now.wall_ms,
             skipped: BTreeSet::new(),
             asked: BTreeSet::new(),
             rebuilt: false,
             failure: None,
+            handing: None,
             stage: Stage::Ready,
         }
     }
@@ -195,12 +203,12 @@ impl SendOp {
     pub(crate) fn to_record(&self, chat: &Jid, stanza: Option<Bytes>) -> OutgoingRecord {
         OutgoingRecord {
             order: self.order,
-            to: self.to.to_string(),
+            to: self.to.to_text(),
             message: self.message.clone(),
             client_ref: self.client_ref.clone(),
             accepted_ms: self.accepted_ms,
             stanza,
-            chat: chat.to_string(),
+            chat: chat.to_text(),
             other: self.lane.other.as_ref().map(Jid::to_string),
             peer: self.peer.map_or(0, |urgency| urgency as u32),
             distributed: None,
@@ -211,8 +219,18 @@ impl SendOp {
         }
     }
 
+    /// The reporting token, in a chat in which we are `me`.
+    fn report(&self, me: &Jid, chat: &Jid) -> Option<[u8; reporting::TOKEN_LEN]> {
+        reporting::token(self.report.as_ref()?, self.id.as_str(), me, chat, &self.message)
+    }
+
     fn is_encrypted(&self) -> bool {
         matches!(self.stage, Stage::AwaitAck { .. })
+    }
+
+    /// Whether an earlier send to the same chat is in the way.
+    fn must_wait(&self, ops: &BTreeMap<u64, Self>) -> bool {
+        ops.range(..self.order).any(|(_, earlier)| earlier.lane.meets(&self.lane) && !earlier.is_through())
     }
 
     /// Whether later sends to the chat may go on.
@@ -271,7 +289,7 @@ impl Sends {
 
     /// Whether an earlier send to the same chat is in the way.
     fn must_wait(&self, op: &SendOp) -> bool {
-        self.ops.range(..op.order).any(|(_, earlier)| earlier.lane.meets(&op.lane) && !earlier.is_through())
+        op.must_wait(&self.ops)
     }
 
     /// The next send to a chat, if it can go on.
@@ -336,6 +354,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
     };
     let message = message::decode(&record.message);
     let words = message.as_ref().map_or_else(|_| classify(&e2e::Message::default()), classify);
+    let report = message.as_ref().ok().and_then(reporting::secret_of);
     Some(SendOp {
         order: record.order,
         id: MessageId::new(id).ok()?,
@@ -345,6 +364,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         viewers: record.viewers.iter().filter_map(|viewer| viewer.parse().ok()).collect(),
         setting: AudienceSetting::from_number(record.setting),
         words,
+        report,
         failure: message.err().map(|_| SendFailure::new("damaged", "the stored message cannot be read")),
         message: record.message,
         client_ref: record.client_ref,
@@ -352,6 +372,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         skipped: BTreeSet::new(),
         asked: BTreeSet::new(),
         rebuilt: record.rebuilt,
+        handing: None,
         stage,
     })
 }
@@ -371,6 +392,8 @@ pub(crate) enum Plan {
     Distributed(Bytes),
     /// It failed; the event is on its way.
     Failed,
+    /// It goes on when others had their turn.
+    Later,
 }
 
 /// Goes on with a send as far as its records allow.
@@ -387,6 +410,14 @@ fn plan(step: &mut Step<'_>, op: &SendOp) -> Result<Plan, Miss> {
 pub(crate) fn padded(message: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     let mut padded = Vec::with_capacity(message.len().saturating_add(padding::MAX_PAD.into()));
     padded.extend_from_slice(message);
+    padding::pad(&mut padded, rng);
+    padded
+}
+
+/// A message as a plaintext, padded.
+fn padded_message(message: &e2e::Message, rng: &mut impl Rng) -> Vec<u8> {
+    let mut padded = Vec::with_capacity(message.encoded_len().saturating_add(padding::MAX_PAD.into()));
+    message.encode_raw(&mut padded);
     padding::pad(&mut padded, rng);
     padded
 }
@@ -431,15 +462,26 @@ impl Engine {
             return None;
         }
         let plan = match op.failure.is_none() && op.is_fanout() {
-            true => self.plan_fanout(now, &op),
+            true => self.plan_fanout(now, &mut op),
             false => self.step(now, |step| plan(step, &op)),
         };
+        self.planned(now, op, plan)
+    }
+
+    /// Does what a send needs next. When it does not hold up later ones any more, answers to which chat it is.
+    fn planned(&mut self, now: Now, mut op: SendOp, plan: Result<Plan, Needs>) -> Option<Lane> {
+        let order = op.order;
         let deadline = Some(now.mono.saturating_add(self.config.ack_timeout));
         let mut through = None;
         match plan {
             Err(needs) => {
                 op.stage = Stage::Parked;
                 self.park(Job::Send(order), needs);
+            }
+            Ok(Plan::Later) => {
+                // Nothing is to be loaded: the answer comes behind what came meanwhile.
+                op.stage = Stage::Parked;
+                self.park(Job::Send(order), Needs::default());
             }
             Ok(Plan::Group(group)) => {
                 op.stage = Stage::Waiting(BTreeSet::from([Subject::Group(group.clone())]));
@@ -457,10 +499,14 @@ impl Engine {
                 self.ask_bundles(now, devices);
             }
             Ok(Plan::Sent(stanza)) => {
+                op.handing = None;
                 op.stage = Stage::AwaitAck { stanza, holds: false, deadline };
                 through = Some(op.lane.clone());
             }
-            Ok(Plan::Distributed(stanza)) => op.stage = Stage::AwaitAck { stanza, holds: true, deadline },
+            Ok(Plan::Distributed(stanza)) => {
+                op.handing = None;
+                op.stage = Stage::AwaitAck { stanza, holds: true, deadline };
+            }
             Ok(Plan::Failed) => return Some(op.lane),
         }
         self.sends.ops.insert(order, op);
@@ -471,12 +517,14 @@ impl Engine {
     pub(in crate::engine) fn resume_sends(&mut self, now: Now) {
         let Some(connection) = self.connection.id() else { return };
         let deadline = now.mono.saturating_add(self.config.ack_timeout);
+        // What is sent from now on comes behind these.
+        self.leases = self.batches;
         let mut ready = Vec::new();
         for op in self.sends.ops.values_mut() {
             match &mut op.stage {
                 Stage::AwaitAck { stanza, deadline: until, .. } => {
                     *until = Some(deadline);
-                    self.gate.push_after(self.batches, Queued::Frame(connection, stanza.to_vec()));
+                    self.gate.push_after(self.batches, Queued::Frame(connection, stanza.clone().into()));
                 }
                 Stage::Ready => ready.push(op.order),
                 Stage::Parked | Stage::Waiting(_) => {}

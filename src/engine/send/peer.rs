@@ -128,7 +128,7 @@ pub(super) fn plan(step: &mut Step<'_>, op: &SendOp, urgency: Urgency) -> Result
     let Ok(encoded) = stanza.encode() else { return Ok(fail(step, op, &SendFailure::encoding())) };
     let encoded = Bytes::from(encoded);
     step.put(outgoing_key(op.id.as_str()), op.to_record(&LANE, Some(encoded.clone())).to_bytes());
-    step.send_encoded(&encoded);
+    step.send_encoded(encoded.clone());
     Ok(Plan::Sent(encoded))
 }
 

@@ -10,20 +10,20 @@ use rand_core::SeedableRng;
 use super::{
     Plan, SendOp, fail,
     fanout::{Fanout, Target},
-    marks, outgoing_key, padded, sent_key, status,
+    marks, outgoing_key, padded, padded_message, sent_key, status,
 };
 use crate::{
+    clock::Now,
     engine::{
+        Engine,
         account::Account,
-        content,
         notices::SendFailure,
         records::{OutgoingRecord, Record, SentRecord},
-        step::{Miss, Step, own},
+        step::{Miss, Needs, Step, own},
     },
     event::AddressingMode,
     jid::Jid,
     message::{build, distribution::ROTATE_AFTER},
-    proto::Message as _,
     signal::{
         self, Ciphertext, Session, SignalStore, StepError,
         sender_key::{self, SenderKeyStore, wire::DistributionMessage},
@@ -39,6 +39,121 @@ pub(super) enum Sealed {
     OtherKey,
 }
 
+/// To so many devices our key is handed in one step: some milliseconds of work.
+const AT_ONCE: usize = 256;
+
+/// Our key of a chat, encrypted for devices that lack it, so many at a time that other chats go on meanwhile.
+///
+/// Each part is a step of its own: the sessions are stored with it, the ciphertexts stay here until the stanza is made of all of
+/// them. What is lost with the process was seen by nobody, and its counters are not used again.
+#[derive(Debug)]
+pub(super) struct Handing {
+    fanout: Arc<Fanout>,
+    /// Everybody has a session, or no keys.
+    is_met: bool,
+    /// For how many of its targets the key is encrypted.
+    done: usize,
+    /// How often it was for others before.
+    again: u8,
+    ciphertexts: Vec<(Jid, Ciphertext)>,
+}
+
+/// So often it begins anew because somebody joined, left or changed a device. Then it is done at once, or it might never be done.
+const MAX_AGAIN: u8 = 3;
+
+/// Whether a message for so many needs no parts.
+pub(super) const fn is_done_at_once(fanout: &Fanout) -> bool {
+    fanout.targets.len() <= AT_ONCE
+}
+
+impl SendOp {
+    /// Whether the message can be encrypted now.
+    pub(super) fn can_seal(&self, fanout: &Arc<Fanout>) -> bool {
+        let hands = |handing: &Handing| handing.again >= MAX_AGAIN || handing.is_of(fanout) && handing.is_done();
+        is_done_at_once(fanout) || self.handing.as_ref().is_some_and(hands)
+    }
+}
+
+impl Handing {
+    fn is_of(&self, fanout: &Fanout) -> bool {
+        std::ptr::eq(&*self.fanout, fanout)
+    }
+
+    fn is_done(&self) -> bool {
+        self.done == self.fanout.targets.len()
+    }
+}
+
+impl Engine {
+    /// Encrypts our key for some more devices of a large chat; first makes it, if there is none.
+    ///
+    /// # Errors
+    /// [`Needs`]: run it again with them.
+    pub(super) fn hand_over(&mut self, now: Now, op: &mut SendOp, fanout: &Arc<Fanout>) -> Result<Sealed, Needs> {
+        let mut handing = match op.handing.take() {
+            Some(begun) if begun.is_of(fanout) => begun,
+            other => {
+                let again = other.map_or(0, |before| before.again.saturating_add(u8::from(before.done > 0)));
+                Handing { fanout: Arc::clone(fanout), is_met: false, done: 0, again, ciphertexts: Vec::new() }
+            }
+        };
+        let part = self.step(now, |step| hand_part(step, op, &handing));
+        let sealed = part.map(|part| match part {
+            Part::Instead(sealed) => sealed,
+            Part::Met => {
+                handing.is_met = true;
+                Sealed::Plan(Plan::Later)
+            }
+            Part::Made(ciphertexts) => {
+                handing.ciphertexts.extend(ciphertexts);
+                handing.done = handing.done.saturating_add(AT_ONCE).min(fanout.targets.len());
+                Sealed::Plan(Plan::Later)
+            }
+        });
+        op.handing = Some(handing);
+        sealed
+    }
+}
+
+/// What came of one part.
+enum Part {
+    Met,
+    Made(Vec<(Jid, Ciphertext)>),
+    Instead(Sealed),
+}
+
+fn hand_part(step: &mut Step<'_>, op: &SendOp, handing: &Handing) -> Result<Part, Miss> {
+    let fanout = &*handing.fanout;
+    let account = Arc::clone(step.account());
+    let key = step.own_sender_key(&fanout.key_name)?.filter(|key| key.position().iteration < ROTATE_AFTER);
+    if key.as_ref().map(|key| key.position().id) != fanout.key {
+        return Ok(Part::Instead(Sealed::OtherKey));
+    }
+    let Some(key) = key else {
+        // Nobody has it yet; the next look finds it.
+        marks::clear(step, &op.lane.chat);
+        let mut rng = ChaCha20Rng::from_rng(step.rng);
+        sender_key::rotate(step, &fanout.key_name, &mut rng);
+        return Ok(Part::Instead(Sealed::Plan(Plan::Later)));
+    };
+    // All that are missing are asked for at the same time.
+    let targets = if handing.is_met { part(&fanout.targets, handing.done) } else { &fanout.targets };
+    let usable = match with_sessions(step, op, targets)? {
+        Sessions::There(usable) => usable,
+        Sessions::Missing(devices) => return Ok(Part::Instead(Sealed::Plan(Plan::Bundles(devices)))),
+    };
+    if !handing.is_met {
+        return Ok(Part::Met);
+    }
+    Ok(Part::Made(distribute(step, &account, op, usable, &key.distribution())))
+}
+
+/// The targets after the first `done`.
+fn part(targets: &[Target], done: usize) -> &[Target] {
+    let rest = targets.get(done..).unwrap_or_default();
+    rest.get(..AT_ONCE).unwrap_or(rest)
+}
+
 /// Encrypts a message for everybody, unless sessions are missing.
 ///
 /// # Errors
@@ -50,15 +165,20 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
     };
     // The key and the sessions are read before any is missed.
     let key = step.own_sender_key(&fanout.key_name);
-    let usable = with_sessions(step, op, fanout);
-    let (key, usable) = (key?, usable?);
+    let handed = op.handing.as_ref().filter(|handing| handing.is_of(fanout) && handing.is_done());
+    let usable = match handed {
+        Some(_) => None,
+        None => Some(with_sessions(step, op, &fanout.targets)),
+    };
+    let (key, usable) = (key?, usable.transpose()?);
     let going_on = key.filter(|key| fanout.key.is_some() && key.position().iteration < ROTATE_AFTER);
     if going_on.as_ref().map(|key| key.position().id) != fanout.key {
         return Ok(Sealed::OtherKey);
     }
     let usable = match usable {
-        Sessions::There(usable) => usable,
-        Sessions::Missing(devices) => return Ok(Sealed::Plan(Plan::Bundles(devices))),
+        Some(Sessions::There(usable)) => usable,
+        Some(Sessions::Missing(devices)) => return Ok(Sealed::Plan(Plan::Bundles(devices))),
+        None => Vec::new(),
     };
 
     let mut rng = ChaCha20Rng::from_rng(step.rng);
@@ -69,7 +189,14 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
             sender_key::rotate(step, &fanout.key_name, &mut rng)
         }
     };
-    let devices = distribute(step, &account, op, &usable, &distribution)?;
+    let made;
+    let devices = match handed {
+        Some(handing) => &handing.ciphertexts,
+        None => {
+            made = distribute(step, &account, op, usable, &distribution);
+            &made
+        }
+    };
     let plaintext = padded(&op.message, step.rng);
     let body = match sender_key::encrypt(step, &fanout.key_name, &plaintext, &mut rng) {
         Ok(body) => body,
@@ -88,7 +215,6 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         Some(AddressingMode::Pn) => &linked.pn,
         _ => linked.lid.as_ref().unwrap_or(&linked.pn),
     };
-    let report = if is_status { None } else { content::group_report(&op.lane.chat, me, &op.id, &op.message) };
     let head = Head {
         to: &op.lane.chat,
         id: op.id.as_str(),
@@ -98,14 +224,15 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         hide_failure: words.hide_failure,
         meta: &meta,
         device_identity: &linked.device_identity,
-        children: report.as_slice(),
+        report: if is_status { None } else { op.report(me, &op.lane.chat) },
+        token: None,
     };
-    let viewers = if is_status { status::viewers(fanout, &devices) } else { Vec::new() };
+    let viewers = if is_status { status::viewers(fanout, devices) } else { Vec::new() };
     let stanza = SenderKeyMessage {
         head,
         phash: (!is_status).then_some(&*fanout.phash),
         addressing_mode: fanout.addressing.map(mode),
-        distribution: &devices,
+        distribution: devices,
         viewers: &viewers,
         body: &body,
     };
@@ -119,13 +246,17 @@ pub(super) fn seal(step: &mut Step<'_>, op: &SendOp, fanout: &Fanout) -> Result<
         distributed
     });
     let holds = distributed.is_some();
-    let audience = op.viewers.iter().map(Jid::to_string).collect();
-    let sent = SentRecord { message: op.message.clone(), chat: chat.to_string(), audience, ..SentRecord::default() };
+    let audience = op.viewers.iter().map(Jid::to_text).collect();
+    let sent = SentRecord { message: op.message.clone(), chat: chat.to_text(), audience, ..SentRecord::default() };
     step.put(sent_key(chat, op.id.as_str()), sent.to_bytes());
     let outgoing =
         OutgoingRecord { distributed, phash: Some(fanout.phash.clone()), ..op.to_record(chat, Some(encoded.clone())) };
     step.put(outgoing_key(op.id.as_str()), outgoing.to_bytes());
-    step.send_encoded(&encoded);
+    match holds {
+        // Who is to have our key must be known for certain.
+        true => step.send_encoded(encoded.clone()),
+        false => step.send_message(encoded.clone()),
+    }
     Ok(Sealed::Plan(if holds { Plan::Distributed(encoded) } else { Plan::Sent(encoded) }))
 }
 
@@ -138,18 +269,18 @@ const fn mode(mode: AddressingMode) -> &'static str {
 
 /// Whether all targets have sessions.
 enum Sessions<'f> {
-    /// The targets that have one; the others have no keys.
-    There(Vec<&'f Target>),
+    /// The targets that have one, with it; the others have no keys.
+    There(Vec<(&'f Target, Session)>),
     /// The keys of these devices must be fetched.
     Missing(Vec<Jid>),
 }
 
-fn with_sessions<'f>(step: &mut Step<'_>, op: &SendOp, fanout: &'f Fanout) -> Result<Sessions<'f>, Miss> {
-    let (mut usable, mut missing, mut missed) = (Vec::with_capacity(fanout.targets.len()), Vec::new(), Ok(()));
-    for target in &fanout.targets {
+fn with_sessions<'f>(step: &mut Step<'_>, op: &SendOp, targets: &'f [Target]) -> Result<Sessions<'f>, Miss> {
+    let (mut usable, mut missing, mut missed) = (Vec::with_capacity(targets.len()), Vec::new(), Ok(()));
+    for target in targets {
         match step.session(&target.address) {
             Err(miss) => missed = Err(miss),
-            Ok(session) if session.as_ref().and_then(Session::current).is_some() => usable.push(target),
+            Ok(Some(session)) if session.current().is_some() => usable.push((target, session)),
             Ok(_) => missing.extend(target.address.as_str().parse::<Jid>().ok()),
         }
     }
@@ -163,24 +294,23 @@ fn distribute(
     step: &mut Step<'_>,
     account: &Account,
     op: &SendOp,
-    targets: &[&Target],
+    targets: Vec<(&Target, Session)>,
     key: &DistributionMessage,
-) -> Result<Vec<(Jid, Ciphertext)>, Miss> {
+) -> Vec<(Jid, Ciphertext)> {
     if targets.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let message = build::sender_key_distribution(&op.lane.chat, key.encode());
-    let plaintext = padded(&message.encode_to_vec(), step.rng);
+    let plaintext = padded_message(&message, step.rng);
     let mut rng = ChaCha20Rng::from_rng(step.rng);
     let mut ciphertexts = Vec::with_capacity(targets.len());
-    for target in targets {
-        match signal::encrypt(step, &own(account), &target.address, &plaintext, &mut rng) {
+    for (target, session) in targets {
+        match signal::encrypt_with(step, &own(account), &target.address, session, &plaintext, &mut rng) {
             Ok(ciphertext) => ciphertexts.push((target.jid.clone(), ciphertext)),
-            Err(StepError::Miss(miss)) => return Err(miss),
-            Err(StepError::Signal(error)) => tracing::warn!(%error, "a device cannot be given the sender key"),
+            Err(error) => tracing::warn!(%error, "a device cannot be given the sender key"),
         }
     }
-    Ok(ciphertexts)
+    ciphertexts
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(crate) fn outgoing_key(id: &str) -> Key {
 
 /// Key of a sent message. `chat` is the canonical identity of the user.
 pub(crate) fn sent_key(chat: &Jid, id: &str) -> Key {
-    Key::joined(RecordKind::Sent, &[chat.to_string().as_bytes(), id.as_bytes()])
+    Key::texts(RecordKind::Sent, &[chat, &id])
 }
 
 /// A message that was sent to a user, and its key: under the LID, or under the PN when it was sent before the LID was

@@ -39,10 +39,10 @@ pub fn decode_messages(bytes: &[u8]) {
         assert_eq!(DistributionMessage::decode(&message.encode()), Ok(message), "distribution");
     }
     if let Ok(message) = SenderKeyMessage::decode(bytes) {
-        let (pair, mut rng) = (SigningKey::new(signing()), ChaCha20Rng::from_seed([7; 32]));
+        let (mut pair, mut rng) = (SigningKey::new(signing()), ChaCha20Rng::from_seed([7; 32]));
         let mut canonical = SenderKeyMessage::begin(message.id, message.iteration, message.ciphertext.len());
         canonical.extend_from_slice(message.ciphertext);
-        SenderKeyMessage::sign(&mut canonical, &pair, &mut rng);
+        SenderKeyMessage::sign(&mut canonical, &mut pair, &mut rng);
         let again = SenderKeyMessage::decode(&canonical).map(|again| {
             let verifying = VerifyingKey::new(pair.pair().public());
             assert_eq!(verifying.map(|key| again.verify(&key)), Some(Ok(())));

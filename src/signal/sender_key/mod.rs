@@ -16,7 +16,7 @@
 //!
 //! | record | content | size | written |
 //! |---|---|---|---|
-//! | [`OwnSenderKey`] | our key for a group: id, chain, signing pair | 137 bytes | every message sent |
+//! | [`OwnSenderKey`] | our key for a group: id, chain, signing pair, lease | 145 bytes | every message sent |
 //! | [`SenderKeyRecord`] | up to 5 keys of a sender, newest first | < 600 bytes, and 12 per page | every message read |
 //! | [`SkippedPage`](super::SkippedPage) | message keys of skipped iterations, up to 64 | < 2.1 KiB | a message is late or early |
 //!

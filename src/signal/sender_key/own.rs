@@ -9,6 +9,7 @@ use crate::{
         SignalError,
         chain::ChainKey,
         codec::{Put, Reader, VERSION},
+        lease::{Lease, Leased},
     },
 };
 
@@ -18,6 +19,7 @@ pub struct OwnSenderKey {
     pub(super) id: SenderKeyId,
     pub(super) chain: ChainKey,
     pub(super) signing: SigningKey,
+    lease: Option<Lease>,
 }
 
 /// Where our chain stands. A counter lease is taken on a key, and void when that changes.
@@ -38,18 +40,19 @@ impl OwnSenderKey {
         rng.fill_bytes(&mut id);
         let id = SenderKeyId(u32::from_be_bytes(id) >> 1);
         let chain = ChainKey::first(Secret::random(rng));
-        Self { id, chain, signing: SigningKey::generate(rng) }
+        Self { id, chain, signing: SigningKey::generate(rng), lease: None }
     }
 
     /// Writes the record: 137 bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(137);
+        let mut out = Vec::with_capacity(145);
         out.push(VERSION);
         out.put_u32(self.id.0);
         out.put_u32(self.chain.index);
         out.extend_from_slice(self.chain.key.expose());
         out.put_pair(self.signing.pair());
-        out.extend_from_slice(self.signing.edwards());
+        out.extend_from_slice(&self.signing.edwards());
+        self.lease.iter().for_each(|lease| lease.encode_into(&mut out));
         out
     }
 
@@ -62,8 +65,23 @@ impl OwnSenderKey {
         let (id, index) = (SenderKeyId(reader.u32()?), reader.u32()?);
         let chain = ChainKey { index, key: reader.secret()? };
         let signing = SigningKey::from_parts(reader.pair()?, reader.array()?);
+        let lease = if reader.is_at_end() { None } else { Some(Lease::decode_from(&mut reader)?) };
         reader.finish()?;
-        Ok(Self { id, chain, signing })
+        Ok(Self { id, chain, signing, lease })
+    }
+
+    /// Makes sure that the chain has a lease of this run before the record is written.
+    pub fn lease(&mut self, run: u32) -> Leased {
+        Lease::renew(&mut self.lease, &self.chain, run)
+    }
+
+    /// The record was read in this run: what an earlier one may have sent is passed over.
+    ///
+    /// # Errors
+    /// [`SignalError::TooFarAhead`] for a lease that nobody takes, [`SignalError::Exhausted`] at the end of the chain.
+    pub fn resume(mut self, run: u32) -> Result<Self, SignalError> {
+        Lease::resume(&mut self.lease, &mut self.chain, run)?;
+        Ok(self)
     }
 
     /// Moves the chain forward to `iteration`, which skips what was reserved but perhaps sent before a crash.

@@ -62,7 +62,7 @@ pub fn encrypt<S: SenderKeyStore>(
     let (seed, next) = key.chain.step()?;
     let mut bytes = SenderKeyMessage::begin(key.id, key.chain.index, cbc_len(plaintext.len()));
     GroupKeys::derive(&seed).append(plaintext, &mut bytes);
-    SenderKeyMessage::sign(&mut bytes, &key.signing, rng);
+    SenderKeyMessage::sign(&mut bytes, &mut key.signing, rng);
     key.chain = next;
     store.put_own_sender_key(own, key);
     Ok(bytes.into())

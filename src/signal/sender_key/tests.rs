@@ -253,10 +253,10 @@ fn another_group_has_other_keys() {
 fn a_signed_message_with_bad_padding_changes_nothing() {
     let mut pair = Pair::new();
     let Ok(key) = pair.sender.own_sender_key(&pair.own);
-    let key = key.unwrap();
+    let mut key = key.unwrap();
     let mut bad = SenderKeyMessage::begin(key.id, 5, 32);
     bad.extend_from_slice(&[0xC1; 32]);
-    SenderKeyMessage::sign(&mut bad, &key.signing, &mut pair.rng);
+    SenderKeyMessage::sign(&mut bad, &mut key.signing, &mut pair.rng);
     assert_eq!(pair.decrypt(&bad), Err(SignalError::Padding));
     assert_eq!(SignalError::Padding.retry_reason(), 4);
     let sent = pair.encrypt();

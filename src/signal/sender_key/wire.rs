@@ -147,7 +147,7 @@ impl<'a> SenderKeyMessage<'a> {
     }
 
     /// Signs all that `out` holds. Draws the 64 bytes of nonce input of XEdDSA from `rng`.
-    pub fn sign(out: &mut Vec<u8>, signing: &SigningKey, rng: &mut impl CryptoRng) {
+    pub fn sign(out: &mut Vec<u8>, signing: &mut SigningKey, rng: &mut impl CryptoRng) {
         let signature = signing.sign(&[out], rng);
         out.extend_from_slice(&signature);
     }

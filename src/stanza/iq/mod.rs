@@ -1,5 +1,6 @@
 //! Requests and their answers. Matching is by id alone (spec 01 §6.10); the engine's correlator does it.
 
+pub mod app_state;
 pub mod groups;
 pub mod mex;
 pub mod prekeys;

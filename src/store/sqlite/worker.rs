@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use super::{
     SqliteOptions, SqliteStats,
-    leases::Leases,
+    leases::{Change, Leases},
     open,
     tables::{Failure, Reads, Write, Writes},
 };
@@ -219,9 +219,10 @@ pub(super) fn write(
     let _ = ready.send(Ok(()));
     let mut leases = Leases::new(path);
     let mut unchecked = false;
+    let mut next_job = None;
     loop {
         let patience = if unchecked { Some(IDLE) } else { None };
-        let first = match next(jobs, patience) {
+        let first = match next_job.take().map_or_else(|| next(jobs, patience), Ok) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 checkpoint(&conn, counters);
@@ -230,7 +231,8 @@ pub(super) fn write(
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let Gathered { group, reads: waiting, lease } = gather(first, jobs);
+        let Gathered { group, reads: waiting, leases: taken, next: after } = gather(first, jobs);
+        next_job = after;
         if !group.is_empty() {
             let results = apply(&mut writes, &leases, &group, counters);
             // Before the answers: who has one may read through the reader, which sees the transaction now.
@@ -243,8 +245,8 @@ pub(super) fn write(
         for read in waiting {
             serve(&mut reads, read);
         }
-        if let Some(lease) = lease {
-            settle(&conn, &mut leases, lease);
+        if !taken.is_empty() {
+            settle(&conn, &mut leases, taken);
         }
     }
     leases.close(&conn);
@@ -258,30 +260,36 @@ fn next(jobs: &Receiver<Job>, patience: Option<Duration>) -> Result<Job, RecvTim
     }
 }
 
-/// The writes of one transaction, the reads that come after it, and then the one lease that ended the gathering.
+/// The writes of one transaction, the reads that come after it, then leases, and the first job after those.
+#[derive(Default)]
 struct Gathered {
     group: Vec<WriteJob>,
     reads: Vec<Read>,
-    lease: Option<LeaseJob>,
+    leases: Vec<LeaseJob>,
+    next: Option<Job>,
 }
 
 /// Takes what is queued.
 fn gather(first: Job, jobs: &Receiver<Job>) -> Gathered {
-    let (mut group, mut reads, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+    let (mut gathered, mut bytes) = (Gathered::default(), 0_usize);
     let mut job = Some(first);
     while let Some(taken) = job {
         match taken {
+            Job::Lease(lease) => gathered.leases.push(lease),
+            after if !gathered.leases.is_empty() => {
+                gathered.next = Some(after);
+                break;
+            }
             Job::Write(write) => {
                 bytes = bytes.saturating_add(write.write.size());
-                group.push(write);
+                gathered.group.push(write);
             }
-            Job::Read(read) => reads.push(read),
-            Job::Lease(lease) => return Gathered { group, reads, lease: Some(lease) },
+            Job::Read(read) => gathered.reads.push(read),
         }
-        let full = group.len() >= GROUP_WRITES || bytes >= GROUP_BYTES || reads.len() >= GROUP_WRITES;
-        job = if full { None } else { jobs.try_recv().ok() };
+        let most = gathered.group.len().max(gathered.reads.len()).max(gathered.leases.len());
+        job = if most >= GROUP_WRITES || bytes >= GROUP_BYTES { None } else { jobs.try_recv().ok() };
     }
-    Gathered { group, reads, lease: None }
+    gathered
 }
 
 /// Applies a group in one transaction; if that fails, each write in one of its own. One result per write, in order.
@@ -314,21 +322,32 @@ fn apply(
     results
 }
 
-fn settle(conn: &Connection, leases: &mut Leases, job: LeaseJob) {
-    match job {
-        LeaseJob::Acquire { account, queue, reply } => {
-            let lease = leases.acquire(conn, &account).map(|token| {
-                let account = account.clone();
-                Lease::new(token, move || super::release(&queue, account, token))
-            });
-            // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
-            if let Err(Ok(lease)) = reply.send(lease)
-                && let Err(error) = leases.release(conn, &account, lease.token())
-            {
-                tracing::warn!(%error, "a lease was not released");
+/// Takes accounts and gives some back.
+fn settle(conn: &Connection, leases: &mut Leases, mut jobs: Vec<LeaseJob>) {
+    // Who gave up before the next one asked is not in its way.
+    jobs.retain(|job| !matches!(job, LeaseJob::Acquire { reply, .. } if reply.is_canceled()));
+    let changes: Vec<_> = jobs
+        .iter()
+        .map(|job| match job {
+            LeaseJob::Acquire { account, .. } => Change::Acquire(account),
+            LeaseJob::Release { account, token, .. } => Change::Release(account, token.cast_signed()),
+        })
+        .collect();
+    let results = leases.settle(conn, &changes);
+    for (job, result) in jobs.into_iter().zip(results) {
+        match job {
+            LeaseJob::Acquire { account, queue, reply } => {
+                let lease = result.map(|token| {
+                    let account = account.clone();
+                    Lease::new(token, move || super::release(&queue, account, token))
+                });
+                // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
+                if let Err(Ok(lease)) = reply.send(lease) {
+                    leases.settle(conn, &[Change::Release(&account, lease.token().cast_signed())]);
+                }
             }
+            LeaseJob::Release { reply, .. } => drop(reply.send(result.map(drop))),
         }
-        LeaseJob::Release { account, token, reply } => drop(reply.send(leases.release(conn, &account, token))),
     }
 }
 
