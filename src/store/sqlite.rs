@@ -47,9 +47,9 @@ use rusqlite::ErrorCode;
 
 use self::{
     tables::Write,
-    worker::{Counters, Job, LeaseJob, Pending, Read, Reply, Worker, WriteJob},
+    worker::{Counters, Job, LeaseJob, Read, Reply, Worker, WriteJob},
 };
-use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
+use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture, pending::Pending};
 
 /// When a commit counts as durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl SqliteStore {
     fn read<T: Send + 'static>(&self, read: impl FnOnce(Reply<T>) -> Read) -> StoreFuture<'static, T> {
         let (reply, answer) = oneshot::channel();
         let read = read(reply);
-        if self.pending.concerns(&read) {
+        if self.pending.concerns(read.account()) {
             self.writer.send(Job::Read(read));
         } else {
             self.reader.send(read);

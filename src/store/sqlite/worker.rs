@@ -1,10 +1,9 @@
 //! The two threads, their queues, and what they share with the callers.
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
@@ -22,7 +21,7 @@ use super::{
     open,
     tables::{Failure, Reads, Write, Writes},
 };
-use crate::store::{AccountId, Key, Lease, OutboxEntry, RecordKind, StoreError};
+use crate::store::{AccountId, Key, Lease, OutboxEntry, RecordKind, StoreError, pending::Pending};
 
 /// Writes of one transaction.
 const GROUP_WRITES: usize = 256;
@@ -42,6 +41,16 @@ pub(super) enum Read {
     Scan { account: AccountId, kind: RecordKind, reply: Reply<Vec<(Key, Bytes)>> },
     Outbox { account: AccountId, after: u64, limit: usize, reply: Reply<Vec<OutboxEntry>> },
     Accounts { reply: Reply<Vec<AccountId>> },
+}
+
+impl Read {
+    /// Whose records or events it reads; `None` for all accounts.
+    pub(super) fn account(&self) -> Option<&AccountId> {
+        match self {
+            Self::Load { account, .. } | Self::Scan { account, .. } | Self::Outbox { account, .. } => Some(account),
+            Self::Accounts { .. } => None,
+        }
+    }
 }
 
 /// A write and where its answer goes.
@@ -127,45 +136,6 @@ impl<T> Drop for Worker<T> {
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             let _ = thread.join();
         }
-    }
-}
-
-/// How many writes each account has queued or under way.
-#[derive(Default)]
-pub(super) struct Pending(Mutex<HashMap<AccountId, u32>>);
-
-impl Pending {
-    pub(super) fn add(&self, account: &AccountId) {
-        let mut counts = self.lock();
-        match counts.get_mut(account) {
-            Some(count) => *count = count.saturating_add(1),
-            None => drop(counts.insert(account.clone(), 1)),
-        }
-    }
-
-    /// Whether a read must wait for writes.
-    pub(super) fn concerns(&self, read: &Read) -> bool {
-        let counts = self.lock();
-        match read {
-            Read::Load { account, .. } | Read::Scan { account, .. } | Read::Outbox { account, .. } => {
-                counts.contains_key(account)
-            }
-            Read::Accounts { .. } => !counts.is_empty(),
-        }
-    }
-
-    fn done<'a>(&self, accounts: impl Iterator<Item = &'a AccountId>) {
-        let mut counts = self.lock();
-        for account in accounts {
-            match counts.get_mut(account) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(counts.remove(account)),
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<AccountId, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
