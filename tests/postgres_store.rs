@@ -84,7 +84,7 @@ async fn the_contract_holds() {
 async fn the_contract_holds_with_sealed_values() {
     let Some(cluster) = Cluster::shared() else { return };
     let store = PostgresStore::connect(&cluster.database().await).await.unwrap();
-    contract::check(&SealedStore::new(store, SealKey::new(1, Secret::new([1; 32])))).await;
+    contract::check(&SealedStore::new(store, &SealKey::new(1, Secret::new([1; 32])))).await;
 }
 
 #[tokio::test]

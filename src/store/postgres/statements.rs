@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use deadpool_postgres::Object;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use smallvec::SmallVec;
 use tokio_postgres::{Error, Row, types::ToSql};
 
@@ -90,11 +90,13 @@ pub(super) async fn accounts(client: &Object) -> Result<Vec<AccountId>, StoreErr
 /// The rows of a group of writes, by statement.
 #[derive(Default)]
 struct Rows<'a> {
+    /// Of all writes.
     accounts: Vec<&'a str>,
     removed: Vec<&'a str>,
     cleared: Vec<&'a str>,
     deletes: (Vec<&'a str>, Vec<i16>, Vec<&'a [u8]>),
-    puts: (Vec<&'a str>, Vec<i16>, Vec<&'a [u8]>, Vec<&'a [u8]>),
+    puts: (Vec<&'a str>, Vec<i16>, Vec<&'a [u8]>),
+    values: Vec<&'a [u8]>,
     trims: (Vec<&'a str>, Vec<i64>),
     events: (Vec<&'a str>, Vec<i64>, Vec<&'a [u8]>),
 }
@@ -124,7 +126,7 @@ impl<'a> Rows<'a> {
                         rows.puts.0.push(account);
                         rows.puts.1.push(key.kind as i16);
                         rows.puts.2.push(&key.id);
-                        rows.puts.3.push(value);
+                        rows.values.push(value);
                     }
                     for OutboxEntry { seq, body } in &batch.events {
                         rows.events.0.push(account);
@@ -161,7 +163,7 @@ pub(super) async fn transaction(shared: &Shared, client: &Object, group: &[&Writ
         (removed, EMPTY_OUTBOX, &[&rows.removed]),
         (!rows.cleared.is_empty(), CLEAR, &[&rows.cleared]),
         (!deletes.0.is_empty(), DELETE, &[&deletes.0, &deletes.1, &deletes.2]),
-        (!puts.0.is_empty(), PUT, &[&puts.0, &puts.1, &puts.2, &puts.3]),
+        (!puts.0.is_empty(), PUT, &[&puts.0, &puts.1, &puts.2, &rows.values]),
         (!trims.0.is_empty(), TRIM, &[&trims.0, &trims.1]),
         (!events.0.is_empty(), APPEND, &[&events.0, &events.1, &events.2]),
     ];
@@ -172,11 +174,8 @@ pub(super) async fn transaction(shared: &Shared, client: &Object, group: &[&Writ
         }
     }
     let begin = async { client.batch_execute("BEGIN").await.map(|()| Vec::new()) };
-    let mut sent: Vec<std::pin::Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send + '_>>> =
-        vec![Box::pin(begin)];
-    for (statement, params) in &prepared {
-        sent.push(Box::pin(client.query(statement, params)));
-    }
+    let mut sent = vec![begin.boxed()];
+    sent.extend(prepared.iter().map(|(statement, params)| client.query(statement, params).boxed()));
     // A future sends its statement when it is polled first, which happens in order.
     let answers = join_all(sent).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let refused = refused(shared, group, &answers);

@@ -66,6 +66,7 @@ pub(super) enum Job {
     /// A read of an account that had a write queued before.
     Read(Read),
     Lease(LeaseJob),
+    Vacuum(Reply<()>),
 }
 
 /// What is done with the lease of an account.
@@ -201,6 +202,13 @@ pub(super) fn write(
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
+        let first = match first {
+            Job::Vacuum(reply) => {
+                let _ = reply.send(vacuum(&conn));
+                continue;
+            }
+            job => job,
+        };
         let Gathered { group, reads: waiting, leases: taken, next: after } = gather(first, jobs);
         next_job = after;
         if !group.is_empty() {
@@ -246,7 +254,7 @@ fn gather(first: Job, jobs: &Receiver<Job>) -> Gathered {
     while let Some(taken) = job {
         match taken {
             Job::Lease(lease) => gathered.leases.push(lease),
-            after if !gathered.leases.is_empty() => {
+            after if !gathered.leases.is_empty() || matches!(after, Job::Vacuum(_)) => {
                 gathered.next = Some(after);
                 break;
             }
@@ -255,6 +263,8 @@ fn gather(first: Job, jobs: &Receiver<Job>) -> Gathered {
                 gathered.group.push(write);
             }
             Job::Read(read) => gathered.reads.push(read),
+            // It was left for later above.
+            Job::Vacuum(_) => {}
         }
         let most = gathered.group.len().max(gathered.reads.len()).max(gathered.leases.len());
         job = if most >= GROUP_WRITES || bytes >= GROUP_BYTES { None } else { jobs.try_recv().ok() };
@@ -332,6 +342,15 @@ fn serve(reads: &mut Reads<'_>, read: Read) {
         Read::Accounts { reply } if !reply.is_canceled() => drop(reply.send(reads.accounts())),
         _ => {}
     }
+}
+
+/// Gives back what is free in the file.
+fn vacuum(conn: &Connection) -> Result<(), StoreError> {
+    let run = || {
+        conn.execute_batch("VACUUM")?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    };
+    run().map_err(|error| super::store_error(&error))
 }
 
 /// Moves the log into the file, as far as no reader needs it. What is left is moved the next time.
