@@ -82,6 +82,27 @@ async fn lost_sessions_and_sender_keys_heal_by_retry_on_either_side() {
     world.check().await;
 }
 
+/// Baileys draws its registration id from one byte, so one device in 256 has 0, which others take for none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_baileys_with_registration_id_0_lost_heals_by_retry() {
+    let Some(package) = installed() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Loopback::start().await.expect("a server");
+    let baileys = Baileys::start_as(&package, folder.path(), &server, CAROL, 0);
+    let mut world = World::with(folder, server, baileys, &[ALICE, BOB]).await;
+    let by_lid = world.made_by_server(ALICE, &[BOB, CAROL], GroupMode::Lid).await;
+    let by_number = world.made_by_server(CAROL, &[ALICE, BOB], GroupMode::Pn).await;
+    let all = [ALICE, BOB, CAROL];
+    world.direct(&all, "before").await;
+    world.talk(&by_lid, GroupMode::Lid, &all, "before, by LID").await;
+    world.talk(&by_number, GroupMode::Pn, &all, "before, by number").await;
+    for (what, keys) in [("Baileys lost sessions", false), ("Baileys lost everything", true)] {
+        world.baileys_loses(true, keys).await;
+        world.heals(CAROL, [ALICE, BOB], [&by_lid, &by_number], (true, keys), what).await;
+    }
+    world.check().await;
+}
+
 const SESSIONS: [RecordKind; 4] =
     [RecordKind::Session, RecordKind::ArchiveIndex, RecordKind::ArchivedState, RecordKind::SkippedPage];
 const SENDER_KEYS: [RecordKind; 2] = [RecordKind::SenderKey, RecordKind::SenderKeyPage];
@@ -103,7 +124,11 @@ impl World {
     async fn start(package: PathBuf, numbers: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Loopback::start().await.expect("a server");
-        let mut baileys = Baileys::start(&package, folder.path(), &server, CAROL);
+        let baileys = Baileys::start(&package, folder.path(), &server, CAROL);
+        Self::with(folder, server, baileys, numbers).await
+    }
+
+    async fn with(folder: TempDir, server: Loopback, mut baileys: Baileys, numbers: &[&'static str]) -> Self {
         let mut ours = Vec::new();
         for number in numbers {
             ours.push(linked(folder.path(), &server, number).await);

@@ -374,3 +374,39 @@ fn a_logout_forgets_what_was_wanted() {
     world.advance_secs(60);
     assert_eq!(world.actor("alice").records(RecordKind::Outgoing).len(), 0);
 }
+
+#[test]
+fn what_the_phone_does_not_answer_is_given_up() {
+    let received = |world: &mut World| world.data("alice", "message.received").len();
+    let answers = |world: &mut World, phone: &mut Puppet, id: &str| {
+        let own = world.lid("alice");
+        let answer = phone.tell(&response(vec![info(key(&group(), id), "late").encode_to_vec()]));
+        world.stanza_arrives("alice", &stanza(&own, &format!("ANSWER {id}")).attr("category", "peer").child(answer));
+    };
+    // Within a day it may be answered; later it is forgotten as soon as something else is asked for.
+    for (seconds, comes) in [(86_400 - 60, true), (86_400 + 60, false)] {
+        let (mut world, mut phone) = with_phone();
+        world.stanza_arrives("alice", &unreadable("A"));
+        world.advance_secs(5);
+        assert_eq!(requests(&mut world, &mut phone).len(), 1);
+        world.sleep(seconds);
+        world.stanza_arrives("alice", &unreadable("B"));
+        world.advance_secs(5);
+        assert_eq!(wanted(&mut world), 1 + usize::from(comes));
+        world.forget();
+        answers(&mut world, &mut phone, "A");
+        assert_eq!(received(&mut world), usize::from(comes), "{seconds}");
+        answers(&mut world, &mut phone, "B");
+        assert_eq!((received(&mut world), wanted(&mut world)), (1, 0));
+    }
+    // With nothing else it is kept as long as the phone has the message.
+    let (mut world, mut phone) = with_phone();
+    world.stanza_arrives("alice", &unreadable("A"));
+    world.advance_secs(5);
+    world.sleep(14 * 86_400 - 600);
+    assert_eq!(wanted(&mut world), 1);
+    world.sleep(7_200);
+    assert_eq!(wanted(&mut world), 0);
+    answers(&mut world, &mut phone, "A");
+    assert_eq!(received(&mut world), 0);
+}

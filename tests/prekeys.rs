@@ -12,7 +12,7 @@ use wamd::{
     node::Node,
     store::RecordKind,
 };
-use wamd_loopback::ScanOptions;
+use wamd_loopback::{Fault, ScanOptions};
 use world::{Disk, FEW_PRE_KEYS, World};
 
 /// The ids of every upload that the server heard since the last call.
@@ -148,6 +148,47 @@ fn one_upload_at_a_time() {
     assert_eq!(uploads(&mut world).len(), 1);
 }
 
+/// Few are left because of what waits for us: those keys are used up whatever we do, and their messages are in front.
+#[test]
+fn a_refill_waits_for_the_backlog() {
+    let ib = |child: Node| Node::new("ib").attr("from", Jid::whatsapp_server()).child(child);
+    let waiting = || ib(Node::new("offline_preview").attr("count", 3).attr("message", 3));
+    let over = || ib(Node::new("offline").attr("count", 3));
+    for ends in [true, false] {
+        let mut world = World::online(&["alice"]);
+        world.command("alice", Command::Disconnect).unwrap();
+        // The server does not begin with its backlog: the test does.
+        let jid = world.device("alice");
+        world.fault(Fault::AnswerIq { jid, xmlns: "passive".to_owned(), code: None, backoff: None, count: 1 });
+        world.forget();
+        world.begin("alice", Command::Connect);
+        world.settle();
+        let heard = world.heard("alice");
+        let active = heard.iter().find(|node| node.attr_str("xmlns").as_deref() == Some("passive")).unwrap();
+        let answer = Node::new("iq").attr("type", "result").attr("from", Jid::whatsapp_server());
+        world.stanza_arrives("alice", &answer.attr("id", active.attr_str("id").unwrap().into_owned()));
+        assert_eq!(world.state("alice"), "CONNECTED");
+        world.stanza_arrives("alice", &waiting());
+        for n in 0..3 {
+            world.stanza_arrives("alice", &few_left(&format!("N{n}")));
+        }
+        let heard = world.heard("alice");
+        let acks = heard.iter().filter(|node| node.is("ack")).count();
+        assert_eq!(acks, 3, "they are answered at once");
+        assert!(heard.iter().all(|node| node.find_child("list").is_none()));
+        world.advance_secs(1);
+        assert_eq!(uploads(&mut world).len(), 0, "the backlog is not through");
+        match ends {
+            true => world.stanza_arrives("alice", &over()),
+            // It never ends.
+            false => world.advance_secs(60),
+        }
+        assert_eq!(uploads(&mut world).len(), 1);
+        world.stanza_arrives("alice", &few_left("N9"));
+        assert_eq!(uploads(&mut world).len(), 1, "afterwards nothing waits");
+    }
+}
+
 #[test]
 fn the_count_is_asked_for_at_login() {
     let mut world = World::online(&["alice"]);
@@ -279,7 +320,7 @@ fn a_pool_that_does_not_answer_holds_up_no_login() {
 #[test]
 fn a_failed_upload_is_tried_again_with_growing_pauses() {
     let mut world = World::online(&["alice"]);
-    let refuse = |count| wamd_loopback::Fault::AnswerIq {
+    let refuse = |count| Fault::AnswerIq {
         jid: world.device("alice"),
         xmlns: "encrypt".to_owned(),
         code: Some(503),
@@ -297,11 +338,7 @@ fn a_failed_upload_is_tried_again_with_growing_pauses() {
     let left = u32::try_from(world.view("alice").prekeys).unwrap();
     world.command("alice", Command::Disconnect).unwrap();
     strangers(&mut world, 0..left - 2);
-    world.fault(wamd_loopback::Fault::LoseNotices {
-        jid: world.device("alice"),
-        kind: "encrypt".to_owned(),
-        count: 100,
-    });
+    world.fault(Fault::LoseNotices { jid: world.device("alice"), kind: "encrypt".to_owned(), count: 100 });
     world.forget();
     world.command("alice", Command::Connect).unwrap();
     let again = uploads(&mut world).concat();
@@ -338,7 +375,7 @@ fn the_signed_prekey_is_replaced_in_intervals() {
     assert_eq!(world.only("alice", "message.received")["messages"][0]["text"], "from 0");
 
     // One that the server does not take changes nothing; another comes the next day.
-    world.fault(wamd_loopback::Fault::AnswerIq {
+    world.fault(Fault::AnswerIq {
         jid: world.device("alice"),
         xmlns: "encrypt".to_owned(),
         code: Some(500),
@@ -347,7 +384,7 @@ fn the_signed_prekey_is_replaced_in_intervals() {
     });
     world.advance_secs(7 * day);
     world.forget();
-    world.fault(wamd_loopback::Fault::AnswerIq {
+    world.fault(Fault::AnswerIq {
         jid: world.device("alice"),
         xmlns: "encrypt".to_owned(),
         code: Some(500),

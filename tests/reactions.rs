@@ -3,12 +3,14 @@
 #[path = "common/world.rs"]
 mod world;
 
+use std::collections::BTreeSet;
+
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_json::json;
 use wamd::{
     Jid,
     crypto::Secret,
-    engine::{CommandError, Content, MessageRef},
+    engine::{Audience, AudienceSetting, Command, CommandError, Content, MessageRef, Reply, SendRequest},
     message::{
         MessageId, build,
         secret::{Person, Target, UseCase, addon, seal},
@@ -137,6 +139,56 @@ fn to_what_this_device_has_not_seen() {
         assert!(world.heard("bob").iter().any(|node| node.is("receipt")));
     }
     world.talk("alice", "bob");
+}
+
+/// To a status: it goes to the devices of its author and to our own, and nobody else in the audience hears of it.
+#[test]
+fn to_a_status() {
+    let mut world = World::online(&["alice", "bob", "carol"]);
+    let viewers = vec![world.jid("alice"), world.jid("carol")];
+    let audience = Audience { setting: AudienceSetting::Allowlist, viewers };
+    let post = Command::Send(SendRequest::text(Jid::status_broadcast(), "sun").with_audience(audience));
+    let Ok(Reply::Accepted { id: post, .. }) = world.command("bob", post) else { panic!("refused") };
+    let told = world.only("alice", "message.received")["messages"][0].clone();
+    let author: Jid = told["key"]["participant"].as_str().unwrap().parse().unwrap();
+    world.forget();
+    world.heard("alice");
+    for author in [author, world.jid("bob"), world.lid("bob")] {
+        for emoji in ["👍", ""] {
+            let target = MessageRef::of_member(post.clone(), author.clone());
+            let request = SendRequest::new(Jid::status_broadcast(), reaction(target, emoji));
+            let sent = world.command("alice", Command::Send(request));
+            assert!(matches!(sent, Ok(Reply::Accepted { .. })), "{sent:?}");
+            let heard = world.heard("alice");
+            let stanzas: Vec<_> = heard.iter().filter(|node| node.is("message")).collect();
+            let [stanza] = stanzas[..] else { panic!("one stanza: {heard:?}") };
+            assert_eq!(stanza.attr_jid("to"), Some(Jid::status_broadcast()));
+            assert_eq!(stanza.attr_str("type").as_deref(), Some("reaction"));
+            for attr in ["phash", "addressing_mode"] {
+                assert!(stanza.get_attr(attr).is_none(), "{attr}");
+            }
+            assert!(stanza.find_child("meta").is_none_or(|meta| meta.get_attr("status_setting").is_none()));
+            assert!(stanza.find_child("enc").is_none(), "not with the key of our status");
+            let to = stanza.find_child("participants").unwrap().child_nodes();
+            let accounts: BTreeSet<String> =
+                to.iter().map(|to| to.attr_jid("jid").unwrap().to_account().to_string()).collect();
+            let people = ["alice", "bob"].map(|name| [world.jid(name).to_string(), world.lid(name).to_string()]);
+            assert_eq!((to.len(), accounts.len()), (3, 2), "{accounts:?}");
+            assert!(people.iter().all(|both| both.iter().any(|jid| accounts.contains(jid))));
+            let told = world.only("bob", "message.reaction")["messages"][0].clone();
+            assert_eq!(told["key"]["remoteJid"], "status@broadcast");
+            assert_eq!((&told["key"]["id"], &told["key"]["fromMe"]), (&json!(post.as_str()), &json!(true)));
+            assert_eq!((&told["reaction"]["text"], told.get("orphan")), (&json!(emoji), None));
+            assert_eq!(world.only("alice", "message.sent")["messages"][0]["kind"], "reaction");
+        }
+    }
+    assert_eq!(world.event_names("carol"), [""; 0]);
+    // One that does not say whose status is meant cannot be sent.
+    let request = SendRequest::new(Jid::status_broadcast(), reaction(MessageRef::theirs(post), "👍"));
+    match world.command("alice", Command::Send(request)) {
+        Ok(_) => assert_eq!(world.only("alice", "message.failed")["messages"][0]["error"]["code"], "no_author"),
+        Err(error) => assert!(matches!(error, CommandError::Content(_)), "{error:?}"),
+    }
 }
 
 #[test]

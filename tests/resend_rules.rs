@@ -1,8 +1,11 @@
 //! A device that asks for a message again gets it, by the rules of spec 03 §5.7: which session, how often, and who.
 
+#[path = "common/people.rs"]
+mod people;
 #[path = "common/world.rs"]
 mod world;
 
+use people::{Person, Stage};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use wamd::{
@@ -176,6 +179,33 @@ fn another_registration_id_ends_the_session() {
     assert_eq!(enc(&answer.messages[0]).0, "pkmsg");
     assert_eq!(world.actor("alice").records(RecordKind::Identity), identity, "who it is stays known");
     assert_eq!(world.data("alice", "identity.changed").len(), 0);
+}
+
+/// Some devices draw the registration id 0. What they cannot read must reach them all the same.
+#[test]
+fn a_device_whose_registration_id_is_0_is_answered_with_keys_of_the_server() {
+    const NUMBER: &str = "16660000001";
+    let mut stage = Stage::new(vec![Person { registration_id: 0, ..Person::new(NUMBER, [0, 3]) }]);
+    // The server must have the number, else it refuses the message.
+    let now = stage.world.now();
+    stage.world.server.phone(now, NUMBER).expect("a number");
+    stage.world.fault(Fault::MutePhone { jid: Jid::pn(NUMBER), on: true });
+    stage.send(&Jid::pn(NUMBER), "hello");
+    let sent = std::mem::take(&mut stage.sent);
+    let id = sent[0].attr_str("id").expect("an id").into_owned();
+    stage.fetched.clear();
+    let from = Jid::pn(NUMBER).with_device(3);
+    let mut again = |count, keys: Option<Node>| {
+        let request = Request { from: from.clone(), ids: vec![&id], count, registration: 0, keys };
+        stage.arrives(&request.node());
+        let encs: Vec<_> = std::mem::take(&mut stage.sent).iter().map(enc).collect();
+        (encs, std::mem::take(&mut stage.fetched))
+    };
+    let answer = |count: &str| vec![("pkmsg".to_owned(), count.to_owned())];
+    assert_eq!(again(1, None), (answer("1"), vec![]), "in the session that there is");
+    // Whether its own keys are good does not matter: they are not used.
+    let keys = Node::new("keys").child(Node::new("type").bytes(vec![5]));
+    assert_eq!(again(2, Some(keys)), (answer("2"), vec![vec![from.clone()]]), "with keys of the server");
 }
 
 #[test]

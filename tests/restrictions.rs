@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wamd::{
     Jid,
     engine::{Command, CommandError, SendRequest},
-    event::RestrictionKind,
+    event::{Prefer, RestrictionKind},
     message::MessageId,
     node::Node,
 };
@@ -231,4 +231,28 @@ fn on_demand() {
     assert_eq!(ids, ["23983697327930364", "27910975521856601"]);
     world.command("alice", Command::Disconnect).unwrap();
     assert_eq!(world.command("alice", Command::CheckRestrictions), Err(CommandError::NotConnected));
+}
+
+/// Whom a refused message was for shows as everywhere else: under the identity that the application prefers, with the other beside.
+#[test]
+fn a_refusal_shows_both_identities() {
+    for prefer in [Prefer::Pn, Prefer::Lid] {
+        let mut world = World::new(&["bob"]);
+        world.add("alice", "15550000004", |config| config.prefer = prefer);
+        world.settle();
+        for name in ["alice", "bob"] {
+            world.link(name);
+        }
+        world.talk("alice", "bob");
+        // Nothing of bob confirms the message.
+        let phone = world.jid("bob");
+        world.fault(Fault::MutePhone { jid: phone, on: true });
+        world.crash("bob");
+        refuse(&mut world, 400);
+        let failed = world.only("alice", "message.failed")["messages"][0].clone();
+        let (pn, lid) = (world.jid("bob").to_string(), world.lid("bob").to_string());
+        let (shown, other) = if prefer == Prefer::Pn { (&pn, &lid) } else { (&lid, &pn) };
+        assert_eq!((&failed["key"]["remoteJid"], &failed["key"]["remoteJidAlt"]), (&json!(shown), &json!(other)));
+        assert_eq!((&failed["error"]["code"], &failed["phone"]), (&json!(400), &json!(world.jid("bob").user())));
+    }
 }

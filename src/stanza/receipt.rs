@@ -98,9 +98,9 @@ pub struct InboundReceipt {
 pub struct RetryRequest {
     /// How often it asked, from 1.
     pub count: u32,
-    /// The registration id of the device.
+    /// The registration id of the device. Some have 0, which most implementations take for none.
     pub registration_id: u32,
-    /// Its keys, when it brings them. Their signature is not checked yet.
+    /// Its keys, when it brings them and has a registration id other than 0. Their signature is not checked yet.
     pub keys: Option<PreKeyBundle>,
     /// The device identity that a companion shows with its keys, not checked yet.
     pub device_identity: Option<Bytes>,
@@ -116,8 +116,9 @@ impl RetryRequest {
         let count = retry.attr_u64("count").and_then(|count| u32::try_from(count).ok());
         let registration_id =
             u32::from_be_bytes(fixed(required_child(node, "receipt", "registration")?, "registration")?);
-        let keys = node.child("keys").map(|keys| prekeys::keys_of(keys, registration_id)).transpose()?;
-        let shown = node.child("keys").and_then(|keys| keys.child("device-identity"));
+        let keys_node = node.child("keys").filter(|_| registration_id != 0);
+        let keys = keys_node.map(|keys| prekeys::keys_of(keys, registration_id)).transpose()?;
+        let shown = keys_node.and_then(|keys| keys.child("device-identity"));
         let device_identity = shown.and_then(|identity| identity.bytes());
         Ok(Self { count: count.unwrap_or(1), registration_id, keys, device_identity })
     }

@@ -38,6 +38,8 @@ pub struct Person {
     pub hosted: Vec<u16>,
     /// Sends a key-index list.
     pub signs: bool,
+    /// Of every device.
+    pub registration_id: u32,
     /// Distinguishes identities of the companions.
     pub generation: u8,
 }
@@ -63,6 +65,7 @@ impl Person {
             devices,
             hosted: Vec::new(),
             signs: true,
+            registration_id: 77,
             generation: 0,
         }
     }
@@ -131,7 +134,7 @@ impl Person {
         let one_time = pair(&format!("one-time {} {id}", self.pn));
         Node::new("user")
             .attr("jid", jid)
-            .child(Node::new("registration").bytes(77_u32.to_be_bytes().to_vec()))
+            .child(Node::new("registration").bytes(self.registration_id.to_be_bytes().to_vec()))
             .child(Node::new("type").bytes(vec![5]))
             .child(Node::new("identity").bytes(identity.public().as_bytes().to_vec()))
             .child(Node::new("key").child(number(9)).child(value(&one_time)))

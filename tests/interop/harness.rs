@@ -204,19 +204,27 @@ pub struct Baileys {
     package: PathBuf,
     auth: PathBuf,
     url: String,
+    /// Instead of the one that it draws.
+    registration_id: Option<u32>,
 }
 
 impl Baileys {
     /// `package` is what [`installed`] gave; Baileys keeps its files below `folder`.
     pub fn start(package: &Path, folder: &Path, server: &Loopback, number: &'static str) -> Self {
-        Self::spawn(package.to_owned(), folder.join("baileys"), server.ws_url(), number)
+        Self::spawn(package.to_owned(), folder.join("baileys"), server.ws_url(), number, None)
     }
 
-    fn spawn(package: PathBuf, auth: PathBuf, url: String, number: &'static str) -> Self {
+    /// The same with this registration id.
+    pub fn start_as(package: &Path, folder: &Path, server: &Loopback, number: &'static str, registration: u32) -> Self {
+        Self::spawn(package.to_owned(), folder.join("baileys"), server.ws_url(), number, Some(registration))
+    }
+
+    fn spawn(package: PathBuf, auth: PathBuf, url: String, number: &'static str, registration_id: Option<u32>) -> Self {
         let mut child = Command::new("node")
             .current_dir(&package)
             .args(["client.mjs", "--url", &url, "--auth"])
             .arg(&auth)
+            .args(registration_id.map(|id| format!("--registration-id={id}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(if std::env::var_os("LOG_LEVEL").is_some() { Stdio::inherit() } else { Stdio::null() })
@@ -225,7 +233,7 @@ impl Baileys {
             .expect("node starts");
         let commands = child.stdin.take().expect("stdin");
         let events = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        Self { got: Arrivals::default(), number, child, commands, events, package, auth, url }
+        Self { got: Arrivals::default(), number, child, commands, events, package, auth, url, registration_id }
     }
 
     pub async fn link(&mut self, server: &Loopback) {
@@ -289,7 +297,8 @@ impl Baileys {
             std::fs::remove_file(file.path()).expect("it is removed");
         }
         let got = std::mem::take(&mut self.got);
-        *self = Self { got, ..Self::spawn(self.package.clone(), self.auth.clone(), self.url.clone(), self.number) };
+        let (package, auth, url) = (self.package.clone(), self.auth.clone(), self.url.clone());
+        *self = Self { got, ..Self::spawn(package, auth, url, self.number, self.registration_id) };
     }
 
     pub async fn quit(&mut self) {

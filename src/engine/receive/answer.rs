@@ -83,10 +83,11 @@ fn tell(step: &mut Step<'_>, context: &Context<'_>, why: &Undecryptable) {
 fn delivery_receipt<'a>(step: &Step<'_>, inbound: &'a InboundMessage) -> DeliveryReceipt<'a> {
     let ack = &inbound.ack;
     let is_status = inbound.chat.is_status_broadcast();
-    let (kind, recipient) = match (inbound.peer, inbound.from_me) {
-        (true, _) => (Some("peer_msg"), None),
-        (false, true) => (Some("sender"), ack.recipient.as_ref()),
-        (false, false) => ((!step.config.online && !is_status).then_some("inactive"), None),
+    let (kind, recipient) = match (inbound.from_me, inbound.peer) {
+        (true, true) => (Some("peer_msg"), None),
+        (true, false) => (Some("sender"), ack.recipient.as_ref()),
+        // Whatever somebody else calls it, it is no housekeeping.
+        (false, _) => ((!step.config.online && !is_status).then_some("inactive"), None),
     };
     DeliveryReceipt {
         id: &ack.id,

@@ -7,6 +7,7 @@ use super::{
     target::{self, Target, target},
 };
 use crate::{
+    appstate::keys::{SharedKey, shared_keys},
     engine::{
         address, groups,
         notices::{self, Standing},
@@ -22,10 +23,7 @@ use crate::{
         protocol::{self, OwnSender, ProtocolKind, ProtocolType},
         unwrap_device_sent,
     },
-    proto::{
-        Message as _,
-        e2e::{self, KeepType, pin_in_chat_message::Type as PinType},
-    },
+    proto::e2e::{self, KeepType, pin_in_chat_message::Type as PinType},
     stanza::group::Role,
     store::{Key, RecordKind},
 };
@@ -284,12 +282,7 @@ fn housekeeping(
         return Ok(Outcome::Received);
     }
     if let Some(share) = &protocol.app_state_sync_key_share {
-        for key in &share.keys {
-            let id = key.key_id.as_ref().and_then(|id| id.key_id.as_ref());
-            if let (Some(id), Some(data)) = (id, &key.key_data) {
-                step.put(Key::new(RecordKind::AppStateKey, id), Bytes::from(data.encode_to_vec()));
-            }
-        }
+        keep_keys(step, share)?;
     }
     if let Some(table) = &protocol.lid_migration_mapping_sync_message
         && inbound.sender.device() == 0
@@ -300,4 +293,23 @@ fn housekeeping(
         Some(_) => Outcome::Handled("hist_sync"),
         None => Outcome::Received,
     })
+}
+
+/// Keeps keys of app state that another own device shares. One that is known stays as it is (spec 05 §A2.3).
+fn keep_keys(step: &mut Step<'_>, share: &e2e::AppStateSyncKeyShare) -> Result<(), Miss> {
+    let shared: Vec<_> = shared_keys(share)
+        .filter_map(|shared| match shared {
+            SharedKey::Key(id, key) => Some((Key::new(RecordKind::AppStateKey, id.as_bytes()), key)),
+            SharedKey::Absent(_) => None,
+        })
+        .collect();
+    step.require(shared.iter().map(|(name, _)| name))?;
+    for (name, key) in shared {
+        match step.read(&name)? {
+            None => step.put(name, Bytes::copy_from_slice(&key)),
+            Some(known) if known[..] != key[..] => tracing::warn!("another key of app state under a known id"),
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -158,7 +158,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
     let receipt = &asked.receipt;
     unmark(step, receipt)?;
     let (Some(retry), Some(asker)) = (&receipt.retry, asker(step, receipt)?) else { return Ok(NOTHING) };
-    if retry.count >= MAX_COUNT || retry.registration_id == 0 {
+    if retry.count >= MAX_COUNT {
         return Ok(NOTHING);
     }
     let chat = match &receipt.recipient {

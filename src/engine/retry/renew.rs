@@ -1,12 +1,16 @@
 //! Which session a message is encrypted in again (spec 03 §5.7, step 4).
 //!
 //! ```text
+//!   registration id 0, the session names another ────────────► refused
 //!   keys in the receipt ─────────────────────────────────────► a session from them, if they hold
 //!   another registration id ─────────────► session dropped ──► keys are fetched
 //!   count 2: the base key is remembered; later the same one ─► dropped, fetched
 //!   no session; or count 2 and none was renewed for an hour ─► fetched
 //!   else ────────────────────────────────────────────────────► the session that there is
 //! ```
+//!
+//! A device may have drawn the registration id 0, which is none by the rules: it is answered like any other, but with keys that
+//! the server has, never with those of the receipt. Where a session names another id, 0 says nothing about the device.
 //!
 //! A session is dropped with all that is archived of it, and the identity key stays: that it changes is still seen.
 
@@ -36,7 +40,7 @@ pub(super) enum Renewal {
     Ready,
     /// The keys of the device must be fetched.
     Fetch,
-    /// The keys that the device sent are refused.
+    /// The keys that the device sent, or its registration id, are refused.
     Refused,
 }
 
@@ -74,6 +78,10 @@ pub(super) fn renew(
         }
         step.put(renewed_key, RenewedRecord { at: now }.to_bytes());
         return Ok(Renewal::Ready);
+    }
+    if retry.registration_id == 0 && current.is_some_and(|state| state.remote_registration_id() != 0) {
+        tracing::debug!(device = %device.redacted(), "a device asks without its registration id");
+        return Ok(Renewal::Refused);
     }
     if let Some(bundle) = &retry.keys {
         // The same identity under another registration id: a companion must show that it is one (spec 03 §1.6).

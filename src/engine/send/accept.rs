@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Now,
     engine::{
-        CommandError, CommandId, Engine, Job, Reply, SendRequest,
+        CommandError, CommandId, Content, Engine, Job, Reply, SendRequest,
         address::{self, User},
         content,
         records::{OutgoingRecord, Record},
@@ -140,7 +140,9 @@ fn check_chat(to: &Jid) -> Result<(), CommandError> {
 fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     let refused = |why| Err(CommandError::Audience(why));
     let Some(audience) = &mut request.audience else {
-        return if request.to.is_status_broadcast() { refused("a status needs one") } else { Ok(()) };
+        // A reaction goes to the author alone.
+        let is_post = request.to.is_status_broadcast() && !matches!(request.content, Content::Reaction { .. });
+        return if is_post { refused("a status needs one") } else { Ok(()) };
     };
     if !request.to.is_status_broadcast() {
         return refused("the message is no status");

@@ -99,7 +99,8 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<Acke
         }
         restrictions::refused(step, &user, code)?;
         let failure = SendFailure::refused(code);
-        step.emit(notices::send_failed(&chat, &ack.id, outgoing.client_ref.as_deref(), &failure));
+        let (client_ref, prefer) = (outgoing.client_ref.as_deref(), step.config.prefer);
+        step.emit(notices::send_refused(&chat, &user, &ack.id, client_ref, &failure, prefer));
         return Ok(Acked::Settled);
     }
     if let Some(phash) = &ack.phash {

@@ -1,7 +1,7 @@
 // One Baileys account as a process: commands come as JSON lines on stdin, events leave as JSON lines on stdout.
 // The protocol is described in ../README.md. Whatever else Baileys prints goes to stderr.
 //
-//   node client.mjs --url ws://127.0.0.1:PORT/ws/chat --auth DIR
+//   node client.mjs --url ws://127.0.0.1:PORT/ws/chat --auth DIR [--registration-id N]
 //
 // Environment: LOG_LEVEL, a pino level (default `silent`; `trace` shows every stanza).
 
@@ -23,7 +23,9 @@ const VERSION = [2, 3000, 1045649367]
 /** Baileys writes its state while it handles a stanza and offers no way to wait for that. */
 const SETTLE_MS = 250
 
-const { values: options } = parseArgs({ options: { url: { type: 'string' }, auth: { type: 'string' } } })
+const { values: options } = parseArgs({
+  options: { url: { type: 'string' }, auth: { type: 'string' }, 'registration-id': { type: 'string' } }
+})
 if (!options.url || !options.auth) {
   process.stderr.write('usage: client.mjs --url ws://HOST:PORT/ws/chat --auth DIR\n')
   process.exit(2)
@@ -32,6 +34,8 @@ mkdirSync(options.auth, { recursive: true })
 
 const logger = pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ dest: 2, sync: true }))
 const { state, saveCreds } = await useMultiFileAuthState(options.auth)
+// Baileys draws one of 256 registration ids, and 0 is one of them.
+if (options['registration-id']) state.creds.registrationId = Number(options['registration-id'])
 // With keys straight from the files, the steps of Baileys overlap so much that it uses message keys twice.
 const keys = makeCacheableSignalKeyStore(state.keys, logger)
 const sent = openSentLog(join(options.auth, 'sent-messages.jsonl'))
