@@ -147,6 +147,10 @@ async fn a_node_that_lives_keeps_its_accounts_and_one_that_vanished_is_succeeded
     assert!(lease.token() > token);
     assert_eq!(load(&second, &account("a"), "x").await.unwrap(), "1");
     second.commit(&account("a"), put("x", "2")).await.unwrap();
+    // A lease that it has without knowing: the answer was lost.
+    let unknown = "INSERT INTO wamd_lease SELECT 'b', nextval('wamd_lease_token'), owner, node, until FROM wamd_lease";
+    sql(&address, unknown).await;
+    drop(second.acquire(&account("b")).await.unwrap());
     // Closing gives back: the next node need not wait.
     second.close().await;
     let third = PostgresStore::connect_with(&address, node("third", HOUR)).await.unwrap();
@@ -171,15 +175,16 @@ async fn a_take_over_waits_for_a_commit_that_is_under_way() {
     let commit = tokio::spawn(one.commit(&account("a"), put("x", "2")));
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let taken = Arc::new(AtomicBool::new(false));
     let blocked = async |expected: i64| {
         let is_blocked = async || client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == expected;
         while !is_blocked().await {
+            assert!(!taken.load(Ordering::SeqCst), "it was taken over in mid-commit");
             tokio::time::sleep(Duration::from_millis(10)).await;
             client.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
         }
     };
     blocked(1).await;
-    let taken = Arc::new(AtomicBool::new(false));
     let take_over = tokio::spawn({
         let (other, taken) = (other.clone(), taken.clone());
         async move {

@@ -8,14 +8,14 @@ use tokio_postgres::Row;
 use super::{Shared, store_error};
 use crate::store::{AccountId, StoreError};
 
-/// Takes an account that nobody has, or whose lease has run out. The row is locked by that, so a commit under the old lease is either
-/// waited for or fails.
+/// Takes an account that nobody has, whose lease has run out, or which this store took without hearing of it, because the connection
+/// broke. The row is locked by that, so a commit under the old lease is either waited for or fails.
 const ACQUIRE: &str = "
     INSERT INTO wamd_lease AS l (account, token, owner, node, until)
     VALUES ($1, nextval('wamd_lease_token'), $2, $3, clock_timestamp() + $4::float8 * interval '1 second')
     ON CONFLICT (account) DO UPDATE
     SET token = excluded.token, owner = excluded.owner, node = excluded.node, until = excluded.until
-    WHERE l.until < clock_timestamp()
+    WHERE l.until < clock_timestamp() OR l.owner = excluded.owner
     RETURNING token";
 const HOLDER: &str = "
     SELECT node, (extract(epoch FROM until) * 1000)::int8 FROM wamd_lease WHERE account = $1";
@@ -41,16 +41,19 @@ pub(super) async fn acquire(shared: &Shared, account: &AccountId) -> Result<u64,
 async fn take(shared: &Shared, client: &Object, account: &AccountId) -> Result<i64, StoreError> {
     let error = |error| store_error(&error);
     let (name, lease) = (account.as_str(), shared.options.lease.max(SHORTEST).as_secs_f64());
-    let acquire = client.prepare_cached(ACQUIRE).await.map_err(error)?;
-    let node = &shared.options.node;
-    let taken = client.query_opt(&acquire, &[&name, &shared.owner, node, &lease]).await.map_err(error)?;
-    if let Some(row) = taken {
-        return row.try_get(0).map_err(error);
+    let is_held = shared.held().contains_key(account);
+    if !is_held {
+        let acquire = client.prepare_cached(ACQUIRE).await.map_err(error)?;
+        let node = &shared.options.node;
+        let taken = client.query_opt(&acquire, &[&name, &shared.owner, node, &lease]).await.map_err(error)?;
+        if let Some(row) = taken {
+            return row.try_get(0).map_err(error);
+        }
     }
     let holder = client.prepare_cached(HOLDER).await.map_err(error)?;
     let (by, until) = match client.query_opt(&holder, &[&name]).await.map_err(error)? {
         Some(row) => (row.try_get(0).map_err(error)?, row.try_get::<_, i64>(1).map_err(error)?),
-        // Given back between the two statements.
+        // Given back between the two statements, or lost and not dropped yet.
         None => (String::from("another node"), 0),
     };
     Err(StoreError::Leased { by, until: u64::try_from(until).ok() })
