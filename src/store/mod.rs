@@ -17,12 +17,16 @@
 //!
 //! What stands in a record is the engine's business: each has a version byte of its own. Backends never look inside.
 //! [`MemoryStore`] is for tests and throw-away accounts, [`SqliteStore`] (feature `sqlite`) is the embedded default.
-//! [`SealedStore`] encrypts what any of them keeps.
+//! `PostgresStore` (feature `postgres`) is for several nodes. [`SealedStore`] encrypts what any of them keeps.
 
-#[cfg(any(test, feature = "client", feature = "sqlite"))]
+#[cfg(any(test, feature = "client", feature = "postgres", feature = "sqlite"))]
 pub mod contract;
 mod lease;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod pending;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -41,6 +45,8 @@ use smallvec::SmallVec;
 
 pub use lease::Lease;
 pub use memory::{MemorySnapshot, MemoryStore};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStats, PostgresStore};
 pub use sealed::{Resealed, SealKey, SealedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};

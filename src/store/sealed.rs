@@ -73,8 +73,8 @@ pub struct Resealed {
 ///
 /// # let (first, second) = ([1; 32], [2; 32]);
 /// // Key 2 seals from now on; key 1 opens what was sealed before.
-/// let newest = SealKey::new(2, Secret::new(second));
-/// let store = SealedStore::new(MemoryStore::new(), newest).with_older(SealKey::new(1, Secret::new(first)));
+/// let (newest, older) = (SealKey::new(2, Secret::new(second)), SealKey::new(1, Secret::new(first)));
+/// let store = SealedStore::new(MemoryStore::new(), &newest).with_older(&older);
 /// # drop(store);
 /// ```
 #[derive(Clone)]
@@ -85,14 +85,14 @@ pub struct SealedStore<S> {
 
 impl<S: Store> SealedStore<S> {
     /// Seals everything with this key.
-    pub fn new(inner: S, key: SealKey) -> Self {
+    pub fn new(inner: S, key: &SealKey) -> Self {
         let newest = key.id;
         Self { inner, keys: Keys { newest, all: BTreeMap::from([(newest, Sealer::new(key))]) } }
     }
 
     /// Opens what an older key has sealed, too. A key with the number of the newest is ignored.
     #[must_use]
-    pub fn with_older(mut self, key: SealKey) -> Self {
+    pub fn with_older(mut self, key: &SealKey) -> Self {
         self.keys.all.entry(key.id).or_insert_with(|| Sealer::new(key));
         self
     }
@@ -267,9 +267,8 @@ impl Keys {
 }
 
 impl Sealer {
-    fn new(key: SealKey) -> Self {
-        let SealKey { secret, .. } = key;
-        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, secret.expose(), b"wamd sealed values 1"));
+    fn new(key: &SealKey) -> Self {
+        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, key.secret.expose(), b"wamd sealed values 1"));
         let (mut cipher, mut mac) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         let (left, right) = keys.split_at(32);
         cipher.copy_from_slice(left);
