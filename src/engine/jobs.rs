@@ -15,7 +15,7 @@ use crate::{
     clock::Now,
     event::{DisconnectReason, LinkFailure, SessionState},
     jid::Jid,
-    store::{Key, RecordKind},
+    store::{Key, RecordKind, StoreError},
 };
 
 /// Pause before the account is loaded again after the store failed.
@@ -99,13 +99,13 @@ impl Engine {
     /// Forgets every job, and with it the answers that are under way: they show what was before.
     pub(super) fn drop_jobs(&mut self) {
         for send::Waiting { command: id, .. } in std::mem::take(&mut self.accepting) {
-            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+            self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
         }
         self.interrupt_group_commands();
         for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
             self.cache.unpin(&read);
             if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
             }
         }
     }
@@ -189,8 +189,19 @@ impl Engine {
     }
 
     /// Drops everything that is not durable, as a crash would, and loads the account again after a pause.
-    pub(super) fn store_failed(&mut self, now: Now, reason: &str) {
-        tracing::error!(reason, "the store failed, starting over");
+    pub(super) fn store_failed(&mut self, now: Now, error: &StoreError) {
+        if self.phase == Phase::Lost {
+            return;
+        }
+        let is_lost = *error == StoreError::LeaseLost;
+        match is_lost {
+            true => tracing::error!("another store runs this account: it has ended here"),
+            false => tracing::error!(%error, "the store failed, starting over"),
+        }
+        self.store_failures = self.store_failures.saturating_add(1);
+        if is_lost {
+            self.phase = Phase::Lost;
+        }
         self.clear_gate();
         self.told.fail();
         self.drop_jobs();
@@ -207,13 +218,40 @@ impl Engine {
         } else {
             // It failed twice: who asked meanwhile has waited long enough.
             for (id, _) in std::mem::take(&mut self.early) {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
             }
         }
         self.last_event = 0;
         self.acknowledged = 0;
+        if is_lost {
+            for id in self.logouts.give_up() {
+                self.answer(id, Err(CommandError::LeaseLost));
+            }
+            self.stop(now, Stop::Idle);
+            self.emit_unstored(now, &notices::store_failed(error, None, self.store_failures));
+            self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
+            return;
+        }
+        self.emit_unstored(now, &notices::store_failed(error, Some(STORE_PAUSE), self.store_failures));
         self.suspend_told(now);
         self.phase = Phase::Halted { until: now.mono.saturating_add(STORE_PAUSE) };
+    }
+
+    /// A batch is durable.
+    pub(super) fn store_works(&mut self, now: Now) {
+        // Those of before the failure do not count: the account is not loaded again yet.
+        if self.store_failures > 0 && self.phase == Phase::Ready {
+            let failures = std::mem::take(&mut self.store_failures);
+            self.emit_unstored(now, &notices::store_recovered(failures));
+        }
+    }
+
+    /// What they hear whose command came to nothing.
+    pub(super) const fn interruption(&self) -> CommandError {
+        match self.phase {
+            Phase::Lost => CommandError::LeaseLost,
+            _ => CommandError::Interrupted,
+        }
     }
 
     /// Drops what was to leave, but for what is durable and what somebody waits for.
@@ -230,7 +268,7 @@ impl Engine {
         for queued in held {
             match queued {
                 Queued::Output(Output::Reply(id, _)) => {
-                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
                 }
                 // A batch whose confirmation is under way may be durable: the outbox tells when it is loaded again.
                 Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(*envelope),

@@ -254,7 +254,7 @@ impl Sim {
         account.commits.clear();
         account.loads.clear();
         account.held = false;
-        self.tell(i, Input::StoreFailed("disk full".to_owned()));
+        self.tell(i, Input::StoreFailed(wamd::store::StoreError::Backend("disk full".into())));
     }
 
     /// The counters that an account sent with to a device or a group, in order of the keys' names.
