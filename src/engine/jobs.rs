@@ -15,7 +15,7 @@ use crate::{
     clock::Now,
     event::{DisconnectReason, LinkFailure, SessionState},
     jid::Jid,
-    store::{Key, RecordKind, StoreError},
+    store::{IMPORTED, Key, RecordKind, StoreError},
 };
 
 /// Pause before the account is loaded again after the store failed.
@@ -60,7 +60,7 @@ impl Engine {
     /// Loads the account and what was under way.
     pub(super) fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
+        let keys = [account_key(), head_key(), imported_key()].into_iter().chain(Retention::keys());
         let needs = Needs { missing: keys.collect(), read: Vec::new() };
         self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
@@ -143,6 +143,7 @@ impl Engine {
         self.told.restore(self.last_event);
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
+        let mut is_imported = None;
         if let Some(record) = of(account_key()) {
             match Account::from_record(&record) {
                 Ok(mut account) => {
@@ -152,6 +153,16 @@ impl Engine {
                 }
                 Err(error) => return self.broken(now, error),
             }
+            if let Some(mark) = of(imported_key()) {
+                if mark != IMPORTED {
+                    return self.broken(now, RecordError("Imported (the import is not finished)"));
+                }
+                let mut account = (*self.account).clone();
+                account.begin_anew();
+                is_imported = Some(account);
+            }
+        } else if of(imported_key()).is_some() {
+            return self.broken(now, RecordError("Imported (the import is not finished)"));
         } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             let run = self.account.run.saturating_add(1);
@@ -163,6 +174,12 @@ impl Engine {
         self.retries = retry::Memory::default();
         self.retries.wanted.restore(now, wanted);
         self.phase = Phase::Ready;
+        if let Some(account) = is_imported {
+            self.act(now, |step| {
+                *step.account_mut() = account;
+                step.delete(imported_key());
+            });
+        }
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
             self.told.begin(SessionState::Disconnected);
         }
@@ -280,6 +297,11 @@ impl Engine {
 
 pub(super) fn account_key() -> Key {
     Key::new(RecordKind::Account, b"")
+}
+
+/// That the account was imported.
+fn imported_key() -> Key {
+    Key::new(RecordKind::Imported, b"")
 }
 
 pub(super) fn head_key() -> Key {

@@ -135,11 +135,13 @@ pub enum RecordKind {
     Expiry = 26,
     /// The chats in which another device handed us sender keys; id = address.
     SenderKeyChats = 27,
+    /// The account was imported. One record, empty id: 1 while that is under way, 2 when it is done and the account was not loaded since.
+    Imported = 28,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -167,8 +169,12 @@ impl RecordKind {
         Self::Placeholder,
         Self::Expiry,
         Self::SenderKeyChats,
+        Self::Imported,
     ];
 }
+
+/// [`RecordKind::Imported`] of an import that is complete.
+pub(crate) const IMPORTED: &[u8] = &[2];
 
 /// The key of one record of an account.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

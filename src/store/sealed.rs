@@ -53,6 +53,11 @@ impl SealKey {
     pub const fn id(&self) -> u32 {
         self.id
     }
+
+    #[cfg(feature = "client")]
+    pub(crate) const fn secret(&self) -> &Secret<32> {
+        &self.secret
+    }
 }
 
 /// What [`SealedStore::reseal`] did.

@@ -103,7 +103,7 @@ pub struct Actor {
     /// Position of the first event that the test has not seen.
     unseen: usize,
     /// Sequence number of the newest event that came out of the running engine.
-    last_seq: u64,
+    pub last_seq: u64,
     /// State that the last event of the running engine told.
     state: Option<&'static str>,
     /// An outage was told and not ended.
