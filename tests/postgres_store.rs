@@ -2,7 +2,7 @@
 //! node, and a node that lost it writes nothing any more.
 //!
 //! Needs the programs of a PostgreSQL server, and is skipped with a line where there are none.
-#![cfg(feature = "postgres")]
+#![cfg(all(feature = "client", feature = "postgres"))]
 
 #[path = "common/postgres.rs"]
 mod postgres;
@@ -20,7 +20,9 @@ use base64::Engine as _;
 use postgres::{Cluster, sql};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use wamd::{
+    client::{Client, Error, Events},
     crypto::Secret,
+    engine::CommandError,
     store::{
         AccountId, Batch, Key, OutboxEntry, PostgresOptions, PostgresStore, RecordKind, SealKey, SealedStore, Store,
         StoreError, contract,
@@ -389,4 +391,39 @@ async fn connections_use_tls_where_it_is_asked_for() {
     let stranger = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     options.tls = Some(Arc::new(stranger));
     assert!(matches!(PostgresStore::connect_with(&address, options).await, Err(StoreError::Backend(_))));
+}
+
+/// Nobody writes anything: the store notices when it renews the lease.
+#[tokio::test]
+async fn a_client_that_is_idle_hears_that_its_account_was_taken() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let address = cluster.database().await;
+    let store = Arc::new(PostgresStore::connect_with(&address, node("one", 1)).await.unwrap());
+    let start =
+        |name: &str| Client::builder(account(name)).shared_store(store.clone()).url("ws://127.0.0.1:9/ws").start();
+    let (lost, kept) = (start("a").await.unwrap(), start("b").await.unwrap());
+    let mut events = lost.events().unwrap();
+    // Longer than a lease.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(events_are_none(&mut events).await);
+    let steal = "UPDATE wamd_lease SET owner = 'somebody', token = nextval('wamd_lease_token') WHERE account = 'a'";
+    sql(&address, steal).await;
+    let told = tokio::time::timeout(Duration::from_secs(30), async {
+        let failed = events.recv().await.unwrap();
+        assert_eq!((&*failed.event, &failed.data["fault"]), ("store.failed", &"lease_lost".into()));
+        assert_eq!(events.recv().await.unwrap().event, "session.disconnected");
+        assert!(events.recv().await.is_none());
+    });
+    told.await.expect("it hears of it");
+    assert_eq!(lost.connect().await, Err(Error::Stopped));
+    // The other one goes on.
+    assert!(matches!(kept.connect().await, Err(Error::Command(CommandError::NotLinked))));
+    kept.shutdown().await;
+    drop(lost);
+    store.acquire(&account("b")).await.unwrap();
+    assert!(matches!(store.acquire(&account("a")).await, Err(StoreError::Leased { .. })));
+}
+
+async fn events_are_none(events: &mut Events) -> bool {
+    tokio::time::timeout(Duration::from_millis(1), events.recv()).await.is_err()
 }

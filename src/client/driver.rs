@@ -78,6 +78,7 @@ enum Happened {
     ConsumerGone,
     Input(Input),
     Version(Result<Version, VersionError>),
+    LeaseLost,
 }
 
 /// The current version, asked for.
@@ -301,6 +302,7 @@ impl Driver {
             },
             input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
             found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
+            () = lost(&mut self.lease) => Happened::LeaseLost,
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
         if let Happened::Input(input) = &happened {
@@ -321,6 +323,7 @@ impl Driver {
             Happened::ConsumerGone => self.waiting_events.clear(),
             Happened::Input(input) => self.tell(input),
             Happened::Version(found) => self.version_found(found),
+            Happened::LeaseLost => self.store_failed(StoreError::LeaseLost),
         }
     }
 
@@ -594,6 +597,14 @@ async fn looked_up(lookup: &mut Option<Lookup>) -> Result<Version, VersionError>
     let found = running.await;
     *lookup = None;
     found
+}
+
+/// Another store has taken the account, and this one has noticed before anything was written.
+async fn lost(lease: &mut Option<Lease>) {
+    match lease {
+        Some(lease) => lease.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next thing of the socket.

@@ -356,7 +356,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes the account for this store: until the lease is gone, every write of another store to it fails with
     /// [`StoreError::Leased`]. The store renews the lease by itself. If another store took it after all, because this
     /// one was away for longer than its lease, every write here fails with [`StoreError::LeaseLost`], as long as the lost lease is
-    /// held: a write counts only while its lease does. Reads need no lease. Writes without one are for tools, and succeed while
+    /// held: a write counts only while its lease does. A backend that notices a loss by itself tells it by [`Lease::lost`]. Reads need no lease. Writes without one are for tools, and succeed while
     /// nobody has the account.
     ///
     /// # Errors

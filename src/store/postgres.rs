@@ -112,8 +112,15 @@ struct Shared {
     owner: String,
     pending: Pending,
     /// The leases that this store believes to have.
-    held: Mutex<HashMap<AccountId, i64>>,
+    held: Mutex<HashMap<AccountId, Held>>,
     counters: Counters,
+}
+
+/// A lease that this store believes to have.
+struct Held {
+    token: i64,
+    /// Dropped with the lease; told something when it was lost.
+    loss: Option<oneshot::Sender<()>>,
 }
 
 /// What a [`PostgresStore`] has done since it was opened.
@@ -317,7 +324,7 @@ impl Shared {
         StoreError::Backend(format!("no answer of the server within {} s", self.options.timeout.as_secs_f32()))
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<AccountId, i64>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<AccountId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,17 @@
 //! Leases as rows: taken, renewed, given back, and asked for by every write.
 
-use std::{collections::HashMap, sync::Weak, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::{Future, pending},
+    sync::Weak,
+    time::Duration,
+};
 
 use deadpool_postgres::Object;
+use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
-use super::{Shared, store_error};
+use super::{Held, Shared, store_error};
 use crate::store::{AccountId, StoreError};
 
 /// Takes an account that nobody has, whose lease has run out, or which this store took without hearing of it, because the connection
@@ -23,19 +29,30 @@ const RELEASE: &str = "DELETE FROM wamd_lease WHERE account = $1 AND token = $2"
 const RELEASE_ALL: &str = "DELETE FROM wamd_lease WHERE owner = $1";
 const RENEW: &str = "
     UPDATE wamd_lease SET until = clock_timestamp() + $2::float8 * interval '1 second'
-    WHERE owner = $1 AND account = ANY($3)";
+    WHERE owner = $1 AND account = ANY($3)
+    RETURNING account";
 
 /// Who has the accounts that are about to be written to, locked against a change until that is committed.
 pub(super) const FENCE: &str = "
     SELECT account, token, node, (extract(epoch FROM until) * 1000)::int8, until < clock_timestamp()
     FROM wamd_lease WHERE account = ANY($1) ORDER BY account FOR SHARE";
 
-/// Takes an account.
-pub(super) async fn acquire(shared: &Shared, account: &AccountId) -> Result<u64, StoreError> {
+/// Takes an account; the token of the lease, and when it is lost.
+pub(super) async fn acquire(
+    shared: &Shared,
+    account: &AccountId,
+) -> Result<(u64, impl Future<Output = ()> + Send + Sync + use<>), StoreError> {
     let client = shared.client().await?;
     let token = shared.within(client, async |client| take(shared, client, account).await).await?;
-    shared.held().insert(account.clone(), token);
-    Ok(token.cast_unsigned())
+    let (loss, lost) = oneshot::channel();
+    shared.held().insert(account.clone(), Held { token, loss: Some(loss) });
+    let lost = async {
+        // Without a word the lease was given back, or the store closed.
+        if lost.await.is_err() {
+            pending().await
+        }
+    };
+    Ok((token.cast_unsigned(), lost))
 }
 
 async fn take(shared: &Shared, client: &Object, account: &AccountId) -> Result<i64, StoreError> {
@@ -64,7 +81,7 @@ pub(super) async fn release(shared: &Shared, account: &AccountId, token: u64) ->
     let token = token.cast_signed();
     {
         let mut held = shared.held();
-        if held.get(account) == Some(&token) {
+        if held.get(account).is_some_and(|held| held.token == token) {
             held.remove(account);
         }
     }
@@ -97,7 +114,9 @@ pub(super) async fn renew(store: Weak<Shared>, lease: Duration) {
     loop {
         tokio::time::sleep(lease / 3).await;
         let Some(shared) = store.upgrade() else { return };
-        let accounts: Vec<String> = shared.held().keys().map(|account| account.as_str().to_owned()).collect();
+        let believed: Vec<(AccountId, i64)> =
+            shared.held().iter().map(|(account, held)| (account.clone(), held.token)).collect();
+        let accounts: Vec<&str> = believed.iter().map(|(account, _)| account.as_str()).collect();
         if accounts.is_empty() {
             continue;
         }
@@ -105,13 +124,24 @@ pub(super) async fn renew(store: Weak<Shared>, lease: Duration) {
             let client = shared.client().await?;
             let run = async |client: &Object| {
                 let renew = client.prepare_cached(RENEW).await?;
-                client.execute(&renew, &[&shared.owner, &lease.as_secs_f64(), &accounts]).await
+                let rows = client.query(&renew, &[&shared.owner, &lease.as_secs_f64(), &accounts]).await?;
+                rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()
             };
             shared.within(client, async |client| run(client).await.map_err(|error| store_error(&error))).await
         };
         match run.await {
-            Ok(renewed) if renewed == accounts.len() as u64 => {}
-            Ok(renewed) => tracing::warn!(renewed, held = accounts.len(), "leases were lost or given back"),
+            Ok(renewed) => {
+                let mut held = shared.held();
+                for (account, token) in believed.iter().filter(|(account, _)| !renewed.contains(account.as_str())) {
+                    // It may have been given back, and taken again, meanwhile.
+                    if let Some(lost) = held.get_mut(account).filter(|held| held.token == *token)
+                        && let Some(loss) = lost.loss.take()
+                    {
+                        tracing::warn!(%account, "a lease was lost");
+                        let _ = loss.send(());
+                    }
+                }
+            }
             Err(error) => tracing::warn!(%error, "leases were not renewed"),
         }
     }

@@ -198,7 +198,8 @@ fn refused(shared: &Shared, group: &[&WriteJob], answers: &[Vec<Row>]) -> HashMa
     };
     let held = shared.held();
     for (place, job) in group.iter().enumerate() {
-        let fenced = leases::fence(held.get(&job.account).copied(), leases.get(job.account.as_str()).copied());
+        let fenced =
+            leases::fence(held.get(&job.account).map(|held| held.token), leases.get(job.account.as_str()).copied());
         let conflict = || {
             let Write::Batch(batch) = &job.write else { return Ok(()) };
             let mut appended = appended.get(job.account.as_str()).cloned().unwrap_or_default();

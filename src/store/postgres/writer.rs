@@ -200,9 +200,9 @@ async fn settle(shared: &Shared, job: LeaseJob) {
         // Who gave up before the next one asked is not in its way.
         LeaseJob::Acquire { reply, .. } if reply.is_closed() => {}
         LeaseJob::Acquire { account, queue, reply } => {
-            let lease = leases::acquire(shared, &account).await.map(|token| {
+            let lease = leases::acquire(shared, &account).await.map(|(token, loss)| {
                 let account = account.clone();
-                Lease::new(token, move || release(&queue, account, token))
+                Lease::new(token, move || release(&queue, account, token)).with_loss(loss)
             });
             // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
             if let Err(Ok(lease)) = reply.send(lease)
