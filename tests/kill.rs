@@ -281,6 +281,8 @@ async fn kill(place: &str, kills: u64, buried: impl AsyncFn()) {
     let is_settled = timeout(LIMIT, settled).await.is_ok();
     sleep(Duration::from_millis(100)).await;
     life.end().await;
+    bob.shutdown().await;
+    server.shutdown().await;
     let said = said.lock().unwrap();
     assert!(*received.lock().unwrap() == sent, "bob has what alice sent, each once");
     let told: Vec<_> = said.told("message.received").into_iter().map(|(id, count)| (id.to_owned(), count)).collect();
@@ -293,8 +295,6 @@ async fn kill(place: &str, kills: u64, buried: impl AsyncFn()) {
     assert!(is_settled);
     let (first, newest) = (*said.events.keys().next().unwrap(), *said.events.keys().next_back().unwrap());
     assert!(said.events.keys().copied().eq(first..=newest), "the outbox has no gap");
-    bob.shutdown().await;
-    server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -89,8 +89,8 @@ pub struct Transferred {
     pub events: u64,
 }
 
-/// Writes an account to a file, which [`import_account`] reads. The store keeps it. In memory are the records of one kind at
-/// a time, as the store gives them. The file is written between reads of the store, on the calling thread.
+/// Writes an account to a file, which [`import_account`] reads. The store keeps it. In memory are a chunk of 64 KiB and
+/// 256 records at a time. The file is written between reads of the store, on the calling thread.
 ///
 /// # Errors
 /// [`TransferError::NoAccount`], [`TransferError::Store`] (with [`StoreError::Leased`] while the account runs), [`TransferError::Io`];
@@ -132,8 +132,14 @@ async fn export_leased(
     getrandom::fill(&mut salt).map_err(|_| TransferError::Random)?;
     let mut file = Writer::begin(out, key, salt, account.as_str())?;
     for kind in RecordKind::ALL.into_iter().filter(|kind| travels(*kind)) {
-        for (key, value) in store.scan(account, kind).await? {
-            file.record(&key, &value)?;
+        let mut from = Vec::new();
+        loop {
+            let records = store.scan_part(account, kind, &from, BATCH).await?;
+            let Some((last, _)) = records.last() else { break };
+            from = [&last.id[..], &[0]].concat();
+            for (key, value) in &records {
+                file.record(key, value)?;
+            }
         }
     }
     let mut after = 0;

@@ -369,6 +369,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads all records of a kind, ordered by id. Sees every batch whose `commit` was called before.
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>>;
 
+    /// Reads up to `limit` records of a kind whose id is not below `from`, ordered by id: a part of [`scan`](Self::scan), for
+    /// those who read all of a large account. The next part begins at the last id with a zero byte behind it. A backend without it reads
+    /// everything and leaves out the rest.
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        let all = self.scan(account, kind);
+        Box::pin(async move { Ok(all.await?.into_iter().filter(|(key, _)| *key.id >= *from).take(limit).collect()) })
+    }
+
     /// Applies a batch. The batch is queued when the call is made, not when the future is first polled; the future
     /// is ready once the batch is durable. Dropping the future does not take the batch back. Batches of several
     /// accounts may share one transaction.
@@ -405,6 +419,16 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
         (**self).scan(account, kind)
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        (**self).scan_part(account, kind, from, limit)
     }
 
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {

@@ -247,11 +247,22 @@ impl Store for PostgresStore {
     }
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        self.scan_part(account, kind, &[], usize::MAX)
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
         let written = self.writes_done(Some(account));
         Box::pin(async move {
             written.await?;
             let client = self.shared.client().await?;
-            self.shared.within(client, async |client| statements::scan(client, account, kind).await).await
+            let scan = async |client: &Object| statements::scan(client, account, kind, from, limit).await;
+            self.shared.within(client, scan).await
         })
     }
 

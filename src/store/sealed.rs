@@ -120,6 +120,15 @@ impl<S: Store> SealedStore<S> {
         done
     }
 
+    /// Opens records.
+    fn open_all(&self, account: &AccountId, records: Vec<(Key, Bytes)>) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let open = |(key, value): (Key, Bytes)| {
+            let value = self.keys.open(account, Place::Record(&key), &value)?;
+            Ok((key, value))
+        };
+        records.into_iter().map(open).collect()
+    }
+
     async fn reseal_leased(&self, account: &AccountId) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         for kind in RecordKind::ALL {
@@ -164,13 +173,18 @@ impl<S: Store> Store for SealedStore<S> {
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
         let records = self.inner.scan(account, kind);
-        Box::pin(async move {
-            let open = |(key, value): (Key, Bytes)| {
-                let value = self.keys.open(account, Place::Record(&key), &value)?;
-                Ok((key, value))
-            };
-            records.await?.into_iter().map(open).collect()
-        })
+        Box::pin(async move { self.open_all(account, records.await?) })
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        let records = self.inner.scan_part(account, kind, from, limit);
+        Box::pin(async move { self.open_all(account, records.await?) })
     }
 
     fn commit(&self, account: &AccountId, mut batch: Batch) -> StoreFuture<'static, ()> {

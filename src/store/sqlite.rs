@@ -193,7 +193,17 @@ impl Store for SqliteStore {
     }
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
-        self.read(|reply| Read::Scan { account: account.clone(), kind, reply })
+        self.scan_part(account, kind, &[], usize::MAX)
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        self.read(|reply| Read::Scan { account: account.clone(), kind, from: from.to_vec(), limit, reply })
     }
 
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {

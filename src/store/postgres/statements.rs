@@ -17,7 +17,8 @@ use crate::store::{AccountId, Key, OutboxEntry, RecordKind, StoreError};
 const LOAD: &str = "
     SELECT k.n, r.value FROM unnest($2::int2[], $3::bytea[]) WITH ORDINALITY AS k (kind, id, n)
     JOIN wamd_record AS r ON r.account = $1 AND r.kind = k.kind AND r.id = k.id";
-const SCAN: &str = "SELECT id, value FROM wamd_record WHERE account = $1 AND kind = $2 ORDER BY id";
+const SCAN: &str = "
+    SELECT id, value FROM wamd_record WHERE account = $1 AND kind = $2 AND id >= $3 ORDER BY id LIMIT $4";
 const OUTBOX: &str = "SELECT seq, body FROM wamd_outbox WHERE account = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 /// From one account to the next by the index, and not over all records.
 const ACCOUNTS: &str = "
@@ -63,8 +64,12 @@ pub(super) async fn scan(
     client: &Object,
     account: &AccountId,
     kind: RecordKind,
+    from: &[u8],
+    limit: usize,
 ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-    let rows = query(client, SCAN, &[&account.as_str(), &(kind as i16)]).await.map_err(|error| store_error(&error))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let params: &[&(dyn ToSql + Sync)] = &[&account.as_str(), &(kind as i16), &from, &limit];
+    let rows = query(client, SCAN, params).await.map_err(|error| store_error(&error))?;
     let record = |row: &Row| Ok((Key { kind, id: SmallVec::from_slice(column(row, 0)?) }, bytes(row, 1)?));
     rows.iter().map(record).collect()
 }

@@ -38,7 +38,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A read and where its answer goes.
 pub(super) enum Read {
     Load { account: AccountId, keys: Vec<Key>, reply: Reply<Vec<Option<Bytes>>> },
-    Scan { account: AccountId, kind: RecordKind, reply: Reply<Vec<(Key, Bytes)>> },
+    Scan { account: AccountId, kind: RecordKind, from: Vec<u8>, limit: usize, reply: Reply<Vec<(Key, Bytes)>> },
     Outbox { account: AccountId, after: u64, limit: usize, reply: Reply<Vec<OutboxEntry>> },
     Accounts { reply: Reply<Vec<AccountId>> },
 }
@@ -335,7 +335,9 @@ fn serve(reads: &mut Reads<'_>, read: Read) {
     // Who gave up on an answer does not need the work.
     match read {
         Read::Load { account, keys, reply } if !reply.is_canceled() => drop(reply.send(reads.load(&account, &keys))),
-        Read::Scan { account, kind, reply } if !reply.is_canceled() => drop(reply.send(reads.scan(&account, kind))),
+        Read::Scan { account, kind, from, limit, reply } if !reply.is_canceled() => {
+            drop(reply.send(reads.scan(&account, kind, &from, limit)));
+        }
         Read::Outbox { account, after, limit, reply } if !reply.is_canceled() => {
             drop(reply.send(reads.outbox(&account, after, limit)));
         }
