@@ -14,7 +14,7 @@ use super::{
     archive::Replacement,
     chain::root_step,
     skipped::SkippedIndex,
-    state::{Pending, ReceiverChain, Receivers, Sender, SenderChain},
+    state::{Pending, ReceiverChain, Sender, SenderChain},
     x3dh,
 };
 
@@ -58,12 +58,12 @@ pub fn prepare(own: &Own<'_>, bundle: &PreKeyBundle, rng: &mut impl CryptoRng) -
         previous_counter: 0,
         pending: Some(Pending { pre_key: pre_key.map(|(id, _)| *id), signed_pre_key: bundle.signed_pre_key_id }),
         sender: Sender::Chain(SenderChain { ratchet, chain: sending, lease: None }),
-        receivers: Receivers::from_iter([ReceiverChain {
+        receivers: vec![ReceiverChain {
             serial: 0,
             ratchet: bundle.signed_pre_key,
             chain: receiving,
             skipped: SkippedIndex::default(),
-        }]),
+        }],
         next_chain: 1,
     };
     Ok(Prepared { state })

@@ -11,7 +11,7 @@ use super::{
     chain::ChainKey,
     record::{ArchiveEntry, MAX_ARCHIVED},
     skipped::{SkippedIndex, SkippedKey, page_of},
-    state::{MAX_RECEIVERS, Pending, ReceiverChain, Receivers, Sender, SenderChain},
+    state::{MAX_RECEIVERS, Pending, ReceiverChain, Sender, SenderChain},
     wire::{Fields, Value, put_bytes, put_varint},
 };
 
@@ -187,7 +187,7 @@ fn import_state(id: StateId, bytes: &[u8], pages: &mut Vec<(PageId, SkippedPage)
     }
     // Newest last, and only those count.
     let newest = chains.into_iter().rev().take(MAX_RECEIVERS).rev();
-    let receivers: Receivers =
+    let receivers: Vec<_> =
         (0..).zip(newest).map(|(serial, bytes)| import_receiver(id, serial, bytes, pages)).collect::<Result<_, _>>()?;
     Ok(State {
         id,

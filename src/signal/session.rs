@@ -11,7 +11,7 @@ use super::{
     chain::ChainKey,
     ratchet::{Budget, Opened, PageWrites, Pages},
     record::ArchiveEntry,
-    state::{Receivers, Sender, SenderChain},
+    state::{Sender, SenderChain},
     wire::{PreKeyMessage, WhisperMessage},
     x3dh,
 };
@@ -273,7 +273,7 @@ fn responder_state(
         previous_counter: 0,
         pending: None,
         sender: Sender::Chain(SenderChain { ratchet: signed_pre_key, chain, lease: None }),
-        receivers: Receivers::new(),
+        receivers: Vec::new(),
         next_chain: 0,
     }
 }

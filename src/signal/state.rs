@@ -14,7 +14,6 @@
 //! A chain that may have been used elsewhere is closed: nothing is sent on it any more, and the other side can still turn on its ratchet key.
 
 use bytes::BufMut;
-use smallvec::SmallVec;
 
 use crate::crypto::{CryptoRng, KeyPair, PublicKey, Secret};
 
@@ -49,13 +48,10 @@ pub struct State {
     pub(super) pending: Option<Pending>,
     pub(super) sender: Sender,
     /// Oldest first.
-    pub(super) receivers: Receivers,
+    pub(super) receivers: Vec<ReceiverChain>,
     /// The serial number of the next receiver chain.
     pub(super) next_chain: u32,
 }
-
-/// Most sessions have one or two chains to receive on.
-pub(super) type Receivers = SmallVec<[ReceiverChain; 2]>;
 
 /// The prekeys of the other side that an unanswered session was built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,7 +321,7 @@ impl State {
         let next_chain = reader.u32()?;
         let count = reader.count(MAX_RECEIVERS)?;
         reader.ensure(count > 0 || sender != Sender::Due, "nobody turned, but a turn is due")?;
-        let mut receivers = Receivers::with_capacity(count);
+        let mut receivers: Vec<ReceiverChain> = Vec::with_capacity(count);
         for _ in 0..count {
             let (serial, ratchet, chain) = (reader.u32()?, reader.public()?, decode_chain(reader)?);
             let unique = receivers.iter().all(|other| other.serial != serial) && serial < next_chain;
