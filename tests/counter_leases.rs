@@ -1,12 +1,12 @@
 //! A message in a warm chat leaves before it is durable, within counters that are reserved; whatever is lost then, no message key
 //! is used twice and everything arrives once. The simulator checks every key on the wire.
 
-#[path = "common/sim.rs"]
+#[path = "common/sim/mod.rs"]
 mod sim;
 
 use sim::{Chaos, Sim, each_seed};
-use wamd::{Jid, signal::LEASE};
-use wamd_loopback::GroupSpec;
+use wamd::signal::LEASE;
+use wamd_loopback::GroupMode;
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
@@ -42,7 +42,8 @@ fn has(sim: &Sim, newest: usize) -> usize {
 
 /// Whether an answer to any of the newest sends is there.
 fn is_any_accepted(sim: &Sim, newest: usize) -> bool {
-    sim.sent.iter().rev().take(newest).any(|sent| sim.accounts[sent.from].accepted.contains(&sent.id))
+    let mut ids = sim.sent.iter().rev().take(newest);
+    ids.any(|sent| sent.from.is_some_and(|from| sim.accounts[from].accepted.contains(&sent.id)))
 }
 
 /// The largest counter that alice used for a device of bob.
@@ -137,15 +138,9 @@ fn a_turn_of_the_ratchet_takes_a_new_lease() {
 fn a_warm_group_does_not_wait_either() {
     each_seed(0..5, |seed| {
         let mut sim = warm(seed);
-        let spec = GroupSpec {
-            creator: ALICE_NUMBER.to_owned(),
-            subject: "us".to_owned(),
-            members: vec![Jid::pn(BOB_NUMBER)],
-            ..GroupSpec::default()
-        };
-        let group = sim.server.create_group(sim.now, &spec).expect("a group").jid;
+        let group = sim.create_group(GroupMode::Lid, &[ALICE_NUMBER, BOB_NUMBER]);
         sim.settle();
-        let post = |sim: &mut Sim, text: &str| sim.send_to(ALICE, group.clone(), vec![BOB_NUMBER], text);
+        let post = |sim: &mut Sim, text: &str| sim.send_to(ALICE, &group, text);
         sim.hold_commits(ALICE, true);
         post(&mut sim, "with our key");
         sim.exhaust();

@@ -1,7 +1,7 @@
 //! A crash between any two outputs of the send and receive paths loses no message, repeats none, and uses no message key
 //! twice. `WAMD_SEEDS=from..to` runs other seeds; a failing one is named.
 
-#[path = "common/sim.rs"]
+#[path = "common/sim/mod.rs"]
 mod sim;
 
 use sim::{Chaos, Sim, each_seed};

@@ -241,6 +241,12 @@ pub(crate) struct Routed {
 pub(crate) type Passage = (Address, String, Address, Option<String>);
 
 impl Routed {
+    /// A device begins anew, and counts its requests anew.
+    pub(crate) fn forget(&mut self, target: Address) {
+        self.seen.retain(|passage| passage.2 != target);
+        self.order.retain(|passage| passage.2 != target);
+    }
+
     /// Notes a passage; false when it was made before.
     pub(crate) fn pass(&mut self, passage: Passage) -> bool {
         if !self.seen.insert(passage.clone()) {

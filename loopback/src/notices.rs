@@ -41,6 +41,7 @@ pub(crate) fn change_identity(core: &mut Core, number: u64) {
         unlink(core, companion);
     }
     forget(core, Address::phone(number));
+    core.routed.forget(Address::phone(number));
     let Some(account) = core.directory.account_mut(number) else { return };
     account.identity = KeyPair::generate(&mut core.rng);
     account.raw_id = core.rng.next_u32() >> 1;

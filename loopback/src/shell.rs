@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::serve::{Listener, ListenerExt as _};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -121,6 +122,7 @@ impl Builder {
         let root = server.root_public_key();
         let listener = TcpListener::bind(self.listen).await?;
         let address = listener.local_addr()?;
+        let listener = prompt(listener);
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let handle = Handle { commands, connections: Arc::new(AtomicU64::new(0)) };
         let (stop, stopped) = oneshot::channel();
@@ -139,6 +141,15 @@ impl Builder {
         });
         Ok(Loopback { address, root, handle, stop: Some(stop), tasks: vec![listen, machine] })
     }
+}
+
+/// Accepted sockets send what there is at once: frames are small, and each would wait for the acknowledgement of the one before.
+fn prompt(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::warn!(%error, "frames may be held back");
+        }
+    })
 }
 
 impl Loopback {
@@ -502,3 +513,17 @@ const COMMANDS: usize = 256;
 
 /// How long to sleep when nothing is due, from the start of the server.
 const IDLE: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_hold_nothing_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut listener = prompt(listener);
+        let (_client, (accepted, _)) = tokio::join!(TcpStream::connect(address), listener.accept());
+        assert!(accepted.nodelay().unwrap());
+    }
+}

@@ -439,8 +439,9 @@ fn phones_talk_and_ask_again() {
     let phone = pair.bob.lid().to_bare();
     pair.world.open_session(&mut pair.alice_client, &mut pair.alice, &phone);
     pair.world.server.fault(pair.world.now, Fault::TamperNext { jid: phone.clone(), count: 2 }).unwrap();
-    for (id, count) in [("T1", 1), ("T1", 2)] {
-        let enc = pair.alice.encrypt(&phone, "to the phone").attr("count", count);
+    // First as it is sent, then as the answer to the first request.
+    for (id, resend, count) in [("T1", None, 1), ("T1", Some(1), 2)] {
+        let enc = pair.alice.encrypt(&phone, "to the phone").attr_opt("count", resend);
         pair.world.send(&mut pair.alice_client, &fan_out(id, &phone, vec![(phone.clone(), enc)], &pair.alice));
         pair.expect_ack(id);
         let retry = pair.world.expect(&mut pair.alice_client, "receipt");

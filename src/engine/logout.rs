@@ -69,7 +69,7 @@ impl Engine {
         }
         let on_connect = !self.connection.is_online();
         self.stop(now, Stop::LoggedOut);
-        let given_up = self.sends.give_up();
+        let given_up = self.sends.give_up(self.config.prefer);
         let fresh = Account::generate(&mut self.rng);
         self.act(now, |step| {
             step.clear_records();

@@ -733,6 +733,7 @@ impl Engine {
         self.expire_sends(now);
         self.expire_restrictions(now);
         self.retries.expire(now);
+        self.give_up_on_phone(now);
         self.ask_phone(now);
         self.expire_held(now);
         self.expire_slices(now);

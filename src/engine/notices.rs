@@ -422,12 +422,7 @@ pub(crate) fn sent(
 }
 
 /// A message of ours will not get there.
-pub(crate) fn send_failed(to: &Jid, id: &str, client_ref: Option<&str>, failure: &SendFailure) -> Event {
-    failed(key(to, None, true, id, Prefer::Addressed), client_ref, failure)
-}
-
-/// The server refused a message of ours.
-pub(crate) fn send_refused(
+pub(crate) fn send_failed(
     to: &Jid,
     people: &User,
     id: &str,
@@ -435,10 +430,7 @@ pub(crate) fn send_refused(
     failure: &SendFailure,
     prefer: Prefer,
 ) -> Event {
-    failed(key(to, Some(people), true, id, prefer), client_ref, failure)
-}
-
-fn failed(key: MessageKey, client_ref: Option<&str>, failure: &SendFailure) -> Event {
+    let key = key(to, Some(people), true, id, prefer);
     let mut object = MessageObject::with_error(key, failure.0.clone()).with_phones();
     object.client_ref = client_ref.map(str::to_owned);
     MessageFailed::new(vec![object]).into()

@@ -118,8 +118,11 @@ fn message_receipt(
     // Both are read before either is missed.
     let (sent, outgoing) = (sent_record(step, chat, id), step.record::<OutgoingRecord>(&outgoing_key));
     let (Some((sent_key, mut sent)), outgoing) = (sent?, outgoing?) else { return Ok(false) };
-    let status_keys: Vec<Key> = readings.iter().map(|reading| status_key(&sent_key, &reading.user)).collect();
-    step.require(&status_keys)?;
+    let keys_of = |reading: &Reading| -> Vec<Key> {
+        reading.user.identities().map(|identity| status_key(&sent_key, identity)).collect()
+    };
+    let status_keys: Vec<Vec<Key>> = readings.iter().map(keys_of).collect();
+    step.require(status_keys.iter().flatten())?;
     let addressed = sent.chat.parse::<Jid>().unwrap_or_else(|_| chat.canonical.clone());
     let timestamp = Some(receipt.timestamp).filter(|timestamp| *timestamp != 0);
     // Ids are the caller's: another chat may have a message with the same one.
@@ -132,9 +135,12 @@ fn message_receipt(
     if sent.timestamp == 0 {
         sent.timestamp = timestamp.unwrap_or_else(|| step.now.unix_seconds());
     }
-    for (reading, key) in readings.iter().zip(status_keys) {
+    for (reading, keys) in readings.iter().zip(status_keys) {
         let status = reading.status;
-        let before = step.record::<StatusRecord>(&key)?.map_or(0, |known| known.status);
+        let mut before = 0;
+        for key in &keys {
+            before = before.max(step.record::<StatusRecord>(key)?.map_or(0, |known| known.status));
+        }
         if status.number() <= before {
             continue;
         }
@@ -156,7 +162,9 @@ fn message_receipt(
             };
             step.emit_from(receipt.offline, notices::receipt(&about, status, reading.timestamp, implied));
         }
-        step.put(key, StatusRecord { status: status.number() }.to_bytes());
+        if let Some(key) = keys.into_iter().next() {
+            step.put(key, StatusRecord { status: status.number() }.to_bytes());
+        }
         sent.highest = sent.highest.max(status.number());
     }
     if sent != known {
@@ -165,11 +173,11 @@ fn message_receipt(
     Ok(settles)
 }
 
-/// How far a user got with a message.
-fn status_key(sent: &Key, user: &User) -> Key {
+/// How far a user got with a message, by one of its identities: what is told under the number is not told again under the LID.
+fn status_key(sent: &Key, identity: &Jid) -> Key {
     let mut id = sent.id.clone();
     id.push(0);
-    let user = Key::texts(sent.kind, &[&user.canonical]);
+    let user = Key::texts(sent.kind, &[identity]);
     id.extend_from_slice(&user.id);
     Key { kind: sent.kind, id }
 }

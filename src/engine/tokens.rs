@@ -46,7 +46,7 @@ fn token_key(user: &Jid) -> Key {
 struct Peer {
     record: PrivacyTokenRecord,
     /// Where it stands; another place is from before the LID was known.
-    found: Option<Key>,
+    found: Vec<Key>,
 }
 
 impl Peer {
@@ -55,12 +55,24 @@ impl Peer {
     fn load(step: &mut Step<'_>, user: &User) -> Result<Self, Miss> {
         let keys: Vec<Key> = user.identities().map(token_key).collect();
         step.require(&keys)?;
+        let mut peer = Self::default();
         for key in keys {
-            if let Some(record) = step.record(&key)? {
-                return Ok(Self { record, found: Some(key) });
+            if let Some(record) = step.record::<PrivacyTokenRecord>(&key)? {
+                peer.unite(record);
+                peer.found.push(key);
             }
         }
-        Ok(Self::default())
+        Ok(peer)
+    }
+
+    /// What is known under both names is known of one peer; the newest token counts.
+    fn unite(&mut self, other: PrivacyTokenRecord) {
+        let record = &mut self.record;
+        if !other.token.is_empty() && (record.token.is_empty() || other.received > record.received) {
+            (record.token, record.received) = (other.token, other.received);
+        }
+        record.issued = record.issued.max(other.issued);
+        record.talked |= other.talked;
     }
 
     fn token(&self) -> PrivacyToken {
@@ -78,9 +90,7 @@ impl Peer {
 
     fn store(self, step: &mut Step<'_>, user: &User) {
         let key = token_key(&user.canonical);
-        if let Some(found) = self.found.filter(|found| *found != key) {
-            step.delete(found);
-        }
+        self.found.into_iter().filter(|found| *found != key).for_each(|found| step.delete(found));
         step.put(key, self.record.to_bytes());
     }
 }

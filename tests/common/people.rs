@@ -185,6 +185,8 @@ impl Person {
 /// The server as this test plays it for one account.
 pub struct Stage {
     pub world: World,
+    /// The prekeys that alice has uploaded.
+    pub upload: Node,
     pub people: Vec<Person>,
     /// Users asked for, question by question, each with the hash that was shown.
     pub asked: Vec<Vec<(Jid, Option<String>)>>,
@@ -206,10 +208,12 @@ impl Stage {
         let mut world = World::new(&[]);
         world.add("alice", "15550000001", |config| config.device_list_age = LIST_AGE);
         world.link("alice");
+        let upload = world.heard("alice").into_iter().find(|node| node.is("iq") && node.find_child("skey").is_some());
         world.forget();
         mute(&mut world);
         Self {
             world,
+            upload: upload.expect("prekeys are uploaded"),
             people,
             asked: vec![],
             fetched: vec![],
@@ -264,7 +268,8 @@ impl Stage {
         }
     }
 
-    fn answer(&mut self, node: &Node) -> Option<Node> {
+    /// What the server answers to a question.
+    pub fn answer(&mut self, node: &Node) -> Option<Node> {
         let id = node.attr_str("id").filter(|_| node.is("iq"))?.into_owned();
         let result = Node::new("iq").attr("from", Jid::whatsapp_server()).attr("id", id);
         if let Some(usync) = node.find_child("usync") {

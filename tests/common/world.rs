@@ -626,6 +626,14 @@ impl World {
         self.settle();
     }
 
+    /// The records that are waited for are loaded, and none that are asked for because of them.
+    pub fn read_once(&mut self, name: &str) {
+        for (id, loaded) in std::mem::take(&mut self.actor(name).held_loads) {
+            self.tell(name, Input::Loaded(id, loaded));
+        }
+        self.settle();
+    }
+
     /// Whether jobs for the pool are done at once. Those that wait are done, in any case, when they are again.
     pub fn thinks(&mut self, name: &str, at_once: bool) {
         self.actor(name).thinks = at_once;

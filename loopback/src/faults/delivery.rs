@@ -47,6 +47,8 @@ pub enum EncKind {
     Pairwise,
     /// `skmsg`: for many.
     SenderKey,
+    /// The pairwise one beside an `skmsg`: it brings the sender key.
+    Distribution,
 }
 
 /// When it happens.
@@ -118,6 +120,7 @@ impl Rule {
     /// Counts a message that the rule is about; true when it is its turn.
     fn is_due(&mut self, entry: &Entry) -> bool {
         let is_meant = self.id.as_ref().is_none_or(|id| *id == entry.id)
+            && (self.enc != Some(EncKind::Distribution) || has_sender_key(&entry.node))
             && (self.enc.is_none() || entry.node.child_nodes().iter().any(|node| self.means(node)));
         if !is_meant {
             return false;
@@ -136,13 +139,10 @@ impl Rule {
         }
     }
 
-    /// Whether a node is a ciphertext that the rule is about.
+    /// Whether a node of a message that the rule is about is a ciphertext that it is about.
     fn means(&self, node: &Node) -> bool {
-        let kind = match node.attr_str("type").as_deref() {
-            Some("skmsg") => EncKind::SenderKey,
-            _ => EncKind::Pairwise,
-        };
-        node.is("enc") && self.enc.is_none_or(|wanted| wanted == kind)
+        let is_shared = node.attr_str("type").as_deref() == Some("skmsg");
+        node.is("enc") && self.enc.is_none_or(|wanted| (wanted == EncKind::SenderKey) == is_shared)
     }
 
     fn carry_out(&self, node: &mut Node, fate: &mut Fate) {
@@ -159,6 +159,10 @@ impl Rule {
             Damage::Behind { messages } => fate.behind = fate.behind.max(*messages),
         }
     }
+}
+
+fn has_sender_key(message: &Node) -> bool {
+    message.child_nodes().iter().any(|node| node.is("enc") && node.attr_str("type").as_deref() == Some("skmsg"))
 }
 
 fn retain(node: &mut Node, keep: impl Fn(&Node) -> bool) {

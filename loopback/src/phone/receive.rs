@@ -21,14 +21,17 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     let author = entry.author();
     let Some(sender) = core.directory.resolve(&author) else { return };
     let mute = core.faults.of(Address::phone(number)).mute;
+    let is_known = is_known(core, number, sender, entry);
     let Some(account) = core.directory.account_mut(number) else { return };
-    let opened = open(account, sender, entry);
+    let opened = open(account, sender, entry, is_known);
     match opened {
-        Err(SignalError::Duplicate) if !mute => confirm(core, number, sender, entry),
+        Err(SignalError::Duplicate) if !mute && is_known => confirm(core, number, sender, entry),
         Err(error) if !mute => ask_again(core, number, sender, entry, error),
         Err(_) => {}
         Ok(plaintexts) if plaintexts.is_empty() => {}
         Ok(plaintexts) => {
+            // What came again in another ciphertext is one message all the same.
+            let plaintexts = if is_known { Vec::new() } else { plaintexts };
             let messages: Vec<_> =
                 plaintexts.iter().filter_map(|plaintext| keep(&mut account.phone, entry, plaintext)).collect();
             if !mute {
@@ -41,9 +44,17 @@ pub(crate) fn receive(core: &mut Core, number: u64, entry: &Entry) {
     }
 }
 
+/// Whether the message is in the mailbox. A key that is used up says nothing about that: an older message is beyond a sender
+/// key that came with a later one.
+fn is_known(core: &Core, number: u64, sender: Address, entry: &Entry) -> bool {
+    let phone = core.directory.account(number).map(|account| &account.phone);
+    let mut same = phone.into_iter().flat_map(|phone| &phone.received).filter(|message| message.id == entry.id);
+    same.any(|message| core.directory.resolve(&message.from) == Some(sender))
+}
+
 /// Decrypts all that a stanza holds, what is for the phone alone first, because a sender key may be in there. Nothing when
 /// it holds no ciphertext of a known kind.
-fn open(account: &mut Account, sender: Address, entry: &Entry) -> Result<Vec<Vec<u8>>, SignalError> {
+fn open(account: &mut Account, sender: Address, entry: &Entry, is_known: bool) -> Result<Vec<Vec<u8>>, SignalError> {
     let own = Own { identity: &account.identity, registration_id: account.phone.registration_id };
     let (phone, address) = (&mut account.phone, signal_address(sender));
     let encs = |wanted: &'static [&'static str]| {
@@ -70,7 +81,7 @@ fn open(account: &mut Account, sender: Address, entry: &Entry) -> Result<Vec<Vec
         let chat = entry.from.to_string();
         match sender_key::decrypt(&mut phone.sender_keys, &chat, std::slice::from_ref(&address), &bytes) {
             Ok(opened) => plaintexts.push(opened.plaintext),
-            Err(StepError::Signal(SignalError::Duplicate)) => duplicate = true,
+            Err(StepError::Signal(SignalError::Duplicate)) if is_known => duplicate = true,
             Err(StepError::Signal(error)) => return Err(error),
             Err(StepError::Miss(miss)) => match miss {},
         }
@@ -165,7 +176,10 @@ fn ask_again(core: &mut Core, number: u64, sender: Address, entry: &Entry, error
         retries.pop_first();
     }
     let count = retries.entry((sender, entry.id.clone())).or_default();
-    *count = count.saturating_add(1);
+    // Whoever registered again has asked before, without knowing.
+    let resends = entry.node.child_nodes().iter().filter_map(|enc| enc.attr_u64("count")).max();
+    let resends = resends.and_then(|resends| u32::try_from(resends).ok()).unwrap_or(0);
+    *count = resends.max(*count).saturating_add(1);
     let count = *count;
     if u64::from(count) > MAX_RETRIES {
         return;

@@ -23,8 +23,11 @@ pub(crate) fn send_text(core: &mut Core, number: u64, to: &Jid, text: &str) -> R
     let message = text_message(text);
     let to = to.to_bare();
     if to.is_group() {
-        let id = send_to_group(core, number, &to, message.encode_to_vec())?;
-        return Ok(remember(core, number, id, to, message));
+        let content = message.encode_to_vec();
+        let id = message_id(&mut core.rng);
+        // First, because another phone asks for it again before this is over.
+        let id = remember(core, number, id, to.clone(), message);
+        return send_to_group(core, number, &to, id, content);
     }
     let recipient = core.directory.resolve(&to).ok_or(ControlError::UnknownDevice)?;
     let mut targets: Vec<Address> = core.directory.all_addresses(recipient.number).collect();
@@ -45,7 +48,8 @@ pub(crate) fn send_text(core: &mut Core, number: u64, to: &Jid, text: &str) -> R
 pub(crate) fn send_content(core: &mut Core, number: u64, to: &Jid, content: &[u8]) -> Result<String, ControlError> {
     let to = to.to_bare();
     if to.is_group() {
-        return send_to_group(core, number, &to, content.to_vec());
+        let id = message_id(&mut core.rng);
+        return send_to_group(core, number, &to, id, content.to_vec());
     }
     let recipient = core.directory.resolve(&to).ok_or(ControlError::UnknownDevice)?;
     let targets: Vec<Address> = core.directory.all_addresses(recipient.number).collect();
@@ -77,9 +81,10 @@ pub(crate) fn send_to_audience(
     let id = message_id(&mut core.rng);
     let node = sealed.message(to, &id);
     let setting = to.is_status_broadcast().then(|| Node::new("meta").attr("status_setting", "contacts"));
-    submit(core, number, &node.child_opt(setting))?;
     mark(core, number, to, devices);
-    Ok(remember(core, number, id, to.clone(), message))
+    let id = remember(core, number, id, to.clone(), message);
+    submit(core, number, &node.child_opt(setting))?;
+    Ok(id)
 }
 
 fn text_message(text: &str) -> e2e::Message {
@@ -123,12 +128,11 @@ fn entry(core: &Core, target: Address, namespace: Namespace, enc: Node) -> Node 
     Node::new("to").attr("jid", core.jid(target, namespace)).child(enc)
 }
 
-fn send_to_group(core: &mut Core, number: u64, to: &Jid, content: Vec<u8>) -> Result<String, ControlError> {
+fn send_to_group(core: &mut Core, number: u64, to: &Jid, id: String, content: Vec<u8>) -> Result<String, ControlError> {
     let group = core.groups.get(to).ok_or(ControlError::UnknownGroup)?;
     let (mode, mode_str) = (group.mode, group.mode_str());
     let (devices, phash) = (group.devices(core), notices::group_hash(core, group));
     let sealed = seal_to_many(core, number, to, mode, &devices, content)?;
-    let id = message_id(&mut core.rng);
     let node = sealed.message(to, &id).attr("phash", phash).attr("addressing_mode", mode_str);
     submit(core, number, &node)?;
     mark(core, number, to, devices);

@@ -64,6 +64,10 @@ impl Held {
 impl Engine {
     /// Asks which devices users have; what is under way is not asked twice.
     pub(in crate::engine) fn ask_devices(&mut self, now: Now, users: Vec<Jid>) {
+        if !self.connection.is_online() {
+            // Nothing is noted that nobody will answer: whoever waits asks again with the next connection.
+            return;
+        }
         let mut users: Vec<Jid> =
             users.into_iter().filter(|user| self.sends.note_asked(Subject::Devices(user.clone()))).collect();
         // Answered already, and being checked.

@@ -242,7 +242,7 @@ impl Engine {
             }
         };
         self.group_commands.waiting.retain(|(_, jid)| *jid != group);
-        self.resends_in_group_go_on(now, &group);
+        self.resends_in_group_go_on(now, &group, failure.is_none());
         self.sends_go_on(now, &[Subject::Group(group.clone())], |op, waited| {
             if waited && op.failure.is_none() {
                 op.failure.clone_from(&failure);

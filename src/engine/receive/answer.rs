@@ -73,8 +73,12 @@ fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: Failure) -> Re
     Ok(())
 }
 
-/// Tells that a message cannot be shown.
+/// Tells that a message cannot be shown. Housekeeping of our own devices never would be.
 fn tell(step: &mut Step<'_>, context: &Context<'_>, why: &Undecryptable) {
+    if context.message.from_me && context.message.peer {
+        tracing::debug!(?why, "a message between our own devices cannot be read");
+        return;
+    }
     let event = notices::undecryptable(context, why, step.config.prefer);
     step.emit_from(context.message.offline, event);
 }

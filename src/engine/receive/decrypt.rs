@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::{Context, Failure, Outcome, Seen, bot, deliver, marks, recovered, seen, sender_keys};
 use crate::{
     engine::{
-        Account, address, keys,
-        notices::{self, Undecryptable},
+        Account, address, devices, keys,
+        notices::Undecryptable,
         retry::{ask::retry_key, placeholder},
         step::{Miss, Step, own},
     },
@@ -127,8 +127,7 @@ fn pairwise(
         Err(StepError::Signal(error)) => return refused(step, context, enc, &error),
     };
     if decrypted.identity_changed {
-        let event = notices::identity_changed(&context.message.sender, true);
-        step.emit_from(context.message.offline, event);
+        devices::changed_implicitly(step, &context.message.sender, context.message.offline)?;
     }
     take(step, context, sender, enc, &decrypted.plaintext)
 }

@@ -27,6 +27,23 @@ pub(crate) fn retry_key(context: &Context<'_>) -> Key {
     Key { kind: RecordKind::RetryCount, id: context.received.id.clone() }
 }
 
+/// What is noted about a message that could not be read: under its key, or where that was before the LID was known.
+///
+/// # Errors
+/// [`Miss`].
+fn known(step: &mut Step<'_>, context: &Context<'_>) -> Result<Option<RetryCountRecord>, Miss> {
+    let before = context.before.iter().map(|mark| Key { kind: RecordKind::RetryCount, id: mark.id.clone() });
+    let keys: Vec<Key> = std::iter::once(retry_key(context)).chain(before).collect();
+    step.require(&keys)?;
+    for key in keys {
+        if step.read(&key)?.is_some() {
+            // A damaged note is one all the same: something was told.
+            return Ok(Some(step.record(&key)?.unwrap_or_default()));
+        }
+    }
+    Ok(None)
+}
+
 /// Asks the sending device to encrypt again, unless nothing would come of it or it was asked too often (spec 03 §5.6). Answers
 /// whether it was asked.
 ///
@@ -38,7 +55,7 @@ pub(crate) fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: &Fa
     if !is_worth_asking(inbound, now.unix_seconds()) {
         return Ok(false);
     }
-    let before = step.record::<RetryCountRecord>(&retry_key(context))?.unwrap_or_default();
+    let before = known(step, context)?.unwrap_or_default();
     // After a restart without a record the sender's own count goes on.
     let count = before.count.max(failure.resends).saturating_add(1);
     if count > MAX_RETRIES {
@@ -96,18 +113,17 @@ fn is_worth_asking(inbound: &InboundMessage, now: u64) -> bool {
 /// can be read after all, it still is news.
 pub(crate) fn mark_failed(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
     // Both are read before either is missed.
-    let (told, seen) = (step.read(&retry_key(context)).map(drop), seen(step, context));
+    let (told, seen) = (known(step, context).map(drop), seen(step, context));
     told?;
     Ok(seen? != Seen::Whole && mark_told(step, context)?)
 }
 
 /// Notes that it was told that a message, or a part of it, cannot be read; false when it was before.
 fn mark_told(step: &mut Step<'_>, context: &Context<'_>) -> Result<bool, Miss> {
-    let key = retry_key(context);
-    if step.read(&key)?.is_some() {
+    if known(step, context)?.is_some() {
         return Ok(false);
     }
     let record = RetryCountRecord { at: step.now.unix_seconds(), ..RetryCountRecord::default() };
-    step.put(key, record.to_bytes());
+    step.put(retry_key(context), record.to_bytes());
     Ok(true)
 }

@@ -47,6 +47,8 @@ use crate::{
 const MAX_COUNT: u32 = 5;
 /// How often one message is encrypted again for one device.
 const MAX_RESENDS: u32 = 10;
+/// How often a group is asked for because of one request.
+const MAX_QUESTIONS: u8 = 3;
 /// How many requests may wait for keys or groups.
 const MAX_WAITING: usize = 64;
 /// How many messages are encrypted again in a minute: a large group whose devices all lost our key is some hundreds.
@@ -61,14 +63,14 @@ pub(crate) struct Asked {
     ack: AckTarget,
     /// The keys of the device were fetched, or cannot be had.
     fetched: bool,
-    /// The group was asked for, whatever came.
-    grouped: bool,
+    /// How often the group was asked for.
+    questions: u8,
 }
 
 impl Asked {
     /// A request of which nothing is known yet.
     pub(super) fn new(receipt: &InboundReceipt, ack: &AckTarget) -> Self {
-        Self { receipt: receipt.clone(), ack: ack.clone(), fetched: false, grouped: false }
+        Self { receipt: receipt.clone(), ack: ack.clone(), fetched: false, questions: 0 }
     }
 
     /// The keys of the device were asked for.
@@ -76,9 +78,9 @@ impl Asked {
         Self { fetched: true, ..self }
     }
 
-    /// The group was asked for.
-    pub(super) fn with_group(self) -> Self {
-        Self { grouped: true, ..self }
+    /// The group was asked for. What was known then may be forgotten again before this goes on.
+    pub(super) fn with_group(self, is_known: bool) -> Self {
+        Self { questions: if is_known { self.questions.saturating_add(1) } else { MAX_QUESTIONS }, ..self }
     }
 }
 
@@ -179,7 +181,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
             }
             // Should it be in the group after all, the next message knows. What was just asked for is certain, and others
             // may wait for it.
-            if !asked.grouped {
+            if asked.questions == 0 {
                 groups::forget(step, &chat.canonical)?;
             }
             remember(step, &asker, wanted);
@@ -262,7 +264,7 @@ fn standing(
     }
     if jid.is_group() {
         let Some(group) = groups::get(step, jid)? else {
-            return Ok(if asked.grouped { Standing::Stranger } else { Standing::Ask });
+            return Ok(if asked.questions >= MAX_QUESTIONS { Standing::Stranger } else { Standing::Ask });
         };
         let mut people = group.participants.iter().map(|participant| &participant.person);
         let is_in = people.any(|person| user.is(&person.jid) || person.alt.as_ref().is_some_and(|alt| user.is(alt)));
@@ -439,10 +441,10 @@ impl Engine {
     }
 
     /// It is known what a group is, or that it cannot be known: goes on with the resends that waited for it.
-    pub(in crate::engine) fn resends_in_group_go_on(&mut self, now: Now, group: &Jid) {
+    pub(in crate::engine) fn resends_in_group_go_on(&mut self, now: Now, group: &Jid, is_known: bool) {
         let is_there = |need: &Outcome| matches!(need, Outcome::Group(needed) if needed == group);
         for (asked, _) in self.resends.extract_if(.., |(_, need)| is_there(need)).collect::<Vec<_>>() {
-            self.run_resend(now, asked.with_group());
+            self.run_resend(now, asked.with_group(is_known));
         }
     }
 }

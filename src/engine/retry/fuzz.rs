@@ -317,7 +317,7 @@ impl Bench {
                     if there && group == jid(GROUP) {
                         self.joins();
                     }
-                    asked = asked.with_group();
+                    asked = asked.with_group(true);
                 }
             }
             assert!(frames.is_empty(), "nothing leaves before everything is known");

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Every message has a record of its own, so that a restart forgets none; what stands in the records is kept in memory, too,
-//! and that is bounded. A message is asked for once: the phone may be off, and answers when it is on.
+//! and that is bounded. A message is asked for once: the phone may be off, and answers when it is on. What it has not answered
+//! in a day is given up.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +18,7 @@ use super::Note;
 use crate::{
     clock::Now,
     engine::{
-        Engine,
+        Engine, Phase,
         address::{self, User},
         connection::pauses::Window,
         receive::Context,
@@ -35,8 +36,8 @@ use crate::{
 pub(crate) const DELAY: Duration = Duration::from_secs(5);
 /// The phone does not have messages older than this, in seconds.
 const MAX_AGE: u64 = 14 * 86_400;
-/// Seconds that the phone has to answer.
-const PATIENCE: u64 = 86_400;
+/// The phone has so long to answer.
+const PATIENCE: Duration = Duration::from_secs(86_400);
 /// Most messages that wait, for their time or for an answer.
 const MAX_WANTED: usize = 512;
 /// Most messages of one request.
@@ -56,8 +57,14 @@ const KEPT_BY_PHONE: [&str; 4] =
 #[derive(Debug)]
 struct Item {
     record: PlaceholderRecord,
-    /// When it is asked for; `None` once it was.
-    due: Option<Duration>,
+    /// When it is asked for; once it was, when it is given up.
+    at: Duration,
+}
+
+impl Item {
+    const fn is_asked(&self) -> bool {
+        self.record.asked != 0
+    }
 }
 
 /// All messages that are wanted: what stands in the records.
@@ -87,9 +94,14 @@ impl Wanted {
     /// A message is wanted, or was asked for.
     pub(super) fn put(&mut self, now: Now, key: Key, record: PlaceholderRecord) {
         // The wall clock may have been set meanwhile.
-        let left = Duration::from_millis(record.due_ms.saturating_sub(now.wall_ms)).min(LATER);
-        let due = (record.asked == 0).then(|| now.mono.saturating_add(left));
-        self.items.insert(key, Item { record, due });
+        let left = match record.asked {
+            0 => Duration::from_millis(record.due_ms.saturating_sub(now.wall_ms)).min(LATER),
+            asked => {
+                let end = Duration::from_secs(asked).saturating_add(PATIENCE);
+                end.saturating_sub(Duration::from_millis(now.wall_ms)).min(PATIENCE)
+            }
+        };
+        self.items.insert(key, Item { record, at: now.mono.saturating_add(left) });
     }
 
     pub(super) fn remove(&mut self, key: &Key) {
@@ -98,8 +110,13 @@ impl Wanted {
 
     /// When the next request is to leave.
     pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
-        let due = self.items.values().filter_map(|item| item.due).min()?;
+        let due = self.items.values().filter(|item| !item.is_asked()).map(|item| item.at).min()?;
         Some(due.max(self.requests.free_at(now)))
+    }
+
+    /// When the next one is given up.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        self.items.values().filter(|item| item.is_asked()).map(|item| item.at).min()
     }
 
     /// What the next request is about.
@@ -107,19 +124,19 @@ impl Wanted {
         if self.requests.is_full(now) {
             return Vec::new();
         }
-        let due = self.items.iter().filter(|(_, item)| item.due.is_some_and(|due| due <= now));
+        let due = self.items.iter().filter(|(_, item)| !item.is_asked() && item.at <= now);
         due.take(MAX_REQUESTED).map(|(key, item)| (key.clone(), item.record.clone())).collect()
     }
 
     /// What the phone has not answered in time.
-    fn given_up(&self, now: u64) -> Vec<Key> {
-        let late = |record: &PlaceholderRecord| record.asked != 0 && now.saturating_sub(record.asked) > PATIENCE;
-        self.items.iter().filter(|(_, item)| late(&item.record)).map(|(key, _)| key.clone()).collect()
+    fn given_up(&self, now: Duration) -> Vec<Key> {
+        let late = self.items.iter().filter(|(_, item)| item.is_asked() && item.at <= now);
+        late.map(|(key, _)| key.clone()).collect()
     }
 
     /// The one that was asked for first.
     fn oldest_asked(&self) -> Option<&Key> {
-        let asked = self.items.iter().filter(|(_, item)| item.due.is_none());
+        let asked = self.items.iter().filter(|(_, item)| item.is_asked());
         asked.min_by_key(|(_, item)| item.record.asked).map(|(key, _)| key)
     }
 
@@ -260,9 +277,23 @@ fn request(wanted: &[(Key, PlaceholderRecord)]) -> e2e::Message {
 }
 
 impl Engine {
-    /// When the phone is asked for something next.
+    /// When the phone is asked for something next, or something that it was asked for is given up.
     pub(in crate::engine) fn phone_deadline(&self) -> Option<Duration> {
-        self.retries.wanted.deadline(Duration::ZERO).filter(|_| self.connection.is_online())
+        let wanted = &self.retries.wanted;
+        let due = wanted.deadline(Duration::ZERO).filter(|_| self.connection.is_online());
+        let end = wanted.end().filter(|_| self.phase == Phase::Ready);
+        [due, end].into_iter().flatten().min()
+    }
+
+    /// Gives up what the phone has not answered in time.
+    pub(in crate::engine) fn give_up_on_phone(&mut self, now: Now) {
+        if self.phase != Phase::Ready {
+            return;
+        }
+        let given_up = self.retries.wanted.given_up(now.mono);
+        if !given_up.is_empty() {
+            self.act(now, |step| given_up.into_iter().for_each(|key| forget(step, key)));
+        }
     }
 
     /// Asks the phone for what is due. The request is stored first: a crash in between has it asked twice, never not at all.
@@ -274,7 +305,6 @@ impl Engine {
             }
             self.retries.wanted.requests.note(now.mono);
             let is_asked = self.send_peer(now, &request(&due), Urgency::Force).is_some();
-            let given_up = self.retries.wanted.given_up(now.unix_seconds());
             self.act(now, |step| {
                 for (key, mut record) in due {
                     match is_asked {
@@ -284,7 +314,6 @@ impl Engine {
                     step.put(key.clone(), record.to_bytes());
                     step.note(Note::Wanted(key, record));
                 }
-                given_up.into_iter().for_each(|key| forget(step, key));
             });
         }
     }

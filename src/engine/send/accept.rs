@@ -23,7 +23,7 @@ use crate::{
         step::{Miss, Needs, Step},
     },
     jid::Jid,
-    message::MessageId,
+    message::{MessageId, StanzaType, classify},
 };
 
 /// Most viewers of a status.
@@ -140,8 +140,7 @@ fn check_chat(to: &Jid) -> Result<(), CommandError> {
 fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     let refused = |why| Err(CommandError::Audience(why));
     let Some(audience) = &mut request.audience else {
-        // A reaction goes to the author alone.
-        let is_post = request.to.is_status_broadcast() && !matches!(request.content, Content::Reaction { .. });
+        let is_post = request.to.is_status_broadcast() && !is_reaction(&request.content);
         return if is_post { refused("a status needs one") } else { Ok(()) };
     };
     if !request.to.is_status_broadcast() {
@@ -159,6 +158,15 @@ fn check_audience(request: &mut SendRequest) -> Result<(), CommandError> {
     }
     audience.viewers = viewers.into_iter().collect();
     Ok(())
+}
+
+/// Whether a content goes to the author of what it is about alone.
+fn is_reaction(content: &Content) -> bool {
+    match content {
+        Content::Reaction { .. } => true,
+        Content::Message(message) => classify(message).stanza_type == StanzaType::Reaction,
+        _ => false,
+    }
 }
 
 /// Stores a send unless its id is known; `None` then. With `at_once` it is planned, too, unless something else comes first.

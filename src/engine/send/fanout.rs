@@ -112,7 +112,7 @@ pub(super) fn find(
 
     // One name for one person, so that sends to the person and to other groups ask the same.
     let unknown = users.iter().zip(&lists).filter(|(_, list)| list.is_none()).map(|(user, _)| &user.canonical);
-    let unknown: Vec<Jid> = unknown.filter(|user| !op.asked.contains(user)).cloned().collect();
+    let unknown: Vec<Jid> = unknown.filter(|user| op.may_ask(user)).cloned().collect();
     if !unknown.is_empty() {
         return Ok(Found::Unknown(unknown));
     }

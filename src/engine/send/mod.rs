@@ -49,13 +49,13 @@ use crate::{
     clock::Now,
     crypto::{Rng, Secret},
     engine::{
-        address::User,
+        address::{self, User},
         notices::{self, SendFailure},
         queries::Query,
         records::{OutgoingRecord, Record},
         step::{Miss, Needs, Step},
     },
-    event::Event,
+    event::{Event, Prefer},
     jid::Jid,
     message::{self, Classification, MessageId, StanzaType, classify, padding, reporting},
     proto::{Message as _, e2e},
@@ -79,6 +79,9 @@ pub(crate) enum Subject {
     /// A group.
     Group(Jid),
 }
+
+/// How often one send to many asks for the devices of one person.
+const MAX_QUESTIONS: u8 = 3;
 
 /// Where a send stands.
 #[derive(Debug)]
@@ -114,6 +117,13 @@ impl Lane {
         Self { chat: user.canonical.clone(), other: user.pn.clone().filter(|pn| *pn != user.canonical) }
     }
 
+    /// Whose chat it is, as it was known at acceptance.
+    fn people(&self) -> User {
+        let identities = || std::iter::once(&self.chat).chain(&self.other).cloned();
+        let (pn, lid) = (identities().find(Jid::is_pn_family), identities().find(Jid::is_lid_family));
+        User { canonical: self.chat.clone(), pn, lid }
+    }
+
     /// Whether both are of one chat.
     fn meets(&self, other: &Self) -> bool {
         let has = |jid: &Jid| self.chat == *jid || self.other.as_ref() == Some(jid);
@@ -146,8 +156,8 @@ pub(crate) struct SendOp {
     pub(crate) accepted_ms: u64,
     /// Devices without a usable bundle.
     pub(crate) skipped: BTreeSet<Jid>,
-    /// People of a group or an audience whose devices were asked for: they are not waited for again.
-    asked: BTreeSet<Jid>,
+    /// People of a group or an audience whose devices were asked for, and how often.
+    asked: BTreeMap<Jid, u8>,
     /// The server wanted it in another addressing mode, once.
     rebuilt: bool,
     /// Why it cannot go on.
@@ -174,7 +184,7 @@ impl SendOp {
             client_ref: None,
             accepted_ms: now.wall_ms,
             skipped: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             rebuilt: false,
             failure: None,
             handing: None,
@@ -188,9 +198,18 @@ impl SendOp {
         self.peer.is_none() && (self.to.is_group() || is_post)
     }
 
+    /// Whether somebody's devices may be asked for, once more perhaps: what was told may be forgotten again before the send
+    /// goes on, because a notification came.
+    fn may_ask(&self, user: &Jid) -> bool {
+        self.asked.get(user).is_none_or(|times| *times < MAX_QUESTIONS)
+    }
+
     /// The server did not tell the devices of these users. A message to many goes to the others.
     pub(crate) fn lacks_devices(&mut self, users: &[Jid], why: &SendFailure) {
         if self.is_fanout() {
+            for user in users {
+                self.asked.entry(user.clone()).and_modify(|times| *times = MAX_QUESTIONS);
+            }
             return;
         }
         if let Stage::Waiting(subjects) = &self.stage
@@ -217,6 +236,16 @@ impl SendOp {
             phash: None,
             rebuilt: self.rebuilt,
         }
+    }
+
+    /// Who the chat is with, as far as it can be told without loading anything.
+    fn people_in(&self, step: &mut Step<'_>) -> User {
+        address::user(step, &self.lane.chat).unwrap_or_else(|Miss| self.lane.people())
+    }
+
+    /// Tells that the message to this chat will not get there.
+    fn failed(&self, chat: &Jid, people: &User, failure: &SendFailure, prefer: Prefer) -> Event {
+        notices::send_failed(chat, people, self.id.as_str(), self.client_ref.as_deref(), failure, prefer)
     }
 
     /// The reporting token, in a chat in which we are `me`.
@@ -336,12 +365,12 @@ impl Sends {
     }
 
     /// Drops every send: the account is gone. Gives the events that tell it.
-    pub(crate) fn give_up(&mut self) -> Vec<Event> {
+    pub(crate) fn give_up(&mut self, prefer: Prefer) -> Vec<Event> {
         let failure = SendFailure::new("logged_out", "the account was logged out");
         let ops = std::mem::take(&mut self.ops);
         ops.into_values()
             .filter(|op| op.peer.is_none())
-            .map(|op| notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure))
+            .map(|op| op.failed(&op.to, &op.lane.people(), &failure, prefer))
             .collect()
     }
 }
@@ -370,7 +399,7 @@ fn restore(id: &str, value: &Bytes) -> Option<SendOp> {
         client_ref: record.client_ref,
         accepted_ms: record.accepted_ms,
         skipped: BTreeSet::new(),
-        asked: BTreeSet::new(),
+        asked: BTreeMap::new(),
         rebuilt: record.rebuilt,
         handing: None,
         stage,
@@ -426,7 +455,10 @@ fn padded_message(message: &e2e::Message, rng: &mut impl Rng) -> Vec<u8> {
 fn fail(step: &mut Step<'_>, op: &SendOp, failure: &SendFailure) -> Plan {
     step.delete(outgoing_key(op.id.as_str()));
     match op.peer {
-        None => step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), failure)),
+        None => {
+            let people = op.people_in(step);
+            step.emit(op.failed(&op.to, &people, failure, step.config.prefer));
+        }
         Some(_) => tracing::warn!(?failure, "a message to the phone cannot be sent"),
     }
     Plan::Failed
@@ -489,7 +521,10 @@ impl Engine {
             }
             Ok(Plan::Devices(users)) => {
                 if op.is_fanout() {
-                    op.asked.extend(users.iter().cloned());
+                    for user in &users {
+                        let times = op.asked.entry(user.clone()).or_default();
+                        *times = times.saturating_add(1);
+                    }
                 }
                 op.stage = Stage::Waiting(users.iter().cloned().map(Subject::Devices).collect());
                 self.ask_devices(now, users);

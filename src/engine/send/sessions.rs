@@ -139,11 +139,14 @@ impl Sessions {
         let address = address::device(step, jid)?;
         let records =
             step.require([&keys::session(&address), &keys::identity(&address), &keys::archive_index(&address)]);
+        // What is asked when the work is done.
+        let is_gone = self.is_gone(step, jid);
         let account_key = match jid.device() {
             0 => None,
             _ => self.account_key(step, jid)?,
         };
         records?;
+        is_gone?;
         let proof = fetched.device_identity.clone().filter(|_| jid.device() != 0);
         Ok(DeviceToPrepare { bundle: fetched.bundle.clone(), proof, account_key })
     }
@@ -160,6 +163,14 @@ impl Sessions {
         let mut all = Ok(());
         for ((jid, _), (account_key, result)) in self.bundles.iter().zip(&prepared.0) {
             let is_fetched = account_key.is_some() && self.primaries.get(&jid.to_account()) == account_key.as_ref();
+            match self.is_gone(step, jid) {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(miss) => {
+                    all = Err(miss);
+                    continue;
+                }
+            }
             match finish_one(step, jid, *account_key, is_fetched, result) {
                 Ok(Finished::Started) => drop(started.with.insert(jid.clone())),
                 Ok(Finished::Refused) => {}
@@ -169,6 +180,16 @@ impl Sessions {
             }
         }
         all.map(|()| started)
+    }
+
+    /// Whether a companion that was asked for is not one of its user's any more: nothing is kept of it.
+    fn is_gone(&self, step: &mut Step<'_>, jid: &Jid) -> Result<bool, Miss> {
+        if jid.device() == 0 || !self.asked.contains(jid) {
+            return Ok(false);
+        }
+        let user = address::user(step, jid)?;
+        let known = devices::known_ids(step, &user.canonical)?;
+        Ok(!known.is_empty() && !known.contains(&jid.device()))
     }
 
     /// The part of it that is to be done again.

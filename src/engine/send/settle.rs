@@ -100,7 +100,7 @@ pub(crate) fn acknowledged(step: &mut Step<'_>, ack: &MessageAck) -> Result<Acke
         restrictions::refused(step, &user, code)?;
         let failure = SendFailure::refused(code);
         let (client_ref, prefer) = (outgoing.client_ref.as_deref(), step.config.prefer);
-        step.emit(notices::send_refused(&chat, &user, &ack.id, client_ref, &failure, prefer));
+        step.emit(notices::send_failed(&chat, &user, &ack.id, client_ref, &failure, prefer));
         return Ok(Acked::Settled);
     }
     if let Some(phash) = &ack.phash {
@@ -216,8 +216,11 @@ impl Engine {
             self.act(now, |step| {
                 step.delete(outgoing_key(op.id.as_str()));
                 if op.peer.is_none() {
-                    let failure = SendFailure::timeout();
-                    step.emit(notices::send_failed(&op.to, op.id.as_str(), op.client_ref.as_deref(), &failure));
+                    let people = op.people_in(step);
+                    // As the stanza had it, which may have got there.
+                    let chat = if people.is(&op.to) { people.addressed(step.account()) } else { &op.to };
+                    let failed = op.failed(chat, &people, &SendFailure::timeout(), step.config.prefer);
+                    step.emit(failed);
                 }
             });
         }

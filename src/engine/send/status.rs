@@ -32,7 +32,7 @@ pub(super) fn look(step: &mut Step<'_>, op: &SendOp) -> Result<Look, Miss> {
     for viewer in op.viewers.iter().filter(|viewer| !linked.own().is_account(viewer)) {
         match address::user(step, viewer) {
             Ok(User { lid: Some(lid), .. }) => drop(people.insert(lid)),
-            Ok(_) if op.asked.contains(viewer) => {}
+            Ok(_) if op.asked.contains_key(viewer) => {}
             Ok(_) => unknown.push(viewer.clone()),
             Err(miss) => missed = Err(miss),
         }
