@@ -222,6 +222,18 @@ fn session_events() {
         json!({"code":"599","node":"<stream:error/>"}),
     );
     check(SessionKeepaliveLost::new(2, Some(9)), "session.keepalive_lost", json!({"errorCount":2,"lastSuccess":9}));
+    let full = "store failed: database or disk is full".to_owned();
+    check(
+        StoreFailed::new(StoreFault::Backend, full.clone(), true, Some(1_000), 2),
+        "store.failed",
+        json!({"fault":"backend","detail":full,"willRetry":true,"nextRetryMs":1000,"failures":2}),
+    );
+    check(
+        StoreFailed::new(StoreFault::LeaseLost, "gone".into(), false, None, 1),
+        "store.failed",
+        json!({"fault":"lease_lost","detail":"gone","willRetry":false,"failures":1}),
+    );
+    check(StoreRecovered::new(2), "store.recovered", json!({"failures":2}));
     check(SessionKeepaliveRestored::new(2, None), "session.keepalive_restored", json!({"errorCount":2}));
     let mut counts = OfflineCounts::new(5);
     counts.messages = Some(3);
@@ -489,7 +501,7 @@ fn names_are_the_vocabulary() {
          message.failed message.delivered message.read message.undecryptable message.updated message.deleted message.reaction \
          message.poll_vote message.event_response message.comment chats.update group.member_tag lid_mapping.updated account.dirty \
          account.restricted account.message_cap identity.changed \
-         groups.upsert groups.update group-participants.update group.join_request community.update"
+         groups.upsert groups.update group-participants.update group.join_request community.update store.failed store.recovered"
     );
 }
 

@@ -39,10 +39,12 @@ const LAYERS: &[(&str, u8)] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[("stanza", "signal")];
 
 /// Where the outside world may be touched: the driver, and the store's backends.
-const IMPURE: &[&str] = &["src/client/", "src/store/sqlite.rs", "src/store/sqlite/"];
+const IMPURE: &[&str] =
+    &["src/client/", "src/store/postgres.rs", "src/store/postgres/", "src/store/sqlite.rs", "src/store/sqlite/"];
 
 /// Paths that only those may have. A path counts when it begins so, whatever follows.
 const OUTSIDE_WORLD: &[&str] = &[
+    "deadpool_postgres",
     "futures_util",
     "getrandom",
     "qrcode",
@@ -59,6 +61,7 @@ const OUTSIDE_WORLD: &[&str] = &[
     "std::time::Instant",
     "std::time::SystemTime",
     "tokio",
+    "tokio_postgres",
     "tokio_rustls",
     "tokio_tungstenite",
 ];

@@ -401,6 +401,80 @@ mod group {
 }
 
 #[test]
+fn a_vacuum_makes_the_file_small_again() {
+    let (_directory, path) = place();
+    filled(&path);
+    let store = SqliteStore::open(&path).unwrap();
+    block_on(store.commit(&account("b"), put("x", "1"))).unwrap();
+    let before = fs::metadata(&path).unwrap().len();
+    block_on(store.remove(&account("a"))).unwrap();
+    // Between writes that are queued: the one before is in, the one after comes through.
+    let first = store.commit(&account("b"), put("y", "2"));
+    let vacuum = store.vacuum();
+    let second = store.commit(&account("b"), put("z", "3"));
+    for done in [first, vacuum, second] {
+        block_on(done).unwrap();
+    }
+    let after = fs::metadata(&path).unwrap().len();
+    assert!(after * 10 < before, "{after} of {before} bytes");
+    for (id, value) in [("x", "1"), ("y", "2"), ("z", "3")] {
+        assert_eq!(load(&store, &account("b"), id).unwrap().unwrap(), value);
+    }
+}
+
+/// The process whose files may not grow: commits until it cannot, and goes on when it can.
+#[test]
+fn child_that_runs_out_of_space() {
+    let Some(path) = env::var_os("WAMD_FULL_CHILD") else { return };
+    let store = SqliteStore::open(path).unwrap();
+    let value = "x".repeat(8_000);
+    let mut stored = 0;
+    let error = loop {
+        let batch = joined(put(&format!("{stored}"), &value), event(stored + 1));
+        match block_on(store.commit(&account("a"), batch)) {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 10_000, "there was no limit");
+    };
+    assert!(matches!(error, StoreError::Backend(_)), "{error}");
+    assert!(stored > 10, "{stored}");
+    // What is there can be read, what does not fit is refused as a whole, again and again.
+    for _ in 0..3 {
+        let batch = joined(put("late", &value), event(stored + 1));
+        assert!(matches!(block_on(store.commit(&account("a"), batch)), Err(StoreError::Backend(_))));
+        assert_eq!(load(&store, &account("a"), "late").unwrap(), None);
+        assert_eq!(block_on(store.outbox(&account("a"), 0, usize::MAX)).unwrap().len() as u64, stored);
+    }
+    // Somebody makes room: nothing has to be opened again.
+    let limits = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &std::process::id().to_string()]).status();
+    assert!(limits.unwrap().success());
+    block_on(store.commit(&account("a"), joined(put("late", &value), event(stored + 1)))).unwrap();
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("stored {}\n", stored + 1).as_bytes()).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_refuses_batches_and_keeps_what_it_has() {
+    let (_directory, path) = place();
+    // 1 MiB per file. The signal is ignored, so that a write fails as it does on a full disk.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -S -f 2048; exec \"$0\" --exact child_that_runs_out_of_space --nocapture"])
+        .arg(env::current_exe().unwrap())
+        .env("WAMD_FULL_CHILD", &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let stored = said.lines().find_map(|line| line.split_once("stored ")?.1.parse::<u64>().ok()).expect("it told");
+    let store = SqliteStore::open(&path).unwrap();
+    let events = block_on(store.outbox(&account("a"), 0, usize::MAX)).unwrap();
+    assert!(events.iter().map(|event| event.seq).eq(1..=stored));
+    assert_eq!(block_on(store.scan(&account("a"), RecordKind::Session)).unwrap().len() as u64, stored);
+}
+
+#[test]
 fn works_as_an_object_from_any_thread() {
     let (_directory, path) = place();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).unwrap());

@@ -18,6 +18,8 @@ enum Fault {
     LoadsSorted,
     ScansBackwards,
     ScansAllKinds,
+    PartsIgnoreLimit,
+    PartsBeginBehind,
     EmptyIsAbsent,
     CommitsWhenPolled,
     KeepsHalfOfAFailedBatch,
@@ -85,6 +87,23 @@ impl Store for Faulty {
             if self.is(Fault::ScansAllKinds) {
                 let all = self.inner.snapshot();
                 found = all.records(account).map(|(key, value)| (key.clone(), value.clone())).collect();
+            }
+            Ok(found)
+        })
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        Box::pin(async move {
+            let limit = if self.is(Fault::PartsIgnoreLimit) { usize::MAX } else { limit };
+            let mut found = self.inner.scan_part(&self.name(account), kind, from, limit).await?;
+            if self.is(Fault::PartsBeginBehind) {
+                found.retain(|(key, _)| *key.id != *from);
             }
             Ok(found)
         })
@@ -179,6 +198,8 @@ fn every_fault_is_found() {
         (Fault::LoadsSorted, "load in the order asked for"),
         (Fault::ScansBackwards, "scan: ids in ascending order"),
         (Fault::ScansAllKinds, "scan: all records of the kind"),
+        (Fault::PartsIgnoreLimit, "scan_part: at most so many"),
+        (Fault::PartsBeginBehind, "scan_part: the id itself is in it"),
         (Fault::EmptyIsAbsent, "load: a value came back changed"),
         (Fault::CommitsWhenPolled, "load of a batch whose future was not polled yet"),
         (Fault::KeepsHalfOfAFailedBatch, "load after a failed batch"),

@@ -208,7 +208,12 @@ fn a_client_that_lost_its_account_stops() {
         let before = store.snapshot();
         // It wants to store that it is connecting, and cannot.
         let answer = client.link_qr().await;
-        while events.recv().await.is_some() {}
+        let mut told = Vec::new();
+        while let Some(event) = events.recv().await {
+            told.push((event.event.to_string(), event.data["fault"].as_str().unwrap_or_default().to_owned()));
+        }
+        assert!(told.contains(&("store.failed".to_owned(), "lease_lost".to_owned())), "{told:?}");
+        assert_eq!(told.last().unwrap().0, "session.disconnected");
         assert_eq!(client.link_qr().await, Err(Error::Stopped), "{answer:?}");
         assert_eq!(store.snapshot(), before, "nothing was written after the account was taken");
         thief.commit(&account(), put("1")).await.unwrap();

@@ -51,7 +51,7 @@ fn is_broken<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
 
 #[test]
 fn the_contract_holds_over_memory() {
-    let store = SealedStore::new(MemoryStore::new(), seal_key(1));
+    let store = SealedStore::new(MemoryStore::new(), &seal_key(1));
     block_on(contract::check(&store));
 }
 
@@ -59,7 +59,7 @@ fn the_contract_holds_over_memory() {
 fn the_contract_holds_over_sqlite() {
     let directory = tempfile::tempdir().unwrap();
     let inner = SqliteStore::open(directory.path().join("wamd.db")).unwrap();
-    let store = SealedStore::new(inner, seal_key(1)).with_older(seal_key(2));
+    let store = SealedStore::new(inner, &seal_key(1)).with_older(&seal_key(2));
     block_on(contract::check(&store));
 }
 
@@ -67,7 +67,7 @@ fn the_contract_holds_over_sqlite() {
 fn nothing_is_readable_in_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("wamd.db");
-    let store = SealedStore::new(SqliteStore::open(&path).unwrap(), seal_key(1));
+    let store = SealedStore::new(SqliteStore::open(&path).unwrap(), &seal_key(1));
     let mut batch = put(&key("x"), "a secret of forty-two letters, and of no more");
     batch.append(event(1, "a message of forty-two letters, more or less"));
     block_on(store.commit(&account("a"), batch)).unwrap();
@@ -83,23 +83,23 @@ fn another_key_opens_nothing_and_loses_nothing() {
     let (inner, a, x) = (MemoryStore::new(), account("a"), key("x"));
     let mut batch = put(&x, "1");
     batch.append(event(1, "e1"));
-    block_on(SealedStore::new(inner.clone(), seal_key(1)).commit(&a, batch)).unwrap();
+    block_on(SealedStore::new(inner.clone(), &seal_key(1)).commit(&a, batch)).unwrap();
     let before = inner.snapshot();
 
     let unknown = Err(StoreError::UnknownKey { id: 1 });
-    let other_number = SealedStore::new(inner.clone(), seal_key(2));
+    let other_number = SealedStore::new(inner.clone(), &seal_key(2));
     assert_eq!(load(&other_number, &a, &x), unknown);
     assert_eq!(block_on(other_number.scan(&a, RecordKind::Session)), Err(StoreError::UnknownKey { id: 1 }));
     assert_eq!(block_on(other_number.outbox(&a, 0, 9)), Err(StoreError::UnknownKey { id: 1 }));
     assert_eq!(block_on(other_number.reseal(&a)), Err(StoreError::UnknownKey { id: 1 }));
 
-    let other_bytes = SealedStore::new(inner.clone(), SealKey::new(1, Secret::new([9; 32])));
+    let other_bytes = SealedStore::new(inner.clone(), &SealKey::new(1, Secret::new([9; 32])));
     assert!(is_broken(&load(&other_bytes, &a, &x)));
     assert!(is_broken(&block_on(other_bytes.scan(&a, RecordKind::Session))));
     assert!(is_broken(&block_on(other_bytes.outbox(&a, 0, 9))));
 
     assert_eq!(inner.snapshot(), before);
-    let right = SealedStore::new(inner, seal_key(2)).with_older(seal_key(1));
+    let right = SealedStore::new(inner, &seal_key(2)).with_older(&seal_key(1));
     assert_eq!(load(&right, &a, &x), Ok(Some("1".into())));
     assert_eq!(block_on(right.outbox(&a, 0, 9)).unwrap(), event(1, "e1").events);
 }
@@ -107,7 +107,7 @@ fn another_key_opens_nothing_and_loses_nothing() {
 #[test]
 fn every_flipped_bit_and_every_cut_is_noticed() {
     let (inner, a, x) = (MemoryStore::new(), account("a"), key("x"));
-    let store = SealedStore::new(inner.clone(), seal_key(1));
+    let store = SealedStore::new(inner.clone(), &seal_key(1));
     block_on(store.commit(&a, put(&x, "some value"))).unwrap();
     let sound = raw(&inner, &a, &x);
     assert_eq!(sound.len(), "some value".len() + 45);
@@ -135,7 +135,7 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
 #[test]
 fn a_value_opens_in_its_own_place_only() {
     let inner = MemoryStore::new();
-    let store = SealedStore::new(inner.clone(), seal_key(1));
+    let store = SealedStore::new(inner.clone(), &seal_key(1));
     let (a, b, x) = (account("a"), account("b"), key("x"));
     let mut batch = put(&x, "1");
     batch.append(event(1, "e1"));
@@ -161,7 +161,7 @@ fn a_value_opens_in_its_own_place_only() {
 #[test]
 fn no_nonce_occurs_twice_with_one_key() {
     let inner = MemoryStore::new();
-    let store = SealedStore::new(inner.clone(), seal_key(1));
+    let store = SealedStore::new(inner.clone(), &seal_key(1));
     let mut seen = HashSet::new();
     for name in ["a", "b"] {
         let a = account(name);
@@ -184,7 +184,7 @@ fn no_nonce_occurs_twice_with_one_key() {
 #[test]
 fn resealing_leaves_nothing_to_the_old_key_but_events() {
     let (inner, a, b) = (MemoryStore::new(), account("a"), account("b"));
-    let first = SealedStore::new(inner.clone(), seal_key(1));
+    let first = SealedStore::new(inner.clone(), &seal_key(1));
     let mut batch = event(1, "e1");
     batch.puts = (0..600).map(|n| (key(&n.to_string()), n.to_string().into())).collect();
     batch.puts.extend(RecordKind::ALL.into_iter().map(|kind| (Key::new(kind, "one of its kind"), "1".into())));
@@ -192,7 +192,7 @@ fn resealing_leaves_nothing_to_the_old_key_but_events() {
     block_on(first.commit(&b, put(&key("x"), "1"))).unwrap();
     let records = 600 + RecordKind::ALL.len() as u64;
 
-    let both = SealedStore::new(inner.clone(), seal_key(2)).with_older(seal_key(1));
+    let both = SealedStore::new(inner.clone(), &seal_key(2)).with_older(&seal_key(1));
     block_on(both.commit(&a, event(2, "e2"))).unwrap();
     let running = block_on(both.acquire(&a)).unwrap();
     assert!(matches!(block_on(both.reseal(&a)), Err(StoreError::Leased { .. })), "not while the account runs");
@@ -202,7 +202,7 @@ fn resealing_leaves_nothing_to_the_old_key_but_events() {
     let again = block_on(both.reseal(&a)).unwrap();
     assert_eq!((again.records, again.older_events), (0, 1));
 
-    let second = SealedStore::new(inner, seal_key(2));
+    let second = SealedStore::new(inner, &seal_key(2));
     for n in 0..600 {
         assert_eq!(load(&second, &a, &key(&n.to_string())), Ok(Some(n.to_string().into())));
     }
@@ -216,7 +216,7 @@ fn resealing_leaves_nothing_to_the_old_key_but_events() {
 #[test]
 fn debug_and_errors_show_no_key() {
     let key = SealKey::new(7, Secret::new([0xab; 32]));
-    let store = SealedStore::new(MemoryStore::new(), key.clone());
+    let store = SealedStore::new(MemoryStore::new(), &key);
     let shown = format!("{key:?} {store:?}");
     assert!(shown.contains('7') && !shown.contains("171") && !shown.contains("ab, ab"), "{shown}");
 }

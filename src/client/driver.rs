@@ -78,6 +78,7 @@ enum Happened {
     ConsumerGone,
     Input(Input),
     Version(Result<Version, VersionError>),
+    LeaseLost,
 }
 
 /// The current version, asked for.
@@ -301,6 +302,7 @@ impl Driver {
             },
             input = inbound(&mut self.socket), if reading && self.socket.is_some() => Happened::Input(input),
             found = looked_up(&mut self.lookup), if self.lookup.is_some() => Happened::Version(found),
+            () = lost(&mut self.lease) => Happened::LeaseLost,
             () = tokio::time::sleep_until(until) => Happened::Input(Input::Tick),
         };
         if let Happened::Input(input) = &happened {
@@ -321,6 +323,7 @@ impl Driver {
             Happened::ConsumerGone => self.waiting_events.clear(),
             Happened::Input(input) => self.tell(input),
             Happened::Version(found) => self.version_found(found),
+            Happened::LeaseLost => self.store_failed(StoreError::LeaseLost),
         }
     }
 
@@ -491,7 +494,7 @@ impl Driver {
     fn worked(&mut self, worked: Worked) {
         match worked {
             Worked::Loaded(id, Ok(loaded)) => self.tell(Input::Loaded(id, loaded)),
-            Worked::Loaded(_, Err(error)) => self.store_failed(&error),
+            Worked::Loaded(_, Err(error)) => self.store_failed(error),
             Worked::Committed(seq, Ok(())) => {
                 self.committing = false;
                 self.tell(Input::Durable(seq));
@@ -499,7 +502,7 @@ impl Driver {
             }
             Worked::Committed(_, Err(error)) => {
                 self.committing = false;
-                self.store_failed(&error);
+                self.store_failed(error);
             }
             Worked::Computed(id, Some(result)) => self.tell(Input::Computed(id, result)),
             Worked::Computed(id, None) => tracing::error!(?id, "work was not done"),
@@ -507,8 +510,8 @@ impl Driver {
                 self.trimming = false;
                 match result {
                     Ok(()) => self.tell(Input::Acknowledged(seq)),
+                    Err(StoreError::LeaseLost) => return self.store_failed(StoreError::LeaseLost),
                     // Nobody else will ask for it again: the consumer may be waiting for what the engine reads next.
-                    Err(StoreError::LeaseLost) => return self.store_failed(&StoreError::LeaseLost),
                     Err(error) => {
                         tracing::warn!(%error, "acknowledged events cannot be removed");
                         self.to_trim = self.to_trim.max(Some(seq));
@@ -524,18 +527,15 @@ impl Driver {
     }
 
     /// What waits for a commit rests on the one that failed.
-    fn store_failed(&mut self, error: &StoreError) {
-        if *error == StoreError::LeaseLost && !self.lost {
-            tracing::error!("another store runs this account: it is stopped here");
-            // Whatever the engine wants to store cannot be stored. Who waits for an answer hears that the account is stopped.
+    fn store_failed(&mut self, error: StoreError) {
+        if error == StoreError::LeaseLost && !self.lost {
+            // The engine tells it, and nothing of it is stored or sent any more.
             self.lost = true;
             self.requests.close();
-            self.socket = None;
-            self.answers.clear();
             self.stopping.get_or_insert_default();
         }
         self.waiting_batch = None;
-        self.tell(Input::StoreFailed(error.to_string()));
+        self.tell(Input::StoreFailed(error));
     }
 
     fn acknowledge(&mut self, seq: u64) {
@@ -597,6 +597,14 @@ async fn looked_up(lookup: &mut Option<Lookup>) -> Result<Version, VersionError>
     let found = running.await;
     *lookup = None;
     found
+}
+
+/// Another store has taken the account, and this one has noticed before anything was written.
+async fn lost(lease: &mut Option<Lease>) {
+    match lease {
+        Some(lease) => lease.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next thing of the socket.

@@ -36,6 +36,7 @@ mod network;
 mod proxy;
 pub mod qr;
 mod socket;
+pub mod transfer;
 mod version;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +63,7 @@ pub use groups::Groups;
 pub use network::{Network, NetworkError, Stream};
 pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use socket::{DEFAULT_URL, SOCKET_BUFFER};
+pub use transfer::{TransferError, Transferred, export_account, import_account};
 pub use version::{FixedVersion, HttpVersion, VersionError, VersionFuture, VersionProvider};
 
 /// A message that was accepted: it is stored, and will be sent or reported as failed.

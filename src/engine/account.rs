@@ -15,6 +15,8 @@ use crate::{
 
 /// Largest one-time prekey id; ids are 24 bits on the wire (spec 03 §1.1).
 const MAX_PRE_KEY_ID: u32 = 0xFF_FFFF;
+/// Ids of one-time prekeys that are left out after an import: more than an account gives out in months.
+const IMPORT_JUMP: u32 = 0x10_0000;
 /// Registration ids are drawn from 1 to this (spec 01 §3.3).
 const MAX_REGISTRATION_ID: u32 = 16_380;
 
@@ -78,6 +80,8 @@ pub(crate) struct Account {
     /// How often the account was loaded, this time included: whose counter leases are good. It is stored with the first one.
     pub(crate) run: u32,
     pub(crate) is_run_stored: bool,
+    /// The first run since the account was imported: sender chains of earlier ones may have been used elsewhere. 0 if it never was.
+    pub(crate) first_run: u32,
     /// Stored although it is not linked: a phone was given a secret that belongs to these keys.
     pub(crate) kept: bool,
 }
@@ -109,8 +113,20 @@ impl Account {
             retired_pre_keys: Vec::new(),
             run: 1,
             is_run_stored: false,
+            first_run: 0,
             kept: false,
         }
+    }
+
+    /// The account was imported: it may have gone on elsewhere from the same records, or may do so at any time. What it sent or gave out
+    /// there must not be used for something else here.
+    pub(crate) fn begin_anew(&mut self) {
+        self.first_run = self.run;
+        // The server may hold keys that are not here: it gets others, under ids that were not given out there.
+        let skipped = self.next_pre_key_id.saturating_add(IMPORT_JUMP);
+        self.next_pre_key_id = if skipped > MAX_PRE_KEY_ID { skipped - MAX_PRE_KEY_ID } else { skipped };
+        self.uploaded = false;
+        self.digest_checked = 0;
     }
 
     /// Takes the next `count` one-time prekey ids. After the largest id they start again at 1.
@@ -152,6 +168,7 @@ impl Account {
             lid_migrated: self.lid_migrated,
             digest_checked: self.digest_checked,
             run: self.run,
+            first_run: self.first_run,
             signed_pre_key_made: self.signed_pre_key_made,
             retired_pre_keys: self
                 .retired_pre_keys
@@ -205,6 +222,7 @@ impl Account {
             retired_pre_keys: record.retired_pre_keys.iter().map(|key| (key.id, key.since)).collect(),
             run: record.run.saturating_add(1),
             is_run_stored: false,
+            first_run: record.first_run,
             kept: true,
         })
     }

@@ -362,6 +362,9 @@ pub enum CommandError {
     /// No passkey is asked for, or its code is not there to be confirmed.
     #[error("no passkey waits for this")]
     NoPasskey,
+    /// Another store has taken the account, which has ended here.
+    #[error("the account runs elsewhere: its lease was lost")]
+    LeaseLost,
     /// There is no connection that the command could use.
     #[error("the account is not connected")]
     NotConnected,

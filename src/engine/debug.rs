@@ -26,6 +26,7 @@ impl Engine {
             Phase::Ready => "ready",
             Phase::Halted { .. } => "halted",
             Phase::Broken(_) => "broken",
+            Phase::Lost => "lost",
         };
         let linked = if self.account.linked.is_some() { "linked" } else { "unlinked" };
         let (connection, told) = (self.connection.shape(now.mono), self.told.state().as_str());
@@ -62,7 +63,7 @@ impl Debug for Input {
             Self::Command(id, command) => f.debug_tuple("Command").field(id).field(command).finish(),
             Self::Loaded(id, loaded) => f.debug_tuple("Loaded").field(id).field(loaded).finish(),
             Self::Durable(seq) => f.debug_tuple("Durable").field(seq).finish(),
-            Self::StoreFailed(reason) => f.debug_tuple("StoreFailed").field(reason).finish(),
+            Self::StoreFailed(error) => f.debug_tuple("StoreFailed").field(error).finish(),
             Self::Acknowledged(seq) => f.debug_tuple("Acknowledged").field(seq).finish(),
             Self::Computed(id, result) => f.debug_tuple("Computed").field(id).field(result).finish(),
             Self::Version(version) => f.debug_tuple("Version").field(version).finish(),

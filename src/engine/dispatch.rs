@@ -70,13 +70,15 @@ impl Engine {
                 self.answer(id, Err(CommandError::Busy { waiting: self.early.len() }));
             }
             Phase::Booting | Phase::Halted { .. } => self.early.push_back((id, command)),
-            Phase::Ready | Phase::Broken(_) => self.run_command(now, id, command),
+            Phase::Ready | Phase::Broken(_) | Phase::Lost => self.run_command(now, id, command),
         }
     }
 
     pub(super) fn run_command(&mut self, now: Now, id: CommandId, command: Command) {
-        if let Phase::Broken(error) = self.phase {
-            return self.answer(id, Err(error.into()));
+        match self.phase {
+            Phase::Broken(error) => return self.answer(id, Err(error.into())),
+            Phase::Lost => return self.answer(id, Err(CommandError::LeaseLost)),
+            Phase::Booting | Phase::Ready | Phase::Halted { .. } => {}
         }
         match command {
             Command::Connect => {

@@ -15,7 +15,7 @@ use crate::{
     clock::Now,
     event::{DisconnectReason, LinkFailure, SessionState},
     jid::Jid,
-    store::{Key, RecordKind},
+    store::{IMPORTED, Key, RecordKind, StoreError},
 };
 
 /// Pause before the account is loaded again after the store failed.
@@ -60,7 +60,7 @@ impl Engine {
     /// Loads the account and what was under way.
     pub(super) fn load_account(&mut self) {
         self.phase = Phase::Booting;
-        let keys = [account_key(), head_key()].into_iter().chain(Retention::keys());
+        let keys = [account_key(), head_key(), imported_key()].into_iter().chain(Retention::keys());
         let needs = Needs { missing: keys.collect(), read: Vec::new() };
         self.request(Job::Boot, needs, vec![RecordKind::Outgoing, RecordKind::Placeholder]);
     }
@@ -99,13 +99,13 @@ impl Engine {
     /// Forgets every job, and with it the answers that are under way: they show what was before.
     pub(super) fn drop_jobs(&mut self) {
         for send::Waiting { command: id, .. } in std::mem::take(&mut self.accepting) {
-            self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+            self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
         }
         self.interrupt_group_commands();
         for Parked { job, read, .. } in std::mem::take(&mut self.jobs).into_values() {
             self.cache.unpin(&read);
             if let Job::Command(id, _) | Job::Answer(Answer::GroupCommand(id, _)) = job {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
             }
         }
     }
@@ -143,6 +143,7 @@ impl Engine {
         self.told.restore(self.last_event);
         // Without word from the driver nothing waits in the outbox.
         self.acknowledged = self.acknowledged_before.take().unwrap_or(self.last_event).min(self.last_event);
+        let mut is_imported = None;
         if let Some(record) = of(account_key()) {
             match Account::from_record(&record) {
                 Ok(mut account) => {
@@ -152,6 +153,16 @@ impl Engine {
                 }
                 Err(error) => return self.broken(now, error),
             }
+            if let Some(mark) = of(imported_key()) {
+                if mark != IMPORTED {
+                    return self.broken(now, RecordError("Imported (the import is not finished)"));
+                }
+                let mut account = (*self.account).clone();
+                account.begin_anew();
+                is_imported = Some(account);
+            }
+        } else if of(imported_key()).is_some() {
+            return self.broken(now, RecordError("Imported (the import is not finished)"));
         } else if self.account.linked.is_some() || self.account.kept {
             // The store lost the account while we ran: nothing of the old keys may be used again.
             let run = self.account.run.saturating_add(1);
@@ -163,6 +174,12 @@ impl Engine {
         self.retries = retry::Memory::default();
         self.retries.wanted.restore(now, wanted);
         self.phase = Phase::Ready;
+        if let Some(account) = is_imported {
+            self.act(now, |step| {
+                *step.account_mut() = account;
+                step.delete(imported_key());
+            });
+        }
         if self.account.linked.is_some() && self.told.state() == SessionState::Pending {
             self.told.begin(SessionState::Disconnected);
         }
@@ -189,8 +206,19 @@ impl Engine {
     }
 
     /// Drops everything that is not durable, as a crash would, and loads the account again after a pause.
-    pub(super) fn store_failed(&mut self, now: Now, reason: &str) {
-        tracing::error!(reason, "the store failed, starting over");
+    pub(super) fn store_failed(&mut self, now: Now, error: &StoreError) {
+        if self.phase == Phase::Lost {
+            return;
+        }
+        let is_lost = *error == StoreError::LeaseLost;
+        match is_lost {
+            true => tracing::error!("another store runs this account: it has ended here"),
+            false => tracing::error!(%error, "the store failed, starting over"),
+        }
+        self.store_failures = self.store_failures.saturating_add(1);
+        if is_lost {
+            self.phase = Phase::Lost;
+        }
         self.clear_gate();
         self.told.fail();
         self.drop_jobs();
@@ -207,13 +235,40 @@ impl Engine {
         } else {
             // It failed twice: who asked meanwhile has waited long enough.
             for (id, _) in std::mem::take(&mut self.early) {
-                self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
             }
         }
         self.last_event = 0;
         self.acknowledged = 0;
+        if is_lost {
+            for id in self.logouts.give_up() {
+                self.answer(id, Err(CommandError::LeaseLost));
+            }
+            self.stop(now, Stop::Idle);
+            self.emit_unstored(now, &notices::store_failed(error, None, self.store_failures));
+            self.emit_unstored(now, &notices::disconnected_for_good(DisconnectReason::Storage));
+            return;
+        }
+        self.emit_unstored(now, &notices::store_failed(error, Some(STORE_PAUSE), self.store_failures));
         self.suspend_told(now);
         self.phase = Phase::Halted { until: now.mono.saturating_add(STORE_PAUSE) };
+    }
+
+    /// A batch is durable.
+    pub(super) fn store_works(&mut self, now: Now) {
+        // Those of before the failure do not count: the account is not loaded again yet.
+        if self.store_failures > 0 && self.phase == Phase::Ready {
+            let failures = std::mem::take(&mut self.store_failures);
+            self.emit_unstored(now, &notices::store_recovered(failures));
+        }
+    }
+
+    /// What they hear whose command came to nothing.
+    pub(super) const fn interruption(&self) -> CommandError {
+        match self.phase {
+            Phase::Lost => CommandError::LeaseLost,
+            _ => CommandError::Interrupted,
+        }
     }
 
     /// Drops what was to leave, but for what is durable and what somebody waits for.
@@ -230,7 +285,7 @@ impl Engine {
         for queued in held {
             match queued {
                 Queued::Output(Output::Reply(id, _)) => {
-                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(CommandError::Interrupted))));
+                    self.gate.push_free(Queued::Output(Output::Reply(id, Err(self.interruption()))));
                 }
                 // A batch whose confirmation is under way may be durable: the outbox tells when it is loaded again.
                 Queued::Output(Output::Event(envelope)) if envelope.seq.is_some() => self.unconfirmed.push(*envelope),
@@ -242,6 +297,11 @@ impl Engine {
 
 pub(super) fn account_key() -> Key {
     Key::new(RecordKind::Account, b"")
+}
+
+/// That the account was imported.
+fn imported_key() -> Key {
+    Key::new(RecordKind::Imported, b"")
 }
 
 pub(super) fn head_key() -> Key {

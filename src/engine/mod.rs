@@ -110,7 +110,7 @@ use crate::{
     node::Node,
     pairing::payload::Version,
     stanza::receipt::DeliveryReceipts,
-    store::{Batch, Key, OutboxEntry, RecordKind},
+    store::{Batch, Key, OutboxEntry, RecordKind, StoreError},
 };
 use account::Account;
 use cache::Cache;
@@ -166,9 +166,9 @@ pub enum Input {
     Loaded(LoadId, Loaded),
     /// Every batch up to this one is durable.
     Durable(u64),
-    /// The store failed, in a load or a commit. The engine drops what is not durable and starts over from the store
-    /// after a pause.
-    StoreFailed(String),
+    /// The store failed, in a load or a commit. The engine drops what is not durable, tells `store.failed`, and starts over
+    /// from the store after a pause. [`StoreError::LeaseLost`] ends the account here: nothing is stored or sent any more.
+    StoreFailed(StoreError),
     /// The consumer has all events up to this sequence number for good. Said before the account is loaded, it tells how
     /// much of the outbox waits from earlier; without it nothing does.
     Acknowledged(u64),
@@ -247,6 +247,8 @@ enum Phase {
     Halted { until: Duration },
     /// What is stored cannot be read.
     Broken(RecordError),
+    /// Another store has the account.
+    Lost,
 }
 
 /// Most uploads of prekeys in [`UPLOAD_SPAN`]: some thousand new sessions, and not as many as the server asks for.
@@ -316,6 +318,8 @@ pub struct Engine {
     acknowledged_before: Option<u64>,
     /// Events of batches of which it is not known whether the store has them: it failed.
     unconfirmed: Vec<Envelope>,
+    /// How often the store failed since it took a batch.
+    store_failures: u32,
     /// When the next restriction ends.
     restriction_ends: Option<Duration>,
     /// Room for what a step reads.
@@ -405,6 +409,7 @@ impl Engine {
             rotation: None,
             acknowledged_before: None,
             unconfirmed: Vec::new(),
+            store_failures: 0,
             restriction_ends: None,
             needs: Needs::default(),
             draft: Vec::new(),
@@ -426,8 +431,9 @@ impl Engine {
             Input::Durable(seq) => {
                 self.gate.release(seq.min(self.batches));
                 self.told.release(self.gate.durable());
+                self.store_works(now);
             }
-            Input::StoreFailed(reason) => self.store_failed(now, &reason),
+            Input::StoreFailed(error) => self.store_failed(now, &error),
             Input::Acknowledged(seq) if matches!(self.phase, Phase::Booting | Phase::Halted { .. }) => {
                 self.acknowledged_before = self.acknowledged_before.max(Some(seq));
             }

@@ -25,7 +25,7 @@ use crate::{
         SessionOfflineSyncCompleted, SessionOfflineSyncStarted, SessionOutdated, SessionPairCode, SessionPairCodeError,
         SessionPairCodeRefresh, SessionPairError, SessionPaired, SessionPasskeyConfirmation, SessionPasskeyError,
         SessionPasskeyRequest, SessionQrExhausted, SessionQrScannedWithoutMultidevice, SessionQrUpdated,
-        SessionReconnecting, SessionStreamError, Source,
+        SessionReconnecting, SessionStreamError, Source, StoreFailed, StoreFault, StoreRecovered,
     },
     jid::Jid,
     message::{self, normalise},
@@ -36,7 +36,7 @@ use crate::{
         message::InboundMessage,
         stream::{Failure, StreamError},
     },
-    store::AccountId,
+    store::{AccountId, StoreError},
 };
 pub(crate) use content::{
     Standing, Vote, bot_piece, chat_set, comment, deleted, edited, event_response, kept, member_tag, option_added,
@@ -200,6 +200,25 @@ pub(crate) fn keepalive_lost(misses: u32, last_success: Option<u64>) -> Event {
 
 pub(crate) fn keepalive_restored(misses: u32, now: Now) -> Event {
     SessionKeepaliveRestored::new(misses, Some(now.wall_ms)).into()
+}
+
+/// The store failed; `pause` is the time until it is tried again, if it is.
+pub(crate) fn store_failed(error: &StoreError, pause: Option<Duration>, failures: u32) -> Event {
+    let fault = match error {
+        StoreError::Backend(_) => StoreFault::Backend,
+        StoreError::Conflict { .. } | StoreError::Leased { .. } => StoreFault::Conflict,
+        StoreError::LeaseLost => StoreFault::LeaseLost,
+        StoreError::Closed => StoreFault::Closed,
+        StoreError::Incompatible(_)
+        | StoreError::Damaged(_)
+        | StoreError::UnknownKey { .. }
+        | StoreError::Sealed(_) => StoreFault::Unreadable,
+    };
+    StoreFailed::new(fault, error.to_string(), pause.is_some(), pause.map(millis), failures).into()
+}
+
+pub(crate) fn store_recovered(failures: u32) -> Event {
+    StoreRecovered::new(failures).into()
 }
 
 pub(crate) fn offline_started(total: u64, messages: u64, receipts: u64, notifications: u64) -> Event {

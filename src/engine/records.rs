@@ -148,6 +148,9 @@ pub(crate) struct AccountRecord {
     /// The newest run that has counter leases, or an earlier one without.
     #[prost(uint32, tag = "42")]
     pub(crate) run: u32,
+    /// The first run since the account was imported.
+    #[prost(uint32, tag = "43")]
+    pub(crate) first_run: u32,
 }
 record!(AccountRecord);
 

@@ -51,8 +51,8 @@ impl SignalStore for Step<'_> {
     type Miss = Miss;
 
     fn session(&mut self, address: &Address) -> Result<Option<Session>, Miss> {
-        let run = self.account().run;
-        self.signal_record(&keys::session(address), |bytes| Session::decode(bytes)?.resume(run))
+        let (run, first) = (self.account().run, self.account().first_run);
+        self.signal_record(&keys::session(address), |bytes| Session::decode(bytes)?.resume(run, first))
     }
 
     fn archive_index(&mut self, address: &Address) -> Result<Option<ArchiveIndex>, Miss> {
@@ -60,8 +60,8 @@ impl SignalStore for Step<'_> {
     }
 
     fn archived_state(&mut self, address: &Address, id: StateId) -> Result<Option<State>, Miss> {
-        let run = self.account().run;
-        self.signal_record(&keys::archived_state(address, id), |bytes| State::decode(bytes)?.resume(run))
+        let (run, first) = (self.account().run, self.account().first_run);
+        self.signal_record(&keys::archived_state(address, id), |bytes| State::decode(bytes)?.resume(run, first))
     }
 
     fn skipped_page(&mut self, address: &Address, id: PageId) -> Result<Option<SkippedPage>, Miss> {

@@ -11,7 +11,7 @@
 //!
 //! **Durable and ephemeral.** Most events are appended to the outbox in the same commit as what caused them, carry a `seq`,
 //! and come again after a crash until they are acknowledged. Those that only describe the present moment
-//! ([`Event::is_ephemeral`]: codes, dial attempts, keepalive) never enter the outbox: shown again after a restart they
+//! ([`Event::is_ephemeral`]: codes, dial attempts, keepalive, the store) never enter the outbox: shown again after a restart they
 //! would be wrong. Their envelope has no `seq`.
 //!
 //! `Debug` of what holds phone numbers, names, texts or codes prints none of them.
@@ -26,6 +26,7 @@
 //! | [`chat`] | `chats.*` |
 //! | [`account`] | `account.*`, `lid_mapping.*`, `identity.*` |
 //! | [`group`] | `groups.*`, `group-participants.*`, `group.*`, `community.*` |
+//! | [`store`] | `store.*` |
 //! | [`state`] | the session state that follows from an event |
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -76,6 +77,7 @@ pub mod link;
 pub mod message;
 pub mod session;
 pub mod state;
+pub mod store;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -112,6 +114,7 @@ pub use session::{
     SessionQrUpdated, SessionReconnecting, SessionStreamError,
 };
 pub use state::SessionState;
+pub use store::{StoreFailed, StoreFault, StoreRecovered};
 
 /// Why an event or its stored form cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -272,6 +275,11 @@ events! {
     "group.join_request" GroupJoinRequest(GroupJoinRequest);
     /// A group became a part of a community, or ceased to be one.
     "community.update" CommunityUpdate(CommunityUpdate);
+    /// The store failed. Ephemeral. What was not stored did not happen; nothing was acknowledged that is not stored. If
+    /// `willRetry`, the account goes on by itself; otherwise it has ended here: with `lease_lost` it runs elsewhere.
+    "store.failed" StoreFailed(StoreFailed);
+    /// The store works again. Ephemeral.
+    "store.recovered" StoreRecovered(StoreRecovered);
 }
 
 impl Event {
@@ -292,6 +300,8 @@ impl Event {
                 | Self::Reconnecting(_)
                 | Self::KeepaliveLost(_)
                 | Self::KeepaliveRestored(_)
+                | Self::StoreFailed(_)
+                | Self::StoreRecovered(_)
         )
     }
 

@@ -113,6 +113,7 @@ impl Snapshot {
         put_bytes(&mut out, 3, &state.remote_identity.to_typed());
         put_bytes(&mut out, 4, state.root.expose());
         put_varint(&mut out, 5, state.previous_counter.into());
+        // A closed chain is left out: whoever reads this would send on it.
         if let Sender::Chain(sender) = &state.sender {
             let mut chain = Vec::new();
             put_bytes(&mut chain, 1, &sender.ratchet.public().to_typed());

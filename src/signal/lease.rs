@@ -62,6 +62,11 @@ impl Lease {
         Ok(())
     }
 
+    /// Whether a chain was last used before a run.
+    pub(super) fn is_of_run_before(lease: Option<Self>, first: u32) -> bool {
+        lease.map_or(0, |lease| lease.run) < first
+    }
+
     pub(super) fn encode_into(self, out: &mut impl BufMut) {
         out.put_u32(self.run);
         out.put_u32(self.until);

@@ -14,7 +14,7 @@ use super::{
     Ciphertext, CiphertextKind, Own, PageId, SignalError, SkippedPage, State,
     chain::{ChainKey, MessageKeys, message_seed, root_step},
     skipped::{SkipPlan, SkippedIndex, SkippedKey, page_of},
-    state::{MAX_RECEIVERS, ReceiverChain, Sender},
+    state::{MAX_RECEIVERS, ReceiverChain, Sender, SenderChain},
     wire::{PreKeyMessage, WhisperMessage},
 };
 
@@ -207,8 +207,10 @@ impl State {
         let (root, mut chain) = match at.and_then(|at| self.receivers.get(at)) {
             Some(receiver) => (None, receiver.chain.clone()),
             None => {
-                let Sender::Chain(sender) = &self.sender else { return Err(SignalError::NoSession) };
-                let (root, chain) = root_step(&self.root, sender.ratchet.private(), &message.ratchet)?;
+                let (Sender::Chain(SenderChain { ratchet, .. }) | Sender::Closed { ratchet, .. }) = &self.sender else {
+                    return Err(SignalError::NoSession);
+                };
+                let (root, chain) = root_step(&self.root, ratchet.private(), &message.ratchet)?;
                 (Some(root), chain)
             }
         };
@@ -239,6 +241,7 @@ impl State {
         // The last counter used on the retired chain; 0 also if none was (spec 03 §2.4).
         self.previous_counter = match &self.sender {
             Sender::Chain(old) => old.chain.index.saturating_sub(1),
+            Sender::Closed { counter, .. } => counter.saturating_sub(1),
             Sender::Missing | Sender::Due => 0,
         };
         self.sender = Sender::Due;

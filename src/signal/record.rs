@@ -61,17 +61,17 @@ impl Session {
     ///
     /// # Errors
     /// As there.
-    pub fn resume(self, run: u32) -> Result<Self, SignalError> {
-        let current = self.current.map(|state| state.resume(run)).transpose()?;
+    pub fn resume(self, run: u32, first: u32) -> Result<Self, SignalError> {
+        let current = self.current.map(|state| state.resume(run, first)).transpose()?;
         Ok(Self { current, ..self })
     }
 
-    /// The state that messages are sent with.
-    pub const fn current(&self) -> Option<&State> {
-        self.current.as_ref()
+    /// The state that messages are sent with. `None` also when there is one that only receives: it came from elsewhere.
+    pub fn current(&self) -> Option<&State> {
+        self.current.as_ref().filter(|state| state.can_send())
     }
 
-    /// The state that messages are sent with, to move its sender chain.
+    /// The newest state, to move its sender chain.
     pub const fn current_mut(&mut self) -> Option<&mut State> {
         self.current.as_mut()
     }

@@ -10,6 +10,8 @@
 //!        └───────────────────────────────────────────────────────────────┘
 //!             a message of an unknown ratchet key: root step with ours, which is then dropped
 //! ```
+//!
+//! A chain that may have been used elsewhere is closed: nothing is sent on it any more, and the other side can still turn on its ratchet key.
 
 use bytes::BufMut;
 
@@ -68,6 +70,12 @@ pub(super) enum Sender {
     Due,
     /// A chain.
     Chain(SenderChain),
+    /// What is left of a chain that may have been used elsewhere.
+    Closed {
+        ratchet: KeyPair,
+        /// Where the chain stood.
+        counter: u32,
+    },
 }
 
 /// The chain that we send on.
@@ -142,19 +150,29 @@ impl State {
     pub fn lease(&mut self, run: u32) -> Leased {
         match &mut self.sender {
             Sender::Chain(sender) => Lease::renew(&mut sender.lease, &sender.chain, run),
-            Sender::Missing | Sender::Due => Leased::Held,
+            Sender::Missing | Sender::Due | Sender::Closed { .. } => Leased::Held,
         }
     }
 
-    /// The record was read in this run: what an earlier one may have sent is passed over.
+    /// The record was read in this run: what an earlier one may have sent is passed over. A chain of a run before `first` is closed:
+    /// the record is a copy, and somebody else may have gone on from the same state.
     ///
     /// # Errors
     /// [`SignalError::TooFarAhead`] for a lease that nobody takes, [`SignalError::Exhausted`] at the end of a chain.
-    pub fn resume(mut self, run: u32) -> Result<Self, SignalError> {
+    pub fn resume(mut self, run: u32, first: u32) -> Result<Self, SignalError> {
         if let Sender::Chain(sender) = &mut self.sender {
-            Lease::resume(&mut sender.lease, &mut sender.chain, run)?;
+            if Lease::is_of_run_before(sender.lease, first) {
+                self.sender = Sender::Closed { ratchet: sender.ratchet.clone(), counter: sender.chain.index };
+            } else {
+                Lease::resume(&mut sender.lease, &mut sender.chain, run)?;
+            }
         }
         Ok(self)
+    }
+
+    /// Whether it has a chain to send on, or can begin one.
+    pub(super) const fn can_send(&self) -> bool {
+        matches!(self.sender, Sender::Due | Sender::Chain(_))
     }
 
     /// Makes the sender chain if it is due, with a ratchet key drawn from `rng`. Encrypting does it by itself; to do it
@@ -177,7 +195,7 @@ impl State {
         }
         match &mut self.sender {
             Sender::Chain(sender) => Ok(sender),
-            Sender::Missing | Sender::Due => Err(SignalError::NoSession),
+            Sender::Missing | Sender::Due | Sender::Closed { .. } => Err(SignalError::NoSession),
         }
     }
 
@@ -260,6 +278,11 @@ impl State {
                 sender.lease.iter().for_each(|lease| lease.encode_into(out));
             }
             Sender::Due => out.put_u8(2),
+            Sender::Closed { ratchet, counter } => {
+                out.put_u8(4);
+                out.put_pair(ratchet);
+                out.put_u32(*counter);
+            }
         }
         out.put_u32(self.next_chain);
         out.put_count(self.receivers.len());
@@ -292,6 +315,7 @@ impl State {
                 Sender::Chain(SenderChain { ratchet, chain, lease })
             }
             2 => Sender::Due,
+            4 => Sender::Closed { ratchet: reader.pair()?, counter: reader.u32()? },
             _ => return Err(reader.damaged("unknown tag of the sender chain")),
         };
         let next_chain = reader.u32()?;

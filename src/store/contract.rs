@@ -143,6 +143,23 @@ async fn scans(store: &dyn Store) {
     let some = Key::new(RecordKind::PreKey, 202_u32.to_be_bytes());
     on.commits("a delete", Batch::default().without(&some)).await;
     assert_eq!(on.scan(RecordKind::PreKey).await.len(), 299, "scan after a delete");
+
+    // In parts, which end where the kind ends.
+    let whole = on.scan(RecordKind::PreKey).await;
+    let (mut parts, mut from) = (Vec::new(), Vec::new());
+    loop {
+        let part = on.scan_part(RecordKind::PreKey, &from, 100).await;
+        assert!(part.len() <= 100, "scan_part: at most so many");
+        let Some((last, _)) = part.last() else { break };
+        from = [&last.id[..], &[0]].concat();
+        parts.extend(part);
+        assert!(parts.len() <= whole.len(), "scan_part: it begins where it is told to");
+    }
+    assert_eq!(parts, whole, "scan_part: all parts are the whole");
+    let found = on.scan_part(RecordKind::PreKey, &300_u32.to_be_bytes(), usize::MAX).await;
+    let expected: Vec<_> = whole.iter().filter(|(key, _)| *key.id >= 300_u32.to_be_bytes()[..]).cloned().collect();
+    assert_eq!(found, expected, "scan_part: the id itself is in it");
+    assert_eq!(on.scan_part(RecordKind::PreKey, b"", 0).await, [], "scan_part of nothing");
 }
 
 /// The same key under another account or kind is another record.
@@ -480,6 +497,10 @@ impl<'a> On<'a> {
 
     async fn scan(&self, kind: RecordKind) -> Vec<(Key, Bytes)> {
         must("scan", self.store.scan(&self.account, kind).await)
+    }
+
+    async fn scan_part(&self, kind: RecordKind, from: &[u8], limit: usize) -> Vec<(Key, Bytes)> {
+        must("scan_part", self.store.scan_part(&self.account, kind, from, limit).await)
     }
 
     async fn outbox(&self, after: u64, limit: usize) -> Vec<OutboxEntry> {

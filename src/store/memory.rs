@@ -105,6 +105,20 @@ impl Store for MemoryStore {
         answer(records.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        let state = self.lock();
+        let tables = state.contents.accounts.get(account);
+        let records = tables.into_iter().flat_map(|tables| tables.records.range(Key::new(kind, from)..));
+        let records = records.take_while(|(key, _)| key.kind == kind).take(limit);
+        answer(records.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {
         Box::pin(ready(self.lock().commit(self.node, account, batch)))
     }

@@ -17,12 +17,16 @@
 //!
 //! What stands in a record is the engine's business: each has a version byte of its own. Backends never look inside.
 //! [`MemoryStore`] is for tests and throw-away accounts, [`SqliteStore`] (feature `sqlite`) is the embedded default.
-//! [`SealedStore`] encrypts what any of them keeps.
+//! `PostgresStore` (feature `postgres`) is for several nodes. [`SealedStore`] encrypts what any of them keeps.
 
-#[cfg(any(test, feature = "client", feature = "sqlite"))]
+#[cfg(any(test, feature = "client", feature = "postgres", feature = "sqlite"))]
 pub mod contract;
 mod lease;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod pending;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -41,6 +45,8 @@ use smallvec::SmallVec;
 
 pub use lease::Lease;
 pub use memory::{MemorySnapshot, MemoryStore};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStats, PostgresStore};
 pub use sealed::{Resealed, SealKey, SealedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStats, SqliteStore, Synchronous};
@@ -129,11 +135,13 @@ pub enum RecordKind {
     Expiry = 26,
     /// The chats in which another device handed us sender keys; id = address.
     SenderKeyChats = 27,
+    /// The account was imported. One record, empty id: 1 while that is under way, 2 when it is done and the account was not loaded since.
+    Imported = 28,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Account,
         Self::OutboxHead,
         Self::PreKey,
@@ -161,8 +169,12 @@ impl RecordKind {
         Self::Placeholder,
         Self::Expiry,
         Self::SenderKeyChats,
+        Self::Imported,
     ];
 }
+
+/// [`RecordKind::Imported`] of an import that is complete.
+pub(crate) const IMPORTED: &[u8] = &[2];
 
 /// The key of one record of an account.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -345,7 +357,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes the account for this store: until the lease is gone, every write of another store to it fails with
     /// [`StoreError::Leased`]. The store renews the lease by itself. If another store took it after all, because this
     /// one was away for longer than its lease, every write here fails with [`StoreError::LeaseLost`], as long as the lost lease is
-    /// held: a write counts only while its lease does. Reads need no lease. Writes without one are for tools, and succeed while
+    /// held: a write counts only while its lease does. A backend that notices a loss by itself tells it by [`Lease::lost`]. Reads need no lease. Writes without one are for tools, and succeed while
     /// nobody has the account.
     ///
     /// # Errors
@@ -357,6 +369,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Reads all records of a kind, ordered by id. Sees every batch whose `commit` was called before.
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>>;
+
+    /// Reads up to `limit` records of a kind whose id is not below `from`, ordered by id: a part of [`scan`](Self::scan), for
+    /// those who read all of a large account. The next part begins at the last id with a zero byte behind it. A backend without it reads
+    /// everything and leaves out the rest.
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        let all = self.scan(account, kind);
+        Box::pin(async move { Ok(all.await?.into_iter().filter(|(key, _)| *key.id >= *from).take(limit).collect()) })
+    }
 
     /// Applies a batch. The batch is queued when the call is made, not when the future is first polled; the future
     /// is ready once the batch is durable. Dropping the future does not take the batch back. Batches of several
@@ -394,6 +420,16 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
         (**self).scan(account, kind)
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        (**self).scan_part(account, kind, from, limit)
     }
 
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {

@@ -53,6 +53,11 @@ impl SealKey {
     pub const fn id(&self) -> u32 {
         self.id
     }
+
+    #[cfg(feature = "client")]
+    pub(crate) const fn secret(&self) -> &Secret<32> {
+        &self.secret
+    }
 }
 
 /// What [`SealedStore::reseal`] did.
@@ -73,8 +78,8 @@ pub struct Resealed {
 ///
 /// # let (first, second) = ([1; 32], [2; 32]);
 /// // Key 2 seals from now on; key 1 opens what was sealed before.
-/// let newest = SealKey::new(2, Secret::new(second));
-/// let store = SealedStore::new(MemoryStore::new(), newest).with_older(SealKey::new(1, Secret::new(first)));
+/// let (newest, older) = (SealKey::new(2, Secret::new(second)), SealKey::new(1, Secret::new(first)));
+/// let store = SealedStore::new(MemoryStore::new(), &newest).with_older(&older);
 /// # drop(store);
 /// ```
 #[derive(Clone)]
@@ -85,14 +90,14 @@ pub struct SealedStore<S> {
 
 impl<S: Store> SealedStore<S> {
     /// Seals everything with this key.
-    pub fn new(inner: S, key: SealKey) -> Self {
+    pub fn new(inner: S, key: &SealKey) -> Self {
         let newest = key.id;
         Self { inner, keys: Keys { newest, all: BTreeMap::from([(newest, Sealer::new(key))]) } }
     }
 
     /// Opens what an older key has sealed, too. A key with the number of the newest is ignored.
     #[must_use]
-    pub fn with_older(mut self, key: SealKey) -> Self {
+    pub fn with_older(mut self, key: &SealKey) -> Self {
         self.keys.all.entry(key.id).or_insert_with(|| Sealer::new(key));
         self
     }
@@ -113,6 +118,15 @@ impl<S: Store> SealedStore<S> {
         let done = self.reseal_leased(account).await;
         lease.release().await?;
         done
+    }
+
+    /// Opens records.
+    fn open_all(&self, account: &AccountId, records: Vec<(Key, Bytes)>) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let open = |(key, value): (Key, Bytes)| {
+            let value = self.keys.open(account, Place::Record(&key), &value)?;
+            Ok((key, value))
+        };
+        records.into_iter().map(open).collect()
     }
 
     async fn reseal_leased(&self, account: &AccountId) -> Result<Resealed, StoreError> {
@@ -159,13 +173,18 @@ impl<S: Store> Store for SealedStore<S> {
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
         let records = self.inner.scan(account, kind);
-        Box::pin(async move {
-            let open = |(key, value): (Key, Bytes)| {
-                let value = self.keys.open(account, Place::Record(&key), &value)?;
-                Ok((key, value))
-            };
-            records.await?.into_iter().map(open).collect()
-        })
+        Box::pin(async move { self.open_all(account, records.await?) })
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        let records = self.inner.scan_part(account, kind, from, limit);
+        Box::pin(async move { self.open_all(account, records.await?) })
     }
 
     fn commit(&self, account: &AccountId, mut batch: Batch) -> StoreFuture<'static, ()> {
@@ -267,9 +286,8 @@ impl Keys {
 }
 
 impl Sealer {
-    fn new(key: SealKey) -> Self {
-        let SealKey { secret, .. } = key;
-        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, secret.expose(), b"wamd sealed values 1"));
+    fn new(key: &SealKey) -> Self {
+        let keys: Zeroizing<[u8; 64]> = Zeroizing::new(hkdf_sha256(None, key.secret.expose(), b"wamd sealed values 1"));
         let (mut cipher, mut mac) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         let (left, right) = keys.split_at(32);
         cipher.copy_from_slice(left);

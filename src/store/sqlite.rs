@@ -23,7 +23,7 @@
 //!
 //! Deleted records are overwritten with zeros where that costs no further write (`secure_delete = FAST`); the log and
 //! backups may keep old values for a while. Pages that deletions empty are used again by what is written next, so the file stops growing
-//! once what ages out and what comes in are in balance; it never shrinks by itself.
+//! once what ages out and what comes in are in balance; [`SqliteStore::vacuum`] makes it small again after many accounts were removed.
 //!
 //! **Leases.** Several processes may open one file, for different accounts. Which of them runs an account stands in the file; that it lives is
 //! said by a lock of the operating system on a small file beside the database, `<database>-owner-<id>`. Another process is refused as long as
@@ -47,9 +47,9 @@ use rusqlite::ErrorCode;
 
 use self::{
     tables::Write,
-    worker::{Counters, Job, LeaseJob, Pending, Read, Reply, Worker, WriteJob},
+    worker::{Counters, Job, LeaseJob, Read, Reply, Worker, WriteJob},
 };
-use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture};
+use super::{AccountId, Batch, Key, Lease, OutboxEntry, RecordKind, Store, StoreError, StoreFuture, pending::Pending};
 
 /// When a commit counts as durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,6 +148,17 @@ impl SqliteStore {
         self.counters.read()
     }
 
+    /// Gives the free pages of the file back to the file system, and leaves nothing of what was deleted. Writes the whole file anew: it needs
+    /// as much free space again, and writes wait for it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Backend`], when the disk is full for example; the file is then as it was.
+    pub fn vacuum(&self) -> StoreFuture<'static, ()> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(Job::Vacuum(reply));
+        wait(answer)
+    }
+
     /// Queues a write.
     fn write(&self, account: &AccountId, write: Write) -> StoreFuture<'static, ()> {
         let (reply, answer) = oneshot::channel();
@@ -160,7 +171,7 @@ impl SqliteStore {
     fn read<T: Send + 'static>(&self, read: impl FnOnce(Reply<T>) -> Read) -> StoreFuture<'static, T> {
         let (reply, answer) = oneshot::channel();
         let read = read(reply);
-        if self.pending.concerns(&read) {
+        if self.pending.concerns(read.account()) {
             self.writer.send(Job::Read(read));
         } else {
             self.reader.send(read);
@@ -182,7 +193,17 @@ impl Store for SqliteStore {
     }
 
     fn scan<'a>(&'a self, account: &'a AccountId, kind: RecordKind) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
-        self.read(|reply| Read::Scan { account: account.clone(), kind, reply })
+        self.scan_part(account, kind, &[], usize::MAX)
+    }
+
+    fn scan_part<'a>(
+        &'a self,
+        account: &'a AccountId,
+        kind: RecordKind,
+        from: &'a [u8],
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<(Key, Bytes)>> {
+        self.read(|reply| Read::Scan { account: account.clone(), kind, from: from.to_vec(), limit, reply })
     }
 
     fn commit(&self, account: &AccountId, batch: Batch) -> StoreFuture<'static, ()> {

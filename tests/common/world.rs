@@ -33,7 +33,7 @@ use wamd::{
     node::Node,
     pairing::payload::Version,
     proto::{Message as _, e2e::Message},
-    store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store as _},
+    store::{AccountId, Batch, Key, MemoryStore, RecordKind, Store as _, StoreError},
 };
 use wamd_loopback::{ConnId, Disconnect, Fault, GroupMode, GroupSpec, Linked, ScanOptions, Server};
 
@@ -64,6 +64,8 @@ pub enum Disk {
     Stuck,
     /// So many more batches are written, then one is not, and the engine hears of that; then it works again.
     FailsAfter(u32),
+    /// The same for every call, reads included.
+    CallFailsAfter(u32),
 }
 
 /// What is known of the current version of the client when the engine asks for it.
@@ -101,7 +103,7 @@ pub struct Actor {
     /// Position of the first event that the test has not seen.
     unseen: usize,
     /// Sequence number of the newest event that came out of the running engine.
-    last_seq: u64,
+    pub last_seq: u64,
     /// State that the last event of the running engine told.
     state: Option<&'static str>,
     /// An outage was told and not ended.
@@ -333,6 +335,9 @@ impl World {
             }
             Output::Load { id, keys, scans } => {
                 let actor = self.actor(name);
+                if actor.call_fails() {
+                    return self.tell(name, Input::StoreFailed(StoreError::Backend("disk full".into())));
+                }
                 let loaded = actor.load(keys, &scans);
                 if actor.reads {
                     self.tell(name, Input::Loaded(id, loaded));
@@ -342,20 +347,23 @@ impl World {
             }
             Output::Commit { seq, batch } => {
                 let actor = self.actor(name);
+                if actor.call_fails() {
+                    return self.tell(name, Input::StoreFailed(StoreError::Backend("disk full".into())));
+                }
                 match actor.disk {
                     Disk::Stuck => actor.held_batches.push_back((seq, batch)),
                     Disk::Silent => actor.write(batch),
                     Disk::FailsAfter(0) => {
                         actor.disk = Disk::Works;
                         actor.failures += 1;
-                        self.tell(name, Input::StoreFailed("disk full".to_owned()));
+                        self.tell(name, Input::StoreFailed(StoreError::Backend("disk full".into())));
                     }
                     Disk::FailsAfter(more) => {
                         actor.disk = Disk::FailsAfter(more - 1);
                         actor.write(batch);
                         self.tell(name, Input::Durable(seq));
                     }
-                    Disk::Works => {
+                    Disk::Works | Disk::CallFailsAfter(_) => {
                         actor.write(batch);
                         self.tell(name, Input::Durable(seq));
                     }
@@ -881,6 +889,14 @@ impl World {
 }
 
 impl Actor {
+    /// Whether it is this call of the store that fails.
+    fn call_fails(&mut self) -> bool {
+        let Disk::CallFailsAfter(more) = self.disk else { return false };
+        self.disk = more.checked_sub(1).map_or(Disk::Works, Disk::CallFailsAfter);
+        self.failures += u32::from(more == 0);
+        more == 0
+    }
+
     fn load(&self, keys: Vec<Key>, scans: &[RecordKind]) -> Loaded {
         let stored = self.store.snapshot();
         let scanned = stored.records(&self.account).filter(|(key, _)| scans.contains(&key.kind));

@@ -12,7 +12,7 @@ use wamd::{
     node::Node,
     noise::frame::IntroReader,
     pairing::payload::{VERSION, Version},
-    store::RecordKind,
+    store::{RecordKind, StoreError},
 };
 use wamd_loopback::{Disconnect, Fault, Pattern};
 
@@ -568,10 +568,10 @@ fn a_store_that_fails_is_told_without_it() {
     world.disk("alice", Disk::FailsAfter(0));
     world.phone_sends("15550000002", "alice", "hello");
     let events = world.events("alice");
-    assert_eq!(names(&events), ["session.disconnected", "session.reconnecting"]);
+    assert_eq!(names(&events), ["store.failed", "session.disconnected", "session.reconnecting"]);
     assert!(events.iter().all(|event| event.seq.is_none()), "they stand in no outbox");
     assert_eq!(
-        events[0].data,
+        events[1].data,
         json!({"reason": "storage", "statusCode": 500, "permanent": false, "willReconnect": true, "attempt": 1,
             "nextRetryMs": 1_000, "detail": "the store failed"})
     );
@@ -584,9 +584,9 @@ fn a_store_that_fails_is_told_without_it() {
     world.talk("alice", "bob");
 
     // A second failure is what a command waits for at most.
-    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.say("alice", Input::StoreFailed(StoreError::Backend("disk full".into())));
     let id = world.begin("alice", Command::Connect);
-    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.say("alice", Input::StoreFailed(StoreError::Backend("disk full".into())));
     assert_eq!(world.answer("alice", id), Some(Err(CommandError::Interrupted)));
     world.advance_secs(2);
     assert_eq!(world.state("alice"), "CONNECTED");

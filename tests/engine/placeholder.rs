@@ -19,7 +19,7 @@ use wamd::{
         },
         web,
     },
-    store::RecordKind,
+    store::{RecordKind, StoreError},
 };
 use wamd_loopback::Fault;
 
@@ -460,9 +460,9 @@ fn what_ends_while_the_store_is_away_is_given_up_afterwards() {
     world.advance_secs(5);
     world.command("alice", Command::Disconnect).unwrap();
     world.advance_secs(86_400 - 1);
-    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.say("alice", Input::StoreFailed(StoreError::Backend("disk full".to_owned())));
     world.advance(std::time::Duration::from_millis(1_500));
-    world.say("alice", Input::StoreFailed("disk full".to_owned()));
+    world.say("alice", Input::StoreFailed(StoreError::Backend("disk full".to_owned())));
     world.advance_secs(120);
     assert_eq!(wanted(&mut world), 0);
 }

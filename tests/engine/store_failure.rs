@@ -1,24 +1,32 @@
-//! A store that fails once, at any commit: the account starts over from what is stored, and whatever was accepted or
+//! A store that fails once, at any call: it is told, the account starts over from what is stored, and whatever was accepted or
 //! received is there once in the end.
 
-use crate::world::{Disk, World, text_of};
+use crate::world::{Disk, Network, World, text_of};
+use serde_json::json;
 use wamd::{
     engine::{Command, CommandError, Input, Reply, SendRequest},
     message::MessageId,
-    store::{Batch, RecordKind},
+    store::{Batch, RecordKind, StoreError},
 };
 use wamd_loopback::ScanOptions;
 
-/// Lets a commit of alice fail while `work` goes on: the first, the second, and so on until there are no more.
+/// Lets a call of alice's store fail while `work` goes on: the first, the second, and so on until there are no more.
 fn with_failures(prepare: impl Fn() -> World, work: impl Fn(&mut World)) {
-    for commit in 0.. {
+    for call in 0.. {
         let mut world = prepare();
-        world.actor("alice").disk = Disk::FailsAfter(commit);
+        world.actor("alice").disk = Disk::CallFailsAfter(call);
         work(&mut world);
         if world.actor("alice").failures == 0 {
-            assert!(commit > 0, "nothing was written");
+            assert!(call > 0, "nothing was asked of the store");
             return;
         }
+        let told = |name| world.all_events("alice").iter().filter(move |event| event.event == name);
+        let failed: Vec<_> = told("store.failed").map(|event| (event.seq, &event.data)).collect();
+        let data = json!({"fault": "backend", "detail": "store failed: disk full", "willRetry": true,
+            "nextRetryMs": 1_000, "failures": 1});
+        assert_eq!(failed, [(None, &data)], "call {call}");
+        let recovered: Vec<_> = told("store.recovered").map(|event| &event.data).collect();
+        assert_eq!(recovered, [&json!({"failures": 1})], "call {call}");
     }
 }
 
@@ -140,9 +148,56 @@ fn a_logout_is_answered_when_the_account_turns_out_to_be_damaged() {
     let id = world.begin("alice", Command::Logout);
     let (key, _) = world.actor("alice").records(RecordKind::Account).remove(0);
     world.actor("alice").write(Batch { puts: vec![(key, "damaged".into())], ..Batch::default() });
-    world.say("alice", Input::StoreFailed("disk".to_owned()));
+    world.say("alice", Input::StoreFailed(StoreError::Backend("disk".into())));
     world.advance_secs(20);
     let answer = world.answer("alice", id);
     assert!(matches!(answer, Some(Err(CommandError::Record(_)))), "{answer:?}");
     assert_eq!(world.state("alice"), "DISCONNECTED");
+}
+
+/// Another node has the account: whatever this one is doing, nothing more of it is stored or sent.
+#[test]
+fn a_lease_that_is_lost_ends_the_account_here() {
+    type Prepare = fn() -> World;
+    let cases: [(&str, Prepare); 4] = [
+        ("not linked", || World::new(&["alice"])),
+        ("linking", || {
+            let mut world = World::new(&["alice"]);
+            world.command("alice", Command::LinkQr).unwrap();
+            world
+        }),
+        ("online", || World::online(&["alice"])),
+        ("logging out", || {
+            let mut world = World::online(&["alice"]);
+            world.network("alice", Network::Stalled);
+            world
+        }),
+    ];
+    for (case, prepare) in cases {
+        let mut world = prepare();
+        world.forget();
+        let logout = (case == "logging out").then(|| world.begin("alice", Command::Logout));
+        let (stored, frames) = (world.actor("alice").store.snapshot(), world.actor("alice").sent.clone());
+        world.say("alice", Input::StoreFailed(StoreError::LeaseLost));
+        if let Some(id) = logout {
+            assert_eq!(world.answer("alice", id), Some(Err(CommandError::LeaseLost)), "{case}");
+        }
+        let events = world.events("alice");
+        let failed: Vec<_> = events.iter().filter(|event| event.event == "store.failed").collect();
+        assert_eq!(failed.len(), 1, "{case}");
+        let data = json!({"fault": "lease_lost", "detail": "the lease of the account was lost", "willRetry": false,
+            "failures": 1});
+        assert_eq!(failed[0].data, data, "{case}");
+        let ended = events.last().unwrap();
+        assert_eq!(ended.event, "session.disconnected", "{case}");
+        assert_eq!((&ended.data["reason"], &ended.data["willReconnect"]), (&json!("storage"), &json!(false)), "{case}");
+        for command in [Command::Connect, Command::LinkQr, Command::Logout] {
+            assert_eq!(world.command("alice", command), Err(CommandError::LeaseLost), "{case}");
+        }
+        world.say("alice", Input::StoreFailed(StoreError::LeaseLost));
+        world.advance_secs(600);
+        assert_eq!(world.events("alice"), [], "{case}");
+        assert_eq!(world.actor("alice").store.snapshot(), stored, "{case}");
+        assert_eq!(world.actor("alice").sent, frames, "{case}");
+    }
 }

@@ -23,7 +23,7 @@ use wamd::{
         Message as _,
         adv::{AdvDeviceIdentity, AdvSignedDeviceIdentity, AdvSignedDeviceIdentityHmac},
     },
-    store::{AccountId, Batch, Key},
+    store::{AccountId, Batch, Key, StoreError},
 };
 
 use self::states::state_after;
@@ -572,7 +572,7 @@ impl Harness {
             In::StoreFails => {
                 self.waiting = None;
                 self.expected.values_mut().for_each(|expected| *expected = Expected::Anything);
-                self.tell(Input::StoreFailed("told to".to_owned()));
+                self.tell(Input::StoreFailed(StoreError::Backend("told to".into())));
             }
             In::StoreWaits => {
                 self.late = 0;

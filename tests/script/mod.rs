@@ -38,7 +38,7 @@ use wamd::{
     pairing::payload::Version,
     proto::Message as _,
     signal::wire::{PreKeyMessage, WhisperMessage},
-    store::{AccountId, Batch, Key, RecordKind},
+    store::{AccountId, Batch, Key, RecordKind, StoreError},
 };
 use wamd_loopback::{ConnId, Disconnect, Fault, Input as ServerInput, Output as ServerOutput, ScanOptions, Server};
 
@@ -366,7 +366,7 @@ impl World {
     fn store_fails(&mut self, i: usize) {
         self.accounts[i].commits.clear();
         self.accounts[i].loads.clear();
-        self.tell(i, Input::StoreFailed("told to fail".to_owned()));
+        self.tell(i, Input::StoreFailed(StoreError::Backend("told to fail".into())));
     }
 
     fn damage(&mut self, i: usize, script: &mut Script<'_>) {

@@ -274,7 +274,7 @@ impl Engine {
         let asked = self.queries.group_commands();
         let waiting = std::mem::take(&mut self.group_commands.waiting).into_iter().map(|(id, _)| id);
         for id in asked.into_iter().chain(waiting) {
-            self.answer(id, Err(CommandError::Interrupted));
+            self.answer(id, Err(self.interruption()));
         }
     }
 }

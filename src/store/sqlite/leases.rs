@@ -25,6 +25,14 @@ pub(super) struct Leases {
     held: HashMap<AccountId, i64>,
 }
 
+/// What happens to the lease of an account.
+#[derive(Clone, Copy)]
+pub(super) enum Change<'a> {
+    Acquire(&'a AccountId),
+    /// With its token: if that lease still has the account.
+    Release(&'a AccountId, i64),
+}
+
 /// The life of a store, as others see it.
 struct Owner {
     id: String,
@@ -37,39 +45,50 @@ impl Leases {
         Self { database: database.to_owned(), owner: None, held: HashMap::new() }
     }
 
-    /// Takes an account that nobody alive has.
-    pub(super) fn acquire(&mut self, conn: &Connection, account: &AccountId) -> Result<u64, StoreError> {
-        let transaction = begin(conn)?;
+    /// Takes accounts and gives some back, in order and in one transaction. One result per change: the token of the lease.
+    pub(super) fn settle(&mut self, conn: &Connection, changes: &[Change<'_>]) -> Vec<Result<u64, StoreError>> {
+        let run = |leases: &mut Self| {
+            let transaction = begin(conn)?;
+            let results: Vec<_> = changes.iter().map(|change| leases.change(&transaction, *change)).collect();
+            transaction.commit().map_err(|error| store_error(&error))?;
+            Ok(results)
+        };
+        let results = run(self).unwrap_or_else(|error: StoreError| vec![Err(error); changes.len()]);
+        for (change, result) in changes.iter().zip(&results) {
+            match (*change, result) {
+                (Change::Acquire(account), Ok(token)) => drop(self.held.insert(account.clone(), *token)),
+                (Change::Release(account, token), _) if self.held.get(account) == Some(&token) => {
+                    self.held.remove(account);
+                }
+                _ => {}
+            }
+        }
+        results.into_iter().map(|result| result.map(i64::cast_unsigned)).collect()
+    }
+
+    fn change(&mut self, transaction: &Transaction<'_>, change: Change<'_>) -> Result<i64, StoreError> {
+        let account = match change {
+            Change::Acquire(account) => account,
+            Change::Release(account, token) => {
+                let delete = "DELETE FROM lease WHERE account = ?1 AND token = ?2";
+                let deleted = transaction.execute(delete, params![account.as_str(), token]);
+                return deleted.map(|_| token).map_err(|error| store_error(&error));
+            }
+        };
         let mut statement = transaction.prepare(STORED).map_err(|error| store_error(&error))?;
         if let Some((_, owner)) = stored(&mut statement, account)? {
             self.refuse_alive(&owner)?;
         }
-        drop(statement);
         let owner = match &self.owner {
             Some(owner) => owner.id.clone(),
-            None => self.come_alive(&transaction)?,
+            None => self.come_alive(transaction)?,
         };
         let insert = || {
             transaction.execute("DELETE FROM lease WHERE account = ?1", [account.as_str()])?;
             transaction.execute("INSERT INTO lease (account, owner) VALUES (?1, ?2)", params![account.as_str(), owner])
         };
         insert().map_err(|error| store_error(&error))?;
-        let token = transaction.last_insert_rowid();
-        transaction.commit().map_err(|error| store_error(&error))?;
-        self.held.insert(account.clone(), token);
-        Ok(token.cast_unsigned())
-    }
-
-    /// Gives an account back, if that lease still has it.
-    pub(super) fn release(&mut self, conn: &Connection, account: &AccountId, token: u64) -> Result<(), StoreError> {
-        let token = token.cast_signed();
-        if self.held.get(account) == Some(&token) {
-            self.held.remove(account);
-        }
-        let transaction = begin(conn)?;
-        let delete = "DELETE FROM lease WHERE account = ?1 AND token = ?2";
-        transaction.execute(delete, params![account.as_str(), token]).map_err(|error| store_error(&error))?;
-        transaction.commit().map_err(|error| store_error(&error))
+        Ok(transaction.last_insert_rowid())
     }
 
     /// Whether this store may write to an account of which this is stored.

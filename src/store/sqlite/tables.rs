@@ -69,7 +69,10 @@ impl<'c> Reads<'c> {
             conn,
             account: prepare(conn, ACCOUNT)?,
             load: prepare(conn, "SELECT value FROM record WHERE account = ?1 AND kind = ?2 AND id = ?3")?,
-            scan: prepare(conn, "SELECT id, value FROM record WHERE account = ?1 AND kind = ?2 ORDER BY id")?,
+            scan: prepare(
+                conn,
+                "SELECT id, value FROM record WHERE account = ?1 AND kind = ?2 AND id >= ?3 ORDER BY id LIMIT ?4",
+            )?,
             outbox: prepare(
                 conn,
                 "SELECT seq, body FROM outbox WHERE account = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
@@ -96,11 +99,18 @@ impl<'c> Reads<'c> {
         )
     }
 
-    pub(super) fn scan(&mut self, account: &AccountId, kind: RecordKind) -> Result<Vec<(Key, Bytes)>, StoreError> {
+    pub(super) fn scan(
+        &mut self,
+        account: &AccountId,
+        kind: RecordKind,
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.of_account(account, Vec::new, |reads, account| {
             reads
                 .scan
-                .query_map(params![account, kind as u8], |row| {
+                .query_map(params![account, kind as u8, from, limit], |row| {
                     let id = SmallVec::from_slice(row.get_ref(0)?.as_blob()?);
                     Ok((Key { kind, id }, bytes(row, 1)?))
                 })?

@@ -1,10 +1,9 @@
 //! The two threads, their queues, and what they share with the callers.
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
@@ -18,11 +17,11 @@ use rusqlite::Connection;
 
 use super::{
     SqliteOptions, SqliteStats,
-    leases::Leases,
+    leases::{Change, Leases},
     open,
     tables::{Failure, Reads, Write, Writes},
 };
-use crate::store::{AccountId, Key, Lease, OutboxEntry, RecordKind, StoreError};
+use crate::store::{AccountId, Key, Lease, OutboxEntry, RecordKind, StoreError, pending::Pending};
 
 /// Writes of one transaction.
 const GROUP_WRITES: usize = 256;
@@ -39,9 +38,19 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A read and where its answer goes.
 pub(super) enum Read {
     Load { account: AccountId, keys: Vec<Key>, reply: Reply<Vec<Option<Bytes>>> },
-    Scan { account: AccountId, kind: RecordKind, reply: Reply<Vec<(Key, Bytes)>> },
+    Scan { account: AccountId, kind: RecordKind, from: Vec<u8>, limit: usize, reply: Reply<Vec<(Key, Bytes)>> },
     Outbox { account: AccountId, after: u64, limit: usize, reply: Reply<Vec<OutboxEntry>> },
     Accounts { reply: Reply<Vec<AccountId>> },
+}
+
+impl Read {
+    /// Whose records or events it reads; `None` for all accounts.
+    pub(super) fn account(&self) -> Option<&AccountId> {
+        match self {
+            Self::Load { account, .. } | Self::Scan { account, .. } | Self::Outbox { account, .. } => Some(account),
+            Self::Accounts { .. } => None,
+        }
+    }
 }
 
 /// A write and where its answer goes.
@@ -57,6 +66,7 @@ pub(super) enum Job {
     /// A read of an account that had a write queued before.
     Read(Read),
     Lease(LeaseJob),
+    Vacuum(Reply<()>),
 }
 
 /// What is done with the lease of an account.
@@ -130,45 +140,6 @@ impl<T> Drop for Worker<T> {
     }
 }
 
-/// How many writes each account has queued or under way.
-#[derive(Default)]
-pub(super) struct Pending(Mutex<HashMap<AccountId, u32>>);
-
-impl Pending {
-    pub(super) fn add(&self, account: &AccountId) {
-        let mut counts = self.lock();
-        match counts.get_mut(account) {
-            Some(count) => *count = count.saturating_add(1),
-            None => drop(counts.insert(account.clone(), 1)),
-        }
-    }
-
-    /// Whether a read must wait for writes.
-    pub(super) fn concerns(&self, read: &Read) -> bool {
-        let counts = self.lock();
-        match read {
-            Read::Load { account, .. } | Read::Scan { account, .. } | Read::Outbox { account, .. } => {
-                counts.contains_key(account)
-            }
-            Read::Accounts { .. } => !counts.is_empty(),
-        }
-    }
-
-    fn done<'a>(&self, accounts: impl Iterator<Item = &'a AccountId>) {
-        let mut counts = self.lock();
-        for account in accounts {
-            match counts.get_mut(account) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(counts.remove(account)),
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<AccountId, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The numbers of [`SqliteStats`].
 #[derive(Default)]
 pub(super) struct Counters {
@@ -219,9 +190,10 @@ pub(super) fn write(
     let _ = ready.send(Ok(()));
     let mut leases = Leases::new(path);
     let mut unchecked = false;
+    let mut next_job = None;
     loop {
         let patience = if unchecked { Some(IDLE) } else { None };
-        let first = match next(jobs, patience) {
+        let first = match next_job.take().map_or_else(|| next(jobs, patience), Ok) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 checkpoint(&conn, counters);
@@ -230,7 +202,15 @@ pub(super) fn write(
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let Gathered { group, reads: waiting, lease } = gather(first, jobs);
+        let first = match first {
+            Job::Vacuum(reply) => {
+                let _ = reply.send(vacuum(&conn));
+                continue;
+            }
+            job => job,
+        };
+        let Gathered { group, reads: waiting, leases: taken, next: after } = gather(first, jobs);
+        next_job = after;
         if !group.is_empty() {
             let results = apply(&mut writes, &leases, &group, counters);
             // Before the answers: who has one may read through the reader, which sees the transaction now.
@@ -243,8 +223,8 @@ pub(super) fn write(
         for read in waiting {
             serve(&mut reads, read);
         }
-        if let Some(lease) = lease {
-            settle(&conn, &mut leases, lease);
+        if !taken.is_empty() {
+            settle(&conn, &mut leases, taken);
         }
     }
     leases.close(&conn);
@@ -258,30 +238,38 @@ fn next(jobs: &Receiver<Job>, patience: Option<Duration>) -> Result<Job, RecvTim
     }
 }
 
-/// The writes of one transaction, the reads that come after it, and then the one lease that ended the gathering.
+/// The writes of one transaction, the reads that come after it, then leases, and the first job after those.
+#[derive(Default)]
 struct Gathered {
     group: Vec<WriteJob>,
     reads: Vec<Read>,
-    lease: Option<LeaseJob>,
+    leases: Vec<LeaseJob>,
+    next: Option<Job>,
 }
 
 /// Takes what is queued.
 fn gather(first: Job, jobs: &Receiver<Job>) -> Gathered {
-    let (mut group, mut reads, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+    let (mut gathered, mut bytes) = (Gathered::default(), 0_usize);
     let mut job = Some(first);
     while let Some(taken) = job {
         match taken {
+            Job::Lease(lease) => gathered.leases.push(lease),
+            after if !gathered.leases.is_empty() || matches!(after, Job::Vacuum(_)) => {
+                gathered.next = Some(after);
+                break;
+            }
             Job::Write(write) => {
                 bytes = bytes.saturating_add(write.write.size());
-                group.push(write);
+                gathered.group.push(write);
             }
-            Job::Read(read) => reads.push(read),
-            Job::Lease(lease) => return Gathered { group, reads, lease: Some(lease) },
+            Job::Read(read) => gathered.reads.push(read),
+            // It was left for later above.
+            Job::Vacuum(_) => {}
         }
-        let full = group.len() >= GROUP_WRITES || bytes >= GROUP_BYTES || reads.len() >= GROUP_WRITES;
-        job = if full { None } else { jobs.try_recv().ok() };
+        let most = gathered.group.len().max(gathered.reads.len()).max(gathered.leases.len());
+        job = if most >= GROUP_WRITES || bytes >= GROUP_BYTES { None } else { jobs.try_recv().ok() };
     }
-    Gathered { group, reads, lease: None }
+    gathered
 }
 
 /// Applies a group in one transaction; if that fails, each write in one of its own. One result per write, in order.
@@ -314,21 +302,32 @@ fn apply(
     results
 }
 
-fn settle(conn: &Connection, leases: &mut Leases, job: LeaseJob) {
-    match job {
-        LeaseJob::Acquire { account, queue, reply } => {
-            let lease = leases.acquire(conn, &account).map(|token| {
-                let account = account.clone();
-                Lease::new(token, move || super::release(&queue, account, token))
-            });
-            // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
-            if let Err(Ok(lease)) = reply.send(lease)
-                && let Err(error) = leases.release(conn, &account, lease.token())
-            {
-                tracing::warn!(%error, "a lease was not released");
+/// Takes accounts and gives some back.
+fn settle(conn: &Connection, leases: &mut Leases, mut jobs: Vec<LeaseJob>) {
+    // Who gave up before the next one asked is not in its way.
+    jobs.retain(|job| !matches!(job, LeaseJob::Acquire { reply, .. } if reply.is_canceled()));
+    let changes: Vec<_> = jobs
+        .iter()
+        .map(|job| match job {
+            LeaseJob::Acquire { account, .. } => Change::Acquire(account),
+            LeaseJob::Release { account, token, .. } => Change::Release(account, token.cast_signed()),
+        })
+        .collect();
+    let results = leases.settle(conn, &changes);
+    for (job, result) in jobs.into_iter().zip(results) {
+        match job {
+            LeaseJob::Acquire { account, queue, reply } => {
+                let lease = result.map(|token| {
+                    let account = account.clone();
+                    Lease::new(token, move || super::release(&queue, account, token))
+                });
+                // Nobody waits for it any more. Dropping it would queue the release behind who asks for the account next.
+                if let Err(Ok(lease)) = reply.send(lease) {
+                    leases.settle(conn, &[Change::Release(&account, lease.token().cast_signed())]);
+                }
             }
+            LeaseJob::Release { reply, .. } => drop(reply.send(result.map(drop))),
         }
-        LeaseJob::Release { account, token, reply } => drop(reply.send(leases.release(conn, &account, token))),
     }
 }
 
@@ -336,13 +335,24 @@ fn serve(reads: &mut Reads<'_>, read: Read) {
     // Who gave up on an answer does not need the work.
     match read {
         Read::Load { account, keys, reply } if !reply.is_canceled() => drop(reply.send(reads.load(&account, &keys))),
-        Read::Scan { account, kind, reply } if !reply.is_canceled() => drop(reply.send(reads.scan(&account, kind))),
+        Read::Scan { account, kind, from, limit, reply } if !reply.is_canceled() => {
+            drop(reply.send(reads.scan(&account, kind, &from, limit)));
+        }
         Read::Outbox { account, after, limit, reply } if !reply.is_canceled() => {
             drop(reply.send(reads.outbox(&account, after, limit)));
         }
         Read::Accounts { reply } if !reply.is_canceled() => drop(reply.send(reads.accounts())),
         _ => {}
     }
+}
+
+/// Gives back what is free in the file.
+fn vacuum(conn: &Connection) -> Result<(), StoreError> {
+    let run = || {
+        conn.execute_batch("VACUUM")?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    };
+    run().map_err(|error| super::store_error(&error))
 }
 
 /// Moves the log into the file, as far as no reader needs it. What is left is moved the next time.

@@ -235,7 +235,7 @@ impl Sim {
         account.commits.clear();
         account.loads.clear();
         account.held = false;
-        self.tell(i, Input::StoreFailed("disk full".to_owned()));
+        self.tell(i, Input::StoreFailed(wamd::store::StoreError::Backend("disk full".into())));
     }
 
     /// The process dies and starts again from the disk.
