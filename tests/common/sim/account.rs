@@ -94,8 +94,9 @@ impl Sim {
             }
             Output::Send(id, bytes) => {
                 self.note(&bytes);
+                let durable = self.accounts[i].disk.batches;
                 if let Some(wire) = self.wire_of(i, id) {
-                    wire.to_server.push_back(bytes);
+                    wire.to_server.push_back((bytes, durable));
                 }
             }
             Output::Close(id) => {

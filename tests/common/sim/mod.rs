@@ -112,6 +112,17 @@ impl Sim {
         self.settle();
     }
 
+    /// Links every account while things go wrong.
+    pub(crate) fn link_all_in(&mut self, chaos: Chaos) {
+        self.is_troubled = true;
+        self.chaos = chaos;
+        for account in 0..self.accounts.len() {
+            self.command(account, Command::LinkQr);
+        }
+        self.run(40_000, |sim| (0..sim.accounts.len()).all(|account| sim.is_connected(account)));
+        self.settle();
+    }
+
     pub(crate) fn is_connected(&self, account: usize) -> bool {
         self.accounts[account].engine.snapshot().state == wamd::event::SessionState::Connected
     }

@@ -10,7 +10,8 @@ use wamd::signal::{
 use super::Sim;
 
 impl Sim {
-    pub(super) fn check_stanza(&mut self, account: usize, stanza: &Node) {
+    /// Checks a stanza that left when so many batches were durable.
+    pub(super) fn check_stanza(&mut self, account: usize, durable: u64, stanza: &Node) {
         self.trace(|sim| format!("{} sends {stanza:?}", sim.accounts[account].name));
         match stanza.tag() {
             "message" => {
@@ -19,7 +20,7 @@ impl Sim {
                     let id = stanza.attr_str("id").expect("an id").into_owned();
                     *self.times_sent.entry(id).or_default() += 1;
                 }
-                self.check_keys(account, stanza);
+                self.check_keys(account, durable, stanza);
             }
             "receipt" if stanza.attr_str("type").as_deref() == Some("retry") => self.count_retry(account, stanza),
             "receipt" if stanza.attr_str("type").as_deref() != Some("read") => self.check_event(account, stanza),
@@ -27,8 +28,8 @@ impl Sim {
         }
     }
 
-    /// No message key makes two ciphertexts.
-    fn check_keys(&mut self, account: usize, stanza: &Node) {
+    /// No message key makes two ciphertexts, and none leaves that a crash could let be taken again.
+    fn check_keys(&mut self, account: usize, durable: u64, stanza: &Node) {
         let participants = stanza.find_child("participants");
         let addressed = participants.iter().flat_map(|all| all.child_nodes()).map(|to| (to, "jid"));
         // Encrypted for one device, or for a group.
@@ -52,6 +53,8 @@ impl Sim {
                         (Bytes::from(message), name, counter)
                     }
                 };
+                let who = &self.accounts[account];
+                assert!(who.disk.is_passed(&name, counter, durable), "{} may use {name:?} {counter} again", who.name);
                 let key = (account, target.clone(), name, counter);
                 let before = self.keys.insert(key.clone(), message.clone());
                 assert!(before.is_none_or(|before| before == message), "message key {key:?} was used twice");

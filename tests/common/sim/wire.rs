@@ -14,7 +14,10 @@ use super::Sim;
 pub(super) struct Wire {
     pub(super) account: usize,
     pub(super) id: ConnectionId,
-    pub(super) to_server: VecDeque<Bytes>,
+    /// With the number of batches that were durable when each left.
+    pub(super) to_server: VecDeque<(Bytes, u64)>,
+    /// That of the newest bytes that came to the server.
+    left: u64,
     pub(super) to_client: VecDeque<Bytes>,
     /// The server does not know it yet.
     pub(super) fresh: bool,
@@ -30,6 +33,7 @@ impl Wire {
             account,
             id,
             to_server: VecDeque::new(),
+            left: 0,
             to_client: VecDeque::new(),
             fresh: true,
             closing: false,
@@ -55,7 +59,8 @@ impl Sim {
             let (account, connection) = (wire.account, wire.id);
             self.server.handle(self.now, ServerInput::Opened(id));
             self.tell(account, Input::Opened(connection));
-        } else if let Some(bytes) = wire.to_server.pop_front() {
+        } else if let Some((bytes, left)) = wire.to_server.pop_front() {
+            wire.left = left;
             self.server.handle(self.now, ServerInput::Bytes(id, bytes));
         } else if wire.closing {
             self.wires.remove(&id);
@@ -100,8 +105,8 @@ impl Sim {
             }
         }
         for (wire, stanza) in self.server.take_stanzas() {
-            if let Some(account) = self.wires.get(&wire).map(|wire| wire.account) {
-                self.check_stanza(account, &stanza);
+            if let Some((account, left)) = self.wires.get(&wire).map(|wire| (wire.account, wire.left)) {
+                self.check_stanza(account, left, &stanza);
             }
         }
     }
