@@ -67,6 +67,33 @@ fn keys_come_with_the_second_request_and_stay_the_same() {
 }
 
 #[test]
+fn a_request_that_was_lost_with_its_connection_is_made_once_more() {
+    let (mut world, _) = online(&["alice"]);
+    let failing = |resend: u64| stanza(&member(), "A").child(enc("msg", vec![0x33; 60]).attr("count", resend));
+    let counts = |world: &mut World| retries(world).iter().map(|retry| shape(retry).0).collect::<Vec<_>>();
+    // The server gives out again, on each connection, what nobody has acknowledged there.
+    for connection in 0..8 {
+        world.stanza_arrives("alice", &failing(0));
+        assert_eq!(counts(&mut world), [1], "connection {connection}");
+        world.cut("alice");
+        world.advance_secs(70);
+        world.heard("alice");
+    }
+    // After a crash as well.
+    world.crash_and_start("alice");
+    world.command("alice", Command::Connect).unwrap();
+    world.heard("alice");
+    world.stanza_arrives("alice", &failing(0));
+    assert_eq!(counts(&mut world), [1]);
+    // An answer that cannot be read either is another request, on whatever connection.
+    world.cut("alice");
+    world.advance_secs(70);
+    world.heard("alice");
+    world.stanza_arrives("alice", &failing(1));
+    assert_eq!(counts(&mut world), [2]);
+}
+
+#[test]
 fn the_count_of_the_sender_goes_on_when_ours_is_lost() {
     let (mut world, _) = online(&["alice"]);
     for (id, count, expected) in [("A", 0, Some(1)), ("B", 3, Some(4)), ("C", 4, Some(5)), ("D", 5, None)] {

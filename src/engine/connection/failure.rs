@@ -129,6 +129,7 @@ impl Engine {
         // A logout whose connection went away: the server may or may not have taken it. Everything is removed.
         self.logouts.connection_lost();
         self.sends.connection_lost();
+        self.retries.connection_lost();
         self.held.clear();
         self.rotation = None;
         // Not acknowledged: the receipts come again.

@@ -27,13 +27,18 @@ pub(crate) fn retry_key(context: &Context<'_>) -> Key {
     Key { kind: RecordKind::RetryCount, id: context.received.id.clone() }
 }
 
+/// Where something may be noted about a message.
+fn noted_under(context: &Context<'_>) -> Vec<Key> {
+    let before = context.before.iter().map(|mark| Key { kind: RecordKind::RetryCount, id: mark.id.clone() });
+    std::iter::once(retry_key(context)).chain(before).collect()
+}
+
 /// What is noted about a message that could not be read: under its key, or where that was before the LID was known.
 ///
 /// # Errors
 /// [`Miss`].
 fn known(step: &mut Step<'_>, context: &Context<'_>) -> Result<Option<RetryCountRecord>, Miss> {
-    let before = context.before.iter().map(|mark| Key { kind: RecordKind::RetryCount, id: mark.id.clone() });
-    let keys: Vec<Key> = std::iter::once(retry_key(context)).chain(before).collect();
+    let keys = noted_under(context);
     step.require(&keys)?;
     for key in keys {
         if step.read(&key)?.is_some() {
@@ -56,8 +61,11 @@ pub(crate) fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: &Fa
         return Ok(false);
     }
     let before = known(step, context)?.unwrap_or_default();
+    let is_asked_here = noted_under(context).iter().any(|key| step.retries.is_asked_here(key));
+    // The server has it still and it is no answer: a request on an earlier connection did not get there, and is made once more.
+    let is_lost = before.count > failure.resends && !is_asked_here;
     // After a restart without a record the sender's own count goes on.
-    let count = before.count.max(failure.resends).saturating_add(1);
+    let count = if is_lost { before.count } else { before.count.max(failure.resends).saturating_add(1) };
     if count > MAX_RETRIES {
         return Ok(false);
     }
@@ -96,9 +104,10 @@ pub(crate) fn ask_again(step: &mut Step<'_>, context: &Context<'_>, failure: &Fa
     };
     let record =
         RetryCountRecord { count, at: step.now.unix_seconds(), pre_key_id: pre_key.as_ref().map_or(0, |(id, _)| *id) };
-    step.put(retry_key(context), &record);
+    let key = retry_key(context);
+    step.put(key.clone(), &record);
     step.send(&receipt.to_node());
-    step.note(Note::Asked(user.clone()));
+    step.note(Note::Asked(user.clone(), key));
     Ok(true)
 }
 

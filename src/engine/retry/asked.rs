@@ -61,8 +61,8 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) struct Asked {
     receipt: InboundReceipt,
     ack: AckTarget,
-    /// The keys of the device were fetched, or cannot be had.
-    fetched: bool,
+    /// How often the keys of the device were asked for.
+    fetches: u8,
     /// How often the group was asked for.
     questions: u8,
 }
@@ -70,12 +70,12 @@ pub(crate) struct Asked {
 impl Asked {
     /// A request of which nothing is known yet.
     pub(super) fn new(receipt: &InboundReceipt, ack: &AckTarget) -> Self {
-        Self { receipt: receipt.clone(), ack: ack.clone(), fetched: false, questions: 0 }
+        Self { receipt: receipt.clone(), ack: ack.clone(), fetches: 0, questions: 0 }
     }
 
     /// The keys of the device were asked for.
     pub(super) fn with_keys(self) -> Self {
-        Self { fetched: true, ..self }
+        Self { fetches: self.fetches.saturating_add(1), ..self }
     }
 
     /// The group was asked for. What was known then may be forgotten again before this goes on.
@@ -188,7 +188,7 @@ fn answer(step: &mut Step<'_>, asked: &Asked) -> Result<Outcome, Miss> {
             return Ok(NOTHING);
         }
     };
-    match ready(step, &asker, retry, &mut wanted, asked.fetched)? {
+    match ready(step, &asker, retry, &mut wanted, asked.fetches)? {
         Renewal::Ready => {}
         Renewal::Refused => return Ok(NOTHING),
         Renewal::Fetch => {
@@ -288,18 +288,18 @@ fn ready(
     asker: &Asker,
     retry: &RetryRequest,
     wanted: &mut [Wanted],
-    fetched: bool,
+    fetches: u8,
 ) -> Result<Renewal, Miss> {
     let device = &asker.device;
     let list = devices::list(step, &asker.user)?;
     let is_listed = list.is_none_or(|devices| device.device() == 0 || devices.contains(&device.device()));
-    if !is_listed && (fetched || retry.device_identity.is_none()) {
+    if !is_listed && (fetches > 0 || retry.device_identity.is_none()) {
         return Ok(unknown(step, asker));
     }
     let mut renewal = Renewal::Ready;
     for one in wanted {
         // Of every message the base key is remembered; what one needs, all need.
-        let next = renew(step, device, &asker.address, retry, &mut one.resend, fetched)?;
+        let next = renew(step, device, &asker.address, retry, &mut one.resend, fetches)?;
         renewal = if next == Renewal::Ready { renewal } else { next };
         if retry.keys.is_some() || renewal == Renewal::Refused {
             break;

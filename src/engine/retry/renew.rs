@@ -33,6 +33,9 @@ use crate::{
 /// with the same count for each.
 const RENEW_PAUSE: Duration = Duration::from_secs(3_600);
 
+/// How often keys are fetched for one request.
+const MAX_FETCHES: u8 = 2;
+
 /// What there is to encrypt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Renewal {
@@ -55,7 +58,7 @@ fn renewed_key(address: &Address) -> Key {
 }
 
 /// Sees to it that there is a session, as far as that is possible without asking. `resend` is what is remembered of the
-/// message and the device.
+/// message and the device, `fetches` how often keys were fetched for it.
 ///
 /// # Errors
 /// [`Miss`].
@@ -65,16 +68,17 @@ pub(super) fn renew(
     address: &Address,
     retry: &RetryRequest,
     resend: &mut ResendRecord,
-    fetched: bool,
+    fetches: u8,
 ) -> Result<Renewal, Miss> {
     let renewed_key = renewed_key(address);
     step.require([&keys::session(address), &keys::identity(address), &keys::archive_index(address), &renewed_key])?;
     let now = step.now.unix_seconds();
     let session = step.session(address)?;
     let current = session.as_ref().and_then(Session::current);
-    if fetched {
+    if fetches > 0 {
         if current.is_none() {
-            return Ok(Renewal::Refused);
+            // There are no keys, or they were those of an identity that is not any more, or that became known meanwhile.
+            return Ok(if fetches < MAX_FETCHES { Renewal::Fetch } else { Renewal::Refused });
         }
         step.put(renewed_key, &RenewedRecord { at: now });
         return Ok(Renewal::Ready);
