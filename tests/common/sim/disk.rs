@@ -46,8 +46,8 @@ impl Disk {
 
     /// Whether a message key could not be taken again after a crash at the time when the disk had so many batches.
     pub(super) fn is_passed(&self, chain: &[u8], counter: u32, batches: u64) -> bool {
-        let passed = self.passed.get(chain).into_iter().flatten();
-        passed.into_iter().any(|(since, next)| *since <= batches && counter < *next)
+        let mut passed = self.passed.get(chain).into_iter().flatten();
+        passed.any(|(since, next)| *since <= batches && counter < *next)
     }
 
     /// The messages of the durable events of a kind.
