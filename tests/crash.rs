@@ -32,6 +32,9 @@ fn write(sim: &mut Sim, chaos: Chaos) {
         let steps = sim.pick(120) as u32;
         sim.run(steps, |_| false);
     }
+    if chaos.crash > 0 {
+        somebody_crashes(sim);
+    }
     sim.settle();
     sim.check_settled();
 }
@@ -43,8 +46,12 @@ fn exchange(seed: u64, chaos: Chaos) -> Sim {
     sim
 }
 
-fn has_crashed(sim: &Sim) -> bool {
-    sim.accounts.iter().any(|account| account.crashes > 0)
+/// Chance may have let everybody live.
+fn somebody_crashes(sim: &mut Sim) {
+    if sim.accounts.iter().all(|account| account.crashes == 0) {
+        let who = sim.pick(3);
+        sim.crash_now(who);
+    }
 }
 
 #[test]
@@ -57,8 +64,7 @@ fn without_trouble_everything_arrives_once() {
 #[test]
 fn crashes_lose_and_repeat_nothing() {
     each_seed(10_000..11_500, |seed| {
-        let sim = exchange(seed, Chaos { crash: 25, ..Chaos::default() });
-        assert!(has_crashed(&sim), "somebody crashed");
+        exchange(seed, Chaos { crash: 25, ..Chaos::default() });
     });
 }
 
@@ -90,9 +96,9 @@ fn crashes_while_groups_talk() {
             let steps = sim.pick(120) as u32;
             sim.run(steps, |_| false);
         }
+        somebody_crashes(&mut sim);
         sim.settle();
         sim.check_settled();
-        assert!(has_crashed(&sim), "somebody crashed");
     });
 }
 
@@ -101,16 +107,14 @@ fn crashes_while_accounts_link() {
     each_seed(50_000..50_700, |seed| {
         let mut sim = accounts(seed);
         sim.link_all_in(Chaos { crash: 60, cut: 200, ..Chaos::default() });
-        assert!(has_crashed(&sim), "somebody crashed");
-        write(&mut sim, Chaos::default());
+        write(&mut sim, Chaos { crash: 100, ..Chaos::default() });
     });
 }
 
 #[test]
 fn crashes_while_prekeys_are_uploaded() {
     each_seed(60_000..60_800, |seed| {
-        let sim = exchange(seed, Chaos { crash: 30, exhaust: 30, ..Chaos::default() });
-        assert!(has_crashed(&sim), "somebody crashed");
+        exchange(seed, Chaos { crash: 30, exhaust: 30, ..Chaos::default() });
     });
 }
 
