@@ -30,18 +30,21 @@ fn with_failures(prepare: impl Fn() -> World, work: impl Fn(&mut World)) {
     }
 }
 
+/// They are online, and have talked, or not.
+fn alice_and_bob(is_known: bool) -> World {
+    let mut world = World::online(&["alice", "bob"]);
+    if is_known {
+        world.talk("alice", "bob");
+    }
+    world.forget();
+    world
+}
+
 #[test]
 fn while_sending() {
     for is_known in [false, true] {
         with_failures(
-            || {
-                let mut world = World::online(&["alice", "bob"]);
-                if is_known {
-                    world.talk("alice", "bob");
-                }
-                world.forget();
-                world
-            },
+            || alice_and_bob(is_known),
             |world| {
                 let bob = world.jid("bob");
                 // As callers do: without an answer, the same send again.
@@ -73,14 +76,7 @@ fn while_sending() {
 fn while_receiving() {
     for is_known in [false, true] {
         with_failures(
-            || {
-                let mut world = World::online(&["alice", "bob"]);
-                if is_known {
-                    world.talk("alice", "bob");
-                }
-                world.forget();
-                world
-            },
+            || alice_and_bob(is_known),
             |world| {
                 for n in 0..3 {
                     world.send("bob", "alice", &format!("{n}"));
